@@ -1,0 +1,88 @@
+"""What goes wrong in a user's hands: one exception, one line, one exit code (no torch here)."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from enum import IntEnum
+
+LINE_LIMIT = 400  # characters of one error line
+VALUE_LIMIT = 100  # characters of a value or path in it
+_MISSING = object()
+
+
+class Exit(IntEnum):
+    """Exit codes of every verb."""
+
+    FINISHED = 0
+    BUG = 1
+    CONFIGURATION = 2
+    DATA = 3
+    RUN = 4
+    NUMERIC = 5
+    ENVIRONMENT = 6
+    IN_USE = 7
+    SIGINT = 130
+    SIGTERM = 143
+
+
+class UserError(Exception):
+    """Something the user can mend: which key or path, what is wrong with which value, and the fix.
+
+    `problems` lists the single errors where several were found at once; a single error is its own list.
+    """
+
+    def __init__(self, key: object, reason: str, fix: str, *, value: object = _MISSING, code: Exit = Exit.CONFIGURATION):
+        self.key, self.reason, self.fix, self.code = key, reason, fix, code
+        self.value = value
+        self.problems: list[UserError] = [self]
+        super().__init__(key, reason, fix)
+
+    def __str__(self) -> str:
+        got = "" if self.value is _MISSING else f", got {show(self.value)}"
+        line = f"{show(self.key, quote=False)}: {_plain(self.reason)}{got}; fix: {_plain(self.fix)}"
+        limit = LINE_LIMIT - len("darts_lite: error: ")
+        return line if len(line) <= limit else _cut(line, limit)
+
+
+def all_of(problems: Iterable[UserError]) -> UserError | None:
+    """One exception that carries every problem found, or None when there is none."""
+    found = [single for problem in problems for single in problem.problems]
+    if not found:
+        return None
+    first = found[0]
+    error = UserError(first.key, first.reason, first.fix, value=first.value, code=first.code)
+    error.problems = found
+    return error
+
+
+def show(value: object, quote: bool = True) -> str:
+    """`value` as safe, short, single-line text: ASCII-escaped and cut in the middle beyond 100 characters."""
+    if isinstance(value, (str, os.PathLike)):
+        value = os.fspath(value) if not isinstance(value, str) else value
+        return _cut(ascii(value) if quote else _plain(str(value)), VALUE_LIMIT)
+    return _cut(ascii(value), VALUE_LIMIT)
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The valid name closest to a mistyped one, or None when nothing is close."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def choice(key: str, value: object, names: Iterable[str], *, code: Exit = Exit.CONFIGURATION) -> UserError:
+    """The error for a name that is not in a table, with the nearest valid one."""
+    names = list(names)
+    close = nearest(value, names) if isinstance(value, str) else None
+    fix = f"did you mean {close!r}? one of: {', '.join(names)}" if close else f"one of: {', '.join(names)}"
+    return UserError(key, "unknown name", fix, value=value, code=code)
+
+
+def _plain(text: str) -> str:
+    return ascii(text)[1:-1].replace("\\'", "'").replace("\\n", " ")
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    head = (limit - 3) // 2
+    return f"{text[:head]}...{text[len(text) - (limit - 3 - head):]}"

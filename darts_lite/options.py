@@ -1,0 +1,77 @@
+"""Settings that several verbs share, and the field that carries a range: defaults and limits in one place (no torch here)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+LARGEST_SEED = 2**63 - 1
+
+
+def option(
+    default: Any,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    inert: bool = False,
+) -> Any:
+    """A dataclass field with its limits: `low` <= value, `above` < value, value <= `high`, value in `choices`.
+
+    Limits of a list hold for each element. `inert` marks what cannot change a result, so that a resumed run may differ in it.
+    """
+    metadata = {"low": low, "above": above, "high": high, "choices": choices, "inert": inert}
+    if isinstance(default, (list, dict)) or hasattr(default, "__dataclass_fields__"):
+        kind = type(default)
+        factory = kind if hasattr(default, "__dataclass_fields__") else lambda: kind(default)
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class DatasetConfig:
+    """Where images come from and how training images are varied."""
+
+    name: str = option("digits")  # a name of darts_lite.data.DATASETS
+    path: str | None = option(None)  # npz: the file
+    root: str | None = option(None)  # folder of data sets that have one
+    download: bool = option(False)
+    crop_padding: int | None = option(None, low=0)  # pixels of zero padding before a random crop; None: an eighth of the side
+    flip: bool = option(False)  # random horizontal flip
+    mean: list[float] | None = option(None)  # of each channel, in [0, 1]; None: computed from the training part
+    std: list[float] | None = option(None, above=0)
+
+
+@dataclass
+class SpaceConfig:
+    """Which cells can be found."""
+
+    name: str = option("darts")  # a name of darts_lite.spaces.SPACES
+    nodes: int = option(4, low=1, high=16)  # intermediate nodes of a cell
+    candidates: list[str] = option(
+        [
+            "none",
+            "max_pool_3x3",
+            "avg_pool_3x3",
+            "skip_connect",
+            "sep_conv_3x3",
+            "sep_conv_5x5",
+            "dil_conv_3x3",
+            "dil_conv_5x5",
+        ]
+    )
+    edge_candidates: dict[str, list] | None = option(None)  # cell type -> one list of names an edge, null: all candidates
+
+
+@dataclass
+class RunConfig:
+    """What every verb that runs has: device, numbers, folder, resume, logging."""
+
+    seed: int = option(0, low=0, high=LARGEST_SEED)
+    device: str = option("auto")  # auto | cuda | cuda:N | cpu
+    precision: str = option("auto", choices=("auto", "fp32", "bf16"))  # auto: bf16 on a GPU that has it, else fp32
+    deterministic: bool = option(False)  # on CUDA: only deterministic kernels, so that resume is bit-identical
+    run_dir: str | None = option(None, inert=True)  # None: outputs/<verb>/<dataset>/<time>
+    resume: str | None = option(None, inert=True)  # a run folder, or auto
+    log_every: int = option(10, low=1)  # steps between two lines of metrics
+    checkpoint_minutes: float = option(5.0, above=0, inert=True)
+    checkpoint_steps: int | None = option(None, low=1, inert=True)  # also every so many steps
