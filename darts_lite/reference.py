@@ -1,4 +1,4 @@
-"""The DARTS supernet as the papers describe it: one module per (cell, edge, operation), NCHW, nothing shared or stacked.
+"""The DARTS supernet as the papers describe it: one module per (cell, edge, operation), NCHW, nothing shared.
 
 This is the oracle of the tests and the baseline of the benchmark, not what a search runs. Its arithmetic is that of
 Liu et al., "DARTS: Differentiable Architecture Search" (ICLR 2019), in the search form: BatchNorm without affine
@@ -46,7 +46,7 @@ Activation = Callable[[], nn.Module]
 
 
 class MixingLike(Protocol):
-    """Weights of one cell type: operations (..., E, O), edges (..., E) or None; the leading dimension, if any, is the cell."""
+    """Weights of one cell type: operations (..., E, O), edges (..., E) or None; a leading dimension is the cell."""
 
     operations: Tensor
     edges: Tensor | None
@@ -179,7 +179,7 @@ class ReferenceCell(nn.Module):
 
 
 class ReferenceSupernet(nn.Module):
-    """Stem, `cells` cells, global average pool, linear classifier: (images (B, channels, H, W), mixing) -> logits (B, K).
+    """Stem, `cells` cells, global average pool, linear classifier: images (B, channels, H, W), mixing -> logits.
 
     `channels` is C of the first cell; it doubles at each reduction. The stem has `stem_multiplier` * C channels.
     `alive`: cell type -> (E, O) booleans, default all. `reductions`: indices of the reduction cells, default a third
