@@ -1,0 +1,255 @@
+"""What the package's source must look like: imports run one way, nothing slow at the door, nothing that executes data.
+
+Everything is read with `ast`, so a rule holds for code that no test runs.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import darts_lite
+
+PACKAGE = Path(darts_lite.__file__).parent
+CONFIGS = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+# Each layer may import the ones above it in this list, and itself unless it is listed as ISOLATED.
+LAYERS = (
+    ("errors", "genotype", "genotype_schema", "options", "seeds", "settings"),
+    ("costs", "data", "operations", "penalties", "reference", "relaxations", "solvers"),
+    ("selections", "spaces"),
+    ("drawing", "engine", "models"),
+    ("discretize", "evaluate", "retrain", "search"),
+)
+ISOLATED = LAYERS[1]
+VERBS = LAYERS[-1]
+DOOR = ("cli", "config", "console")  # may import anything; imported inside main() only
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names} | dict.fromkeys(DOOR, len(LAYERS))
+WITHOUT_TORCH = (*LAYERS[0], *VERBS, "cli", "config")
+ONLY_IN = {"hydra": ("cli", "config"), "omegaconf": ("cli", "config"), "rich": ("cli", "console")}
+PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+
+FILES = {
+    ".".join(("darts_lite", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8"), str(path)) for name, path in FILES.items()}
+modules = pytest.mark.parametrize("module", TREES)
+
+
+def part(module):
+    """The layer's member a module belongs to: darts_lite.engine.folder -> engine."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def targets(node, module):
+    """The full names of modules that one import statement may load."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    base = node.module or ""
+    if node.level:
+        package = module if module in FILES and FILES[module].name == "__init__.py" else module.rpartition(".")[0]
+        base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [node.module])])
+    return [base, *(f"{base}.{alias.name}" for alias in node.names)]
+
+
+def imports(tree, module, function=""):
+    """(name, enclosing function) of everything a module imports; TYPE_CHECKING counts as a function."""
+    for node in ast.iter_child_nodes(tree):
+        inside = function
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inside = function or node.name
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            inside = function or "TYPE_CHECKING"
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from ((name, function) for name in targets(node, module))
+        yield from imports(node, module, inside)
+
+
+def own(name):
+    """Whether `name` is a module of the package below its root."""
+    return name.startswith("darts_lite.")
+
+
+def layer_faults(tree, module):
+    """Imports that run the wrong way."""
+    here = part(module)
+    for name, function in imports(tree, module):
+        there = part(name)
+        if not own(name) or there == here:
+            continue
+        if there not in RANK:
+            yield f"{module} imports {name}, which is in no layer"
+        elif there in DOOR:
+            if here not in DOOR and function != "main":
+                yield f"{module} imports {name} outside main()"
+        elif RANK[there] > RANK[here] or (here in ISOLATED and there in ISOLATED):
+            yield f"{module} imports {name}"
+
+
+def loaded(module, trees, seen=None):
+    """Top-level names of every third-party package that importing `module` loads, through the package's own modules."""
+    seen = set() if seen is None else seen
+    found = set()
+    parents = [".".join(module.split(".")[:i]) for i in range(1, module.count(".") + 2)]
+    for current in parents:
+        if current in seen or current not in trees:
+            continue
+        seen.add(current)
+        for name, function in imports(trees[current], current):
+            if function:
+                continue
+            if name.split(".")[0] == "darts_lite":
+                found |= loaded(name, trees, seen)
+            else:
+                found.add(name.split(".")[0])
+    return found
+
+
+def docstrings(tree):
+    """The constants that are documentation."""
+    bodies = (node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list) and node.body)
+    return {id(body[0].value) for body in bodies if isinstance(body[0], ast.Expr)}
+
+
+def execution_faults(tree):
+    """Ways of executing data: eval, exec, pickles, `_target_`, loads that are not restricted."""
+    documentation = docstrings(tree)
+    for node in ast.walk(tree):
+        line = f"line {getattr(node, 'lineno', 0)}: "
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if called.removeprefix("builtins.") in {"eval", "exec", "compile", "__import__"}:
+                yield f"{line}{called}()"
+            if called.endswith("torch.load") and keywords.get("weights_only") != "True":
+                yield f"{line}torch.load without weights_only=True"
+            if keywords.get("allow_pickle", "False") != "False" or keywords.get("weights_only", "True") != "True":
+                yield f"{line}{called}(..., {keywords})"
+            if called in {"yaml.load", "yaml.unsafe_load", "yaml.full_load"}:
+                yield f"{line}{called}()"
+            if called.split(".")[-1] == "instantiate":
+                yield f"{line}{called}()"
+        elif isinstance(node, ast.Attribute):
+            if node.attr == "Unpickler" or (ast.unparse(node.value) in PICKLES and node.attr[0].islower()):
+                yield f"{line}{ast.unparse(node)}"
+        elif isinstance(node, ast.ImportFrom) and node.module in PICKLES:
+            bad = [alias.name for alias in node.names if alias.name not in {"PickleError", "UnpicklingError"}]
+            if bad:
+                yield f"{line}from {node.module} import {', '.join(bad)}"
+        elif isinstance(node, ast.Constant) and id(node) not in documentation and "_target_" in str(node.value):
+            yield f"{line}_target_"
+
+
+@modules
+def test_imports_run_one_way(module):
+    if part(module):
+        assert part(module) in RANK, f"{module} is in no layer: add it to LAYERS"
+        assert not list(layer_faults(TREES[module], module))
+    else:
+        assert not list(imports(TREES[module], module)), "darts_lite/__init__.py imports nothing"
+
+
+@modules
+def test_hydra_and_rich_stay_at_the_door(module):
+    found = {(name.split(".")[0], part(module)) for name, _ in imports(TREES[module], module)}
+    assert not [pair for pair in found if pair[0] in ONLY_IN and pair[1] not in ONLY_IN[pair[0]]]
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_no_torch_before_it_is_needed(name):
+    """--help, a mistyped key and a broken genotype are answered without the seconds that importing torch takes."""
+    if f"darts_lite.{name}" not in TREES:
+        pytest.skip("not written yet")
+    assert not loaded(f"darts_lite.{name}", TREES) & {"torch", "torchvision", "tensorboard"}
+
+
+@modules
+def test_nothing_executes_data(module):
+    assert not list(execution_faults(TREES[module]))
+
+
+def test_no_target_in_the_configuration():
+    for path in CONFIGS.rglob("*.yaml"):
+        assert "_target_" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("solvers.new", "from darts_lite.operations import OPERATIONS"),
+        ("solvers.new", "from ..operations import OPERATIONS"),
+        ("solvers.new", "def f():\n    import darts_lite.search"),
+        ("engine.new", "from darts_lite import search"),
+        ("spaces.new", "from darts_lite.models import create_network"),
+        ("search", "from darts_lite.cli import run"),
+        ("search", "def search():\n    from darts_lite.config import compose"),
+        ("errors", "from darts_lite.nowhere import x"),
+    ],
+)
+def test_a_wrong_import_is_found(module, source):
+    assert list(layer_faults(ast.parse(source), f"darts_lite.{module}"))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("solvers.new", "from darts_lite.errors import UserError"),
+        ("solvers.new", "from darts_lite.solvers.bilevel import Bilevel\nfrom .bilevel import Bilevel"),
+        ("search", "def main():\n    from darts_lite.cli import run"),
+        ("search", "from darts_lite.engine.folder import RunFolder"),
+        ("cli", "from darts_lite.config import compose"),
+    ],
+)
+def test_a_right_import_is_not(module, source):
+    assert not list(layer_faults(ast.parse(source), f"darts_lite.{module}"))
+
+
+def test_torch_is_found_through_other_modules():
+    sources = {
+        "darts_lite": "",
+        "darts_lite.search": "from darts_lite.engine.folder import RunFolder",
+        "darts_lite.engine": "import torch.nn",
+        "darts_lite.engine.folder": "",
+        "darts_lite.retrain": "def retrain():\n    import torch\nif TYPE_CHECKING:\n    import torch",
+    }
+    trees = {name: ast.parse(source) for name, source in sources.items()}
+    assert loaded("darts_lite.search", trees) == {"torch"}
+    assert not loaded("darts_lite.retrain", trees)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval(text)",
+        "exec(text)",
+        "import pickle\npickle.load(file)",
+        "pickle.loads",
+        "from pickle import load",
+        "class Loader(pickle.Unpickler): pass",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "load(path, weights_only=False)",
+        "numpy.load(path, allow_pickle=True)",
+        "yaml.load(text)",
+        "hydra.utils.instantiate(config)",
+        "key = '_target_'",
+    ],
+)
+def test_execution_of_data_is_found(source):
+    assert list(execution_faults(ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "network.eval()",
+        "torch.load(path, weights_only=True)",
+        "numpy.load(path, allow_pickle=False)",
+        "try: f()\nexcept pickle.UnpicklingError: pass",
+        '"""There is no `_target_`."""',
+        "re.compile(pattern)",
+    ],
+)
+def test_harmless_code_is_not(source):
+    assert not list(execution_faults(ast.parse(source)))
