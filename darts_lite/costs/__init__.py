@@ -1,0 +1,5 @@
+"""Costs: parameters and multiply-accumulates."""
+
+from darts_lite.costs.count import Costs, count
+
+__all__ = ["Costs", "count"]

@@ -1,0 +1,33 @@
+"""Candidate operations: name -> how to build it, as `build(channels, stride, copies, form, activation)`, and whether edges share it.
+
+`none` has no entry: nothing is computed for it, it only takes its share of the softmax.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from darts_lite.operations.candidates import DilatedConvolution, Pool, SeparableConvolution, SkipConnect
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the table."""
+
+    build: Callable[..., nn.Module]
+    shared: Callable[[int], bool]  # of the stride; see `candidates`
+
+
+OPERATIONS = {
+    "max_pool_3x3": Candidate(partial(Pool, "max"), Pool.shared),
+    "avg_pool_3x3": Candidate(partial(Pool, "avg"), Pool.shared),
+    "skip_connect": Candidate(SkipConnect, SkipConnect.shared),
+    "sep_conv_3x3": Candidate(partial(SeparableConvolution, 3), SeparableConvolution.shared),
+    "sep_conv_5x5": Candidate(partial(SeparableConvolution, 5), SeparableConvolution.shared),
+    "dil_conv_3x3": Candidate(partial(DilatedConvolution, 3), DilatedConvolution.shared),
+    "dil_conv_5x5": Candidate(partial(DilatedConvolution, 5), DilatedConvolution.shared),
+}

@@ -1,0 +1,108 @@
+"""The layers that candidate operations are made of, each for `copies` parallel copies in one tensor.
+
+Copy i reads and writes the channels [i * channels, (i + 1) * channels): convolutions are grouped, so copies never mix. Dimension 0 of
+every parameter and buffer is copies x something, which is what `spaces.carry` relies on. Tensors are (N, copies * C, H, W).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization (Ioffe & Szegedy 2015), momentum 0.1, eps 1e-5.
+
+    While training it uses batch statistics, and moves the running ones only inside `tracking_statistics`: of all passes of a search step
+    the weight step's alone may do so. Without affine parameters the scale of the output is free, and the mixing weight of each copy takes
+    its place: multiplying, and the mixing's gradient, cost nothing.
+    """
+
+    momentum, eps = 0.1, 1e-5
+
+    def __init__(self, channels: int, *, affine: bool):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.tracks = False
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Normalize (N, copies * C, H, W); `scale` (copies,) multiplies the output of each copy."""
+        weight, bias = self.weight, self.bias
+        if scale is not None:
+            scale = scale.repeat_interleave(x.shape[1] // len(scale))
+            weight = scale if weight is None else weight * scale
+            bias = None if bias is None else bias * scale
+        running = (self.running_mean, self.running_var) if self.tracks or not self.training else (None, None)
+        return F.batch_norm(x, *running, weight, bias, self.training, self.momentum, self.eps)
+
+
+@contextmanager
+def tracking_statistics(network: nn.Module) -> Iterator[None]:
+    """Inside, forward passes of `network` in training mode move the running statistics of its BatchNorms."""
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+    for norm in norms:
+        norm.tracks = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.tracks = False
+
+
+def convolution(c_in: int, c_out: int, kernel: int, *, copies: int = 1, stride: int = 1, dilation: int = 1, depthwise: bool = False) -> nn.Conv2d:
+    """A convolution without bias whose output is ceil(H / stride) high, for `copies` copies."""
+    padding = dilation * (kernel - 1) // 2
+    groups = copies * (c_in if depthwise else 1)
+    return nn.Conv2d(copies * c_in, copies * c_out, kernel, stride, padding, dilation, groups, bias=False)
+
+
+class ConvNorm(nn.Module):
+    """1x1 convolution and BatchNorm: what a cell does to its inputs."""
+
+    def __init__(self, c_in: int, c_out: int, *, affine: bool):
+        super().__init__()
+        self.convolution = convolution(c_in, c_out, 1)
+        self.norm = BatchNorm(c_out, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W), activated -> (N, c_out, H, W)."""
+        return self.norm(self.convolution(x))
+
+
+class DepthwiseSeparable(nn.Module):
+    """Depthwise convolution, pointwise convolution, BatchNorm."""
+
+    def __init__(self, channels: int, kernel: int, *, stride: int, dilation: int, copies: int, affine: bool):
+        super().__init__()
+        self.depthwise = convolution(
+            channels, channels, kernel, copies=copies, stride=stride, dilation=dilation, depthwise=True
+        )
+        self.pointwise = convolution(channels, channels, 1, copies=copies)
+        self.norm = BatchNorm(copies * channels, affine=affine)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """(N, copies * C, H, W), activated -> (N, copies * C, ceil(H / stride), ceil(W / stride))."""
+        return self.norm(self.pointwise(self.depthwise(x)), scale)
+
+
+class FactorizedReduce(nn.Module):
+    """Halve the resolution without losing pixels: two 1x1 convolutions of stride 2, the second on the image shifted by one pixel."""
+
+    def __init__(self, c_in: int, c_out: int, *, copies: int = 1, affine: bool):
+        super().__init__()
+        self.copies = copies
+        self.even = convolution(c_in, c_out // 2, 1, copies=copies, stride=2)
+        self.odd = convolution(c_in, c_out - c_out // 2, 1, copies=copies, stride=2)
+        self.norm = BatchNorm(copies * c_out, affine=affine)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """(N, copies * c_in, H, W), activated -> (N, copies * c_out, ceil(H / 2), ceil(W / 2))."""
+        # The padding is read only where a side is odd, and lets both halves have the same size there.
+        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        halves = [half.unflatten(1, (self.copies, -1)) for half in (self.even(x), self.odd(shifted))]
+        return self.norm(torch.cat(halves, dim=2).flatten(1, 2), scale)

@@ -1,0 +1,37 @@
+"""What is to be decided in one cell type (`Table`), and how it is relaxed at the moment (`Mixing`)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows are edges, columns operations; E edges, O operations."""
+
+    edges: tuple[tuple[int, int], ...]  # (source, target) of each row
+    operations: tuple[str, ...]  # of each column
+    alive: Tensor  # (E, O) bool: the candidates still in the race
+    weighs_edges: bool = False  # whether edges have logits of their own, normalized over the edges into one node (PC-DARTS)
+
+    def __post_init__(self) -> None:
+        if self.alive.shape != (len(self.edges), len(self.operations)) or self.alive.dtype != torch.bool:
+            raise ValueError(f"alive: (edges, operations) of bool expected, got {tuple(self.alive.shape)} {self.alive.dtype}")
+        if not self.alive.any(dim=1).all():
+            raise ValueError("alive: every edge needs at least one candidate")
+
+    def live(self) -> list[tuple[int, str]]:
+        """The (row, operation) pairs still in the race, row by row (one transfer from the device)."""
+        return [(row, self.operations[column]) for row, column in self.alive.nonzero().tolist()]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The weights of one cell type's mixed operations.
+
+    A leading dimension, where present, is the index of the cell among the cells of its type; without it they share one mixing.
+    """
+
+    operations: Tensor  # (..., E, O): factor of each operation's output
+    edges: Tensor | None = None  # (..., E): factor of each edge; also scales what bypasses the operations

@@ -1,0 +1,14 @@
+"""Solvers: the derivative of the validation loss with respect to the mixing.
+
+A solver is called with a `Bilevel` and returns (outer loss, d outer / d mixing) without side effects.
+"""
+
+from darts_lite.solvers.first_order import FirstOrder
+from darts_lite.solvers.unrolled import Unrolled
+from darts_lite.solvers.unrolled_exact import UnrolledExact
+
+SOLVERS = {
+    "first_order": FirstOrder,
+    "unrolled": Unrolled,
+    "unrolled_exact": UnrolledExact,
+}

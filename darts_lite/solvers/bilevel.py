@@ -1,0 +1,58 @@
+"""The bilevel problem a solver sees: two losses as pure functions of weights and mixing, and one optimizer step ahead.
+
+    min over mixing of  outer(w*(mixing), mixing)   with   w*(mixing) = argmin over w of inner(w, mixing)
+
+`inner` is the loss on the training half, `outer` on the validation half (DARTS, Liu et al. 2019, eq. 3-4). A solver knows nothing of
+networks, relaxations or architectures: weights and mixing are tuples of tensors.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+Loss = Callable[[Tensors, Tensors], Tensor]
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """One step of SGD with momentum and weight decay, as a pure function: `torch.optim.SGD` with dampening 0 and without Nesterov.
+
+    w' = w - learning_rate (momentum * velocity + g + weight_decay * w)     (DARTS, eq. 6, with the optimizer that is really used)
+    """
+
+    learning_rate: Tensor  # 0-d
+    momentum: float
+    weight_decay: float
+    velocity: Tensors  # the optimizer's momentum buffers, in the order of the weights
+
+    def __call__(self, weights: Tensors, gradients: Tensors) -> Tensors:
+        """The weights after one step along `gradients`; differentiable in both."""
+        return tuple(
+            w - self.learning_rate * (self.momentum * v + g + self.weight_decay * w)
+            for w, g, v in zip(weights, gradients, self.velocity, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Bilevel:
+    """One mini-batch of the bilevel problem, at the current weights and mixing (both detached)."""
+
+    inner: Loss
+    outer: Loss
+    probe: Loss  # `inner` in float32 without TF32: finite differences vanish in less (eps is about 0.01 / ||v||)
+    weights: Tensors
+    mixing: Tensors
+    lookahead: Lookahead
+
+
+def leaves(tensors: Tensors) -> Tensors:
+    """The same values as new leaves that record gradients."""
+    return tuple(tensor.detach().requires_grad_() for tensor in tensors)
+
+
+def gradients(loss: Tensor, inputs: Tensors, *, create_graph: bool = False) -> Tensors:
+    """d loss / d inputs; zeros where the loss does not depend on an input (a column of `none`, a cell that is not reached)."""
+    return torch.autograd.grad(loss, inputs, create_graph=create_graph, materialize_grads=True)

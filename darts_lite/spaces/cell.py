@@ -1,0 +1,161 @@
+"""A cell: states, and stages of stacked operations between them. Supernet and final network are made of the same cell.
+
+States 0 and 1 are the cell's two inputs; each further state is the sum of what its edges bring. All edges out of a state are computed
+together, in one *stage*, with one stack of copies for each operation: as many convolutions as operation types, not as edges. The two
+inputs are ready together and share a stage.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from darts_lite.operations import NONE, OPERATIONS
+from darts_lite.operations.candidates import Activation
+from darts_lite.operations.layers import ConvNorm, FactorizedReduce
+
+Key = tuple[str, int, int | None]  # whose weights one copy of a stack holds: operation, source, target (None: all edges out of the source)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a cell computes."""
+
+    edges: tuple[tuple[int, int], ...]  # (source, target)
+    columns: tuple[str, ...]  # operations, in the order of the mixing's columns
+    live: tuple[tuple[int, str], ...]  # (edge, operation)
+    nodes: int  # states beside the two inputs
+    concat: tuple[int, ...]  # states whose concatenation is the output
+
+
+class Stage(nn.Module):
+    """All live edges out of the states `sources`, which have equal shape (N, C, H, W)."""
+
+    def __init__(self, plan: Plan, sources: Sequence[int], channels: int, stride: int, form: str, activation: Activation):
+        super().__init__()
+        self.sources, self.edges = tuple(sources), plan.edges
+        self.stacks: dict[str, tuple[int, ...]] = {}  # operation -> the edges that have it
+        for edge, operation in plan.live:
+            if operation != NONE and plan.edges[edge][0] in sources:
+                self.stacks[operation] = (*self.stacks.get(operation, ()), edge)
+        self.shared = {name: OPERATIONS[name].shared(stride) for name in self.stacks}
+        self.inputs = {name: self._inputs(name) for name in self.stacks}  # operation -> the state that each copy reads
+        self.operations = nn.ModuleDict(
+            {
+                name: OPERATIONS[name].build(channels, stride, len(inputs), form, activation)
+                for name, inputs in self.inputs.items()
+            }
+        )
+        self.activation = activation()
+        # One gather brings the mixing weights of all stacks into their order.
+        order = [edge * len(plan.columns) + plan.columns.index(name) for name, edges in self.stacks.items() for edge in edges]
+        self.register_buffer("order", torch.tensor(order, dtype=torch.long), persistent=False)
+
+    def _inputs(self, name: str) -> tuple[int, ...]:
+        sources = [self.edges[edge][0] for edge in self.stacks[name]]
+        return tuple(sorted(set(sources))) if self.shared[name] else tuple(sources)
+
+    def keys(self) -> dict[str, list[Key]]:
+        """For each operation the copies of its stack, in order."""
+        return {
+            name: [(name, source, None) for source in self.inputs[name]]
+            if self.shared[name]
+            else [(name, *self.edges[edge]) for edge in edges]
+            for name, edges in self.stacks.items()
+        }
+
+    def forward(self, states: Sequence[Tensor], mixing: Tensor | None, keep: Tensor | None) -> list[tuple[int, Tensor]]:
+        """(target, (N, C, H / stride, W / stride)) of everything that the edges bring.
+
+        `states` are indexed by node; `mixing` is (E, O), or None for plain sums; `keep` (N, E) holds drop-path's factors, or is None.
+        """
+        gathered: dict[tuple[bool, tuple[int, ...]], Tensor] = {}
+
+        def gather(activated: bool, inputs: tuple[int, ...]) -> Tensor:
+            """The states `inputs` side by side, once for all operations; the activation runs once a state."""
+            if (activated, inputs) not in gathered:
+                if activated and inputs == self.sources:
+                    x = self.activation(gather(False, inputs))
+                elif activated:
+                    pieces = dict(zip(self.sources, gather(True, self.sources).chunk(len(self.sources), dim=1), strict=True))
+                    x = _side_by_side([pieces[source] for source in inputs])
+                else:
+                    x = _side_by_side([states[source] for source in inputs])
+                gathered[activated, inputs] = x
+            return gathered[activated, inputs]
+
+        counts = [len(edges) for edges in self.stacks.values()]
+        scales = [None] * len(counts) if mixing is None else mixing.flatten()[self.order].split(counts)
+        brought: list[tuple[int, Tensor]] = []
+        sums: dict[tuple[int, ...], Tensor] = {}  # stacks on the same edges are added before they are taken apart
+
+        def bring(edge: int, y: Tensor, dropped: bool) -> None:
+            factor = None if keep is None or not dropped else keep[:, edge, None, None, None]
+            brought.append((self.edges[edge][1], y if factor is None else y * factor))
+
+        for (name, edges), scale in zip(self.stacks.items(), scales, strict=True):
+            operation, inputs = self.operations[name], self.inputs[name]
+            x = gather(operation.activated, inputs)
+            if self.shared[name]:
+                outputs = dict(zip(inputs, operation(x).chunk(len(inputs), dim=1), strict=True))
+                for i, edge in enumerate(edges):
+                    y = outputs[self.edges[edge][0]]
+                    bring(edge, y if scale is None else y * scale[i], not operation.identity)
+            else:
+                y = operation(x, scale)
+                sums[edges] = sums[edges] + y if edges in sums else y
+        for edges, total in sums.items():
+            for edge, y in zip(edges, total.chunk(len(edges), dim=1), strict=True):
+                bring(edge, y, True)
+        return brought
+
+
+class Cell(nn.Module):
+    """Two preprocessed inputs, then one stage for each group of states that are ready together."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        c_before_previous: int,
+        c_previous: int,
+        channels: int,
+        *,
+        reduction: bool,
+        previous_reduces: bool,
+        form: str,
+        activation: Activation,
+    ):
+        super().__init__()
+        self.plan, self.reduction = plan, reduction
+        self.activation = activation()
+        affine = form == "final"
+        # After a reduction the input before the previous one is twice as large.
+        halve = FactorizedReduce if previous_reduces else ConvNorm
+        self.preprocess = nn.ModuleList([halve(c_before_previous, channels, affine=affine), ConvNorm(c_previous, channels, affine=affine)])
+        groups = [(0, 1), *((node,) for node in range(2, plan.nodes + 2))]
+        self.stages = nn.ModuleList(
+            Stage(plan, group, channels, 2 if reduction and group == (0, 1) else 1, form, activation)
+            for group in groups
+            if any(source in group for source, _ in plan.edges)
+        )
+
+    def forward(self, before_previous: Tensor, previous: Tensor, mixing: Tensor | None, keep: Tensor | None) -> Tensor:
+        """Outputs of the two cells before -> (N, len(concat) * C, H, W), halved in a reduction cell."""
+        inputs = zip(self.preprocess, (before_previous, previous), strict=True)
+        states: list[Tensor | None] = [prepare(self.activation(x)) for prepare, x in inputs] + [None] * self.plan.nodes
+        for stage in self.stages:
+            for source in stage.sources:
+                if states[source] is None:  # a node without edges
+                    states[source] = self._zeros(states[0])
+            for target, y in stage(states, mixing, keep):
+                states[target] = y if states[target] is None else states[target] + y
+        return torch.cat([self._zeros(states[0]) if states[s] is None else states[s] for s in self.plan.concat], dim=1)
+
+    def _zeros(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        return x.new_zeros(n, c, -(-h // 2), -(-w // 2)) if self.reduction else torch.zeros_like(x)
+
+
+def _side_by_side(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)

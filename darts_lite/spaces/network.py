@@ -1,0 +1,195 @@
+"""The macro-skeleton: stem, stacked cells, global pooling, classifier; with a mixing it is a supernet, without one a final network."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from darts_lite.costs import Costs, count
+from darts_lite.operations.candidates import Activation
+from darts_lite.operations.layers import BatchNorm, convolution
+from darts_lite.relaxations.table import Mixing
+from darts_lite.spaces.cell import Cell, Key, Plan
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """What is around the cells."""
+
+    cells: int
+    channels: int  # of the first cell's nodes; doubled by each reduction
+    classes: int
+    input_channels: int = 3
+    image_size: tuple[int, int] = (32, 32)  # height, width
+    reductions: tuple[int, ...] | None = None  # None: at one and two thirds of the depth
+    stem_multiplier: int = 3
+    activation: Activation = nn.ReLU
+
+    def types(self) -> list[str]:
+        """The type of each cell, from the input to the output."""
+        reductions = {self.cells // 3, 2 * self.cells // 3} if self.reductions is None else set(self.reductions)
+        return ["reduce" if i in reductions else "normal" for i in range(self.cells)]
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of the input of each cell and, last, of the output of the last one; a reduction rounds up."""
+        sizes = [self.image_size]
+        for kind in self.types():
+            h, w = sizes[-1]
+            sizes.append((-(-h // 2), -(-w // 2)) if kind == "reduce" else (h, w))
+        return sizes
+
+    def widths(self) -> list[int]:
+        """Channels of the nodes of each cell."""
+        widths, channels = [], self.channels
+        for kind in self.types():
+            channels *= 2 if kind == "reduce" else 1
+            widths.append(channels)
+        return widths
+
+
+class Network(nn.Module):
+    """Cells in a chain, each of which reads the outputs of the two before it."""
+
+    def __init__(self, plans: dict[str, Plan], skeleton: Skeleton, form: str, *, auxiliary: bool = False):
+        super().__init__()
+        self.skeleton, self.form = skeleton, form
+        types, widths, sizes = skeleton.types(), skeleton.widths(), skeleton.sizes()
+        stem_width = skeleton.stem_multiplier * skeleton.channels
+        # Its BatchNorm is affine in the search, too (released code of the DARTS paper).
+        self.stem = nn.Sequential(convolution(skeleton.input_channels, stem_width, 3), BatchNorm(stem_width, affine=True))
+        self.cells = nn.ModuleList()
+        outputs = [stem_width, stem_width]  # channels of what a cell reads
+        for i, (kind, channels) in enumerate(zip(types, widths, strict=True)):
+            previous_reduces = i > 0 and types[i - 1] == "reduce"
+            self.cells.append(
+                Cell(
+                    plans[kind],
+                    *outputs[-2:],
+                    channels,
+                    reduction=kind == "reduce",
+                    previous_reduces=previous_reduces,
+                    form=form,
+                    activation=skeleton.activation,
+                )
+            )
+            outputs.append(channels * len(plans[kind].concat))
+        self.kinds = [(kind, types[:i].count(kind)) for i, kind in enumerate(types)]  # type, and number among its type
+        self.auxiliary_cell = 2 * skeleton.cells // 3
+        self.auxiliary = None
+        if auxiliary:
+            head = EightByEightHead if sizes[self.auxiliary_cell + 1] == (8, 8) else PooledHead
+            self.auxiliary = head(outputs[self.auxiliary_cell + 2], skeleton.classes)
+        self.classifier = nn.Linear(outputs[-1], skeleton.classes)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(
+        self,
+        images: Tensor,
+        mixing: dict[str, Mixing] | None = None,
+        *,
+        drop_path: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """(N, input channels, H, W) -> logits (N, classes).
+
+        `mixing` makes it a supernet. `drop_path` (0-d) is the probability to drop an edge for a sample, drawn through `generator`.
+        """
+        return self._classify(self._features(images, mixing, drop_path, generator)[-1])
+
+    def with_auxiliary(self, images: Tensor, *, drop_path: Tensor | None, generator: Generator) -> tuple[Tensor, Tensor | None]:
+        """The same for training: logits of the classifier and of the auxiliary head (None without one)."""
+        features = self._features(images, None, drop_path, generator)
+        auxiliary = None if self.auxiliary is None else self.auxiliary(features[self.auxiliary_cell])
+        return self._classify(features[-1]), auxiliary
+
+    def _classify(self, features: Tensor) -> Tensor:
+        return self.classifier(features.mean(dim=(2, 3)))
+
+    def _features(
+        self, images: Tensor, mixing: dict[str, Mixing] | None, drop_path: Tensor | None, generator: Generator | None
+    ) -> list[Tensor]:
+        """The output of every cell."""
+        stem = self.stem(images)
+        features = [stem, stem]
+        for cell, (kind, number) in zip(self.cells, self.kinds, strict=True):
+            weights = None if mixing is None else _edge_weights(mixing[kind], number)
+            keep = None
+            if drop_path is not None:
+                draws = torch.rand(len(images), len(cell.plan.edges), device=images.device, generator=generator)
+                keep = ((draws >= drop_path) / (1 - drop_path)).to(stem.dtype)
+            features.append(cell(features[-2], features[-1], weights, keep))
+        return features[2:]
+
+    def costs(self) -> Costs:
+        """Parameters and multiply-accumulates an image, without the auxiliary head, which is not there after training."""
+        areas = [height * width for height, width in self.skeleton.sizes()]
+        total = count(self.stem, areas[0]) + count(self.classifier)
+        for i, cell in enumerate(self.cells):
+            total += count(cell.preprocess, areas[i]) + count(cell.stages, areas[i + 1])
+        return total
+
+    def stacks(self) -> Iterator[tuple[str, list[tuple[int, Key]]]]:
+        """(prefix of its tensors' names, (cell, key) of its copies) of every stack."""
+        for c, cell in enumerate(self.cells):
+            for s, stage in enumerate(cell.stages):
+                for name, keys in stage.keys().items():
+                    yield f"cells.{c}.stages.{s}.operations.{name}.", [(c, key) for key in keys]
+
+
+def carry(old: Network, new: Network, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take what belongs to `new` from `tensors` of `old`: weights, buffers or optimizer state, by parameter name.
+
+    The copies of each stack are taken by (cell, operation, edge); what is in no stack (stem, preprocessing, classifier) as it is. This one
+    primitive serves pruning, discretization and warm start: momentum moves with its weight. Fails with KeyError on a copy that
+    `old` does not have.
+    """
+    homes = {key: (prefix, i, len(keys)) for prefix, keys in old.stacks() for i, key in enumerate(keys)}
+    stacked = {prefix for prefix, _ in old.stacks()}
+    taken = {name: value for name, value in tensors.items() if not any(map(name.startswith, stacked))}
+    for prefix, keys in new.stacks():
+        old_prefix = homes[keys[0]][0]
+        for name, value in tensors.items():
+            if name.startswith(old_prefix):
+                # A stack's copies lie together in one stack of `old`: stages are the same, only copies are missing.
+                copies = value.unflatten(0, (homes[keys[0]][2], -1))
+                taken[prefix + name.removeprefix(old_prefix)] = copies[[homes[key][1] for key in keys]].flatten(0, 1)
+    return taken
+
+
+def _edge_weights(mixing: Mixing, number: int) -> Tensor:
+    """(E, O) factors of one cell: operations times edges."""
+    operations, edges = mixing.operations, mixing.edges
+    weights = operations if edges is None else operations * edges[..., None]
+    return weights[number] if weights.dim() == 3 else weights
+
+
+class EightByEightHead(nn.Sequential):
+    """The auxiliary head of the DARTS paper, for 8x8 feature maps: a weak classifier two thirds up, only while training."""
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__(
+            nn.ReLU(),
+            nn.AvgPool2d(5, stride=3, count_include_pad=False),  # 8x8 -> 2x2
+            *_norm_relu(convolution(channels, 128, 1), 128),
+            *_norm_relu(nn.Conv2d(128, 768, 2, bias=False), 768),  # 2x2 -> 1x1
+            nn.Flatten(),
+            nn.Linear(768, classes),
+        )
+
+
+class PooledHead(nn.Sequential):
+    """The same for any other size: global pooling in place of the 2x2 convolution."""
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__(
+            nn.ReLU(),
+            *_norm_relu(convolution(channels, 128, 1), 128),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(128, classes),
+        )
+
+
+def _norm_relu(layer: nn.Module, channels: int) -> tuple[nn.Module, ...]:
+    return layer, BatchNorm(channels, affine=True), nn.ReLU()
