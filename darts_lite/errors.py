@@ -65,7 +65,7 @@ def show(value: object, quote: bool = True) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The valid name closest to a mistyped one, or None when nothing is close."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:VALUE_LIMIT], list(words), n=1, cutoff=0.5)
     return close[0] if close else None
 
 

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from darts_lite.errors import Exit, UserError, all_of, choice
-from darts_lite.genotype_schema import (
+from darts_lite.genotype_schema import (  # OPERATION_NAMES is for those who import this module
     CELLS,
     FORMAT,
     INPUTS,
     MOST_NODES,
-    OPERATION_NAMES as OPERATION_NAMES,  # re-exported
+    OPERATION_NAMES,  # noqa: F401
     OPERATIONS,
     key_problems,
     validate,
@@ -44,7 +44,7 @@ MOST_CHARACTERS = 65_536  # of the field's form: a syntax tree takes some hundre
 DEEPEST = 8  # brackets inside each other; a genotype needs 5
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Edge:
     """State `source` enters node `target` through `operation`."""
 
@@ -213,7 +213,7 @@ def random_genotype(nodes: int, candidates: Sequence[str], rng: random.Random) -
 
 @functools.cache
 def published_table() -> dict[str, dict[str, Any]]:
-    """name -> text form, CIFAR-10 test error and its std (%), parameters, sources; the file says how they were counted."""
+    """name -> text form, CIFAR-10 test error and its std (%), parameters, sources; the file says how counted."""
     return json.loads(Path(__file__).with_name("published_genotypes.json").read_text(encoding="utf-8"))["genotypes"]
 
 

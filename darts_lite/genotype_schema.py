@@ -1,10 +1,10 @@
-"""What a genotype is: its invariants, checked in one place on plain dicts and lists, whoever made them (no torch here)."""
+"""What a genotype is: its invariants, checked in one place on plain dicts and lists, whoever made them (no torch)."""
 
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from darts_lite.errors import UserError, all_of, choice, nearest, show
+from darts_lite.errors import UserError, all_of, choice, nearest
 
 OPERATION_NAMES = (
     "none",
@@ -98,7 +98,7 @@ def key_problems(data: object, names: Sequence[str], at: str) -> Iterator[UserEr
         if name not in names:
             close = nearest(name, names) if isinstance(name, str) else None
             hint = f"did you mean {close!r}? " if close else "remove it; "
-            yield UserError(f"{at}{show(name, quote=False)}", "unknown key", f"{hint}the keys are {', '.join(names)}")
+            yield UserError(f"{at}{str(name)[:40]}", "unknown key", f"{hint}the keys are {', '.join(names)}")
     for name in names:
         if name not in data:
             yield UserError(f"{at}{name}", "is missing", "add it")
