@@ -4,6 +4,8 @@ Everything is read with `ast`, so a rule holds for code that no test runs.
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,9 +25,9 @@ LAYERS = (
 )
 ISOLATED = LAYERS[1]
 VERBS = LAYERS[-1]
-DOOR = ("cli", "config", "console")  # may import anything; imported inside main() only
+DOOR = ("__main__", "cli", "config", "console", "usage")  # may import anything; imported inside main() only
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names} | dict.fromkeys(DOOR, len(LAYERS))
-WITHOUT_TORCH = (*LAYERS[0], *VERBS, "cli", "config")
+WITHOUT_TORCH = (*LAYERS[0], *VERBS, "__main__", "cli", "config", "usage")
 ONLY_IN = {"hydra": ("cli", "config"), "omegaconf": ("cli", "config"), "rich": ("cli", "console")}
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
@@ -112,9 +114,16 @@ def docstrings(tree):
     return {id(body[0].value) for body in bodies if isinstance(body[0], ast.Expr)}
 
 
+def refusals(tree):
+    """The constants in comparisons and in errors: what looks for `_target_` in order to refuse it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) or (isinstance(node, ast.Call) and ast.unparse(node.func) == "UserError"):
+            yield from (id(part) for part in ast.walk(node))
+
+
 def execution_faults(tree):
     """Ways of executing data: eval, exec, pickles, `_target_`, loads that are not restricted."""
-    documentation = docstrings(tree)
+    harmless = docstrings(tree) | set(refusals(tree))
     for node in ast.walk(tree):
         line = f"line {getattr(node, 'lineno', 0)}: "
         if isinstance(node, ast.Call):
@@ -137,7 +146,7 @@ def execution_faults(tree):
             bad = [alias.name for alias in node.names if alias.name not in {"PickleError", "UnpicklingError"}]
             if bad:
                 yield f"{line}from {node.module} import {', '.join(bad)}"
-        elif isinstance(node, ast.Constant) and id(node) not in documentation and "_target_" in str(node.value):
+        elif isinstance(node, ast.Constant) and id(node) not in harmless and "_target_" in str(node.value):
             yield f"{line}_target_"
 
 
@@ -162,6 +171,13 @@ def test_no_torch_before_it_is_needed(name):
     if f"darts_lite.{name}" not in TREES:
         pytest.skip("not written yet")
     assert not loaded(f"darts_lite.{name}", TREES) & {"torch", "torchvision", "tensorboard"}
+
+
+def test_no_torch_in_a_fresh_process():
+    """The same without `ast`, which does not see what importlib loads."""
+    names = ", ".join(f"darts_lite.{name}" for name in WITHOUT_TORCH if f"darts_lite.{name}" in TREES)
+    check = f"import sys, {names}; sys.exit('torch' in sys.modules or 'hydra' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], cwd=PACKAGE.parent, check=True, timeout=60)
 
 
 @modules
@@ -249,6 +265,7 @@ def test_execution_of_data_is_found(source):
         "try: f()\nexcept pickle.UnpicklingError: pass",
         '"""There is no `_target_`."""',
         "re.compile(pattern)",
+        "if '_target_' in key: raise UserError(key, '_target_ is not allowed', 'give a plain value')",
     ],
 )
 def test_harmless_code_is_not(source):
