@@ -1,0 +1,147 @@
+"""Which run a command means: `resume=<folder>`, `resume=auto`, and the newest finished search that `retrain` takes.
+
+The stored configuration wins; what the user typed beside `resume=<folder>` may repeat it, or change settings that cannot
+change the result. Nothing here changes a file.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darts_lite.engine import checkpoint
+from darts_lite.engine.configuration import PLACES, digest, essence, inert, plain_leaves
+from darts_lite.engine.files import read_json
+from darts_lite.engine.folder import RunFolder, existing, silent
+from darts_lite.errors import Exit, UserError, show
+from darts_lite.settings import flat, from_plain
+
+OUTPUTS = Path("outputs")
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The configuration to run with, and the run folder to go on in; None: a new run."""
+
+    config: Any
+    folder: Path | None = None
+    finished: bool = False
+    notices: list[str] = field(default_factory=list)
+
+
+def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Resolution:
+    """What `config.resume` asks for. `typed`: the dotted keys of the command line; None (Python): those off their default.
+
+    Raises UserError: 4 for a folder that is missing, damaged or of another configuration or verb, 7 for one in use.
+    """
+    if config.resume is None:
+        return Resolution(config)
+    if config.resume == "auto":
+        return _newest_equal(verb, config)
+    folder = existing(Path(config.resume), "resume")
+    stored = _stored_config(verb, folder, type(config))
+    given, old, default = plain_leaves(config), plain_leaves(stored), plain_leaves(type(config)())
+    keys = [key for key in given if (given[key] != default[key] if typed is None else key in typed)]
+    changed = [key for key in keys if key not in PLACES and given[key] != old[key]]
+    free = inert(type(config))
+    if refused := [key for key in changed if key not in free]:
+        listed = ", ".join(_change(key, old, given) for key in refused)
+        fix = "leave these keys out, or start a new run with another run_dir"
+        raise UserError("resume", f"the run has another configuration: {listed}", fix, code=Exit.RUN)
+    notices = [f"{_change(key, old, given)}: accepted, it cannot change the result" for key in changed]
+    if "run_dir" in keys and config.run_dir is not None and Path(config.run_dir).resolve() != folder.resolve():
+        notices.append(f"run_dir is not used: the run goes on in {folder}")
+    for key in changed:
+        _set(stored, key, flat(config)[key])
+    _keep_objects(stored, config)
+    return Resolution(stored, folder, _finished(folder), notices)
+
+
+def newest_finished(verb: str, fingerprint: str, base: Path = OUTPUTS) -> Path | None:
+    """The newest finished run of `verb` on the data with this fingerprint, or None."""
+    for folder in _newest_first(runs_below(base / verb)):
+        if _finished(folder) and read_json(folder / "env.json").get("data") == fingerprint:
+            return folder
+    return None
+
+
+def runs_below(base: Path) -> Iterator[Path]:
+    """Every run folder below `base`, not following links, nor looking into run folders."""
+    for root, folders, names in os.walk(base):
+        if "status.json" in names or "checkpoints" in folders:
+            folders.clear()
+            yield Path(root)
+
+
+def _newest_equal(verb: str, config: Any) -> Resolution:
+    wanted, name = essence(config), digest(config)
+    for folder in _newest_first(_places(verb, config.run_dir)):
+        known = read_json(folder / "status.json")
+        if known.get("verb", verb) != verb or known.get("configuration", name) != name:
+            continue
+        if not checkpoint.files(folder / "checkpoints"):
+            continue  # killed before its first checkpoint: nothing to go on from
+        try:
+            stored = _stored_config(verb, folder, type(config))
+        except UserError as error:
+            if known or error.code != Exit.RUN:
+                raise  # this one is meant, and starting another instead would be silent
+            continue
+        if essence(stored) == wanted:
+            return Resolution(config, folder, _finished(folder))
+    return Resolution(config)
+
+
+def _places(verb: str, run_dir: str | None) -> Iterator[Path]:
+    """Where `auto` looks: below outputs/<verb>, or where the command line says that the run lies."""
+    base = OUTPUTS / verb
+    if run_dir is None or base.resolve() in Path(run_dir).resolve().parents:
+        return runs_below(base)
+    # The jobs of a sweep have numbers below the folder that was given, and the numbers depend on the command line.
+    return runs_below(Path(run_dir).parent if Path(run_dir).name.isdigit() else Path(run_dir))
+
+
+def _newest_first(folders: Iterator[Path]) -> list[Path]:
+    def created(folder: Path) -> float:
+        times = read_json(folder / "status.json").get("time")
+        value = times.get("created") if isinstance(times, dict) else None
+        return float(value) if type(value) in (int, float) else folder.stat().st_mtime
+
+    return sorted(folders, key=created, reverse=True)
+
+
+def _stored_config(verb: str, folder: Path, kind: type) -> Any:
+    with RunFolder.reopen(folder) as run:
+        state = run.load(silent)  # the run itself loads it again under its lock, and warns then
+    if state["run"].get("verb") != verb:
+        fix = f"give the folder of a {verb}"
+        raise UserError("resume", f"{show(folder)} holds a run of another verb", fix, code=Exit.RUN)
+    try:
+        return from_plain(kind, state["config"])
+    except UserError as error:
+        fix = "resume with the version that wrote it, or start a new run"
+        raise UserError(folder, f"its stored configuration cannot be used: {error}", fix, code=Exit.RUN) from error
+
+
+def _finished(folder: Path) -> bool:
+    return read_json(folder / "status.json").get("state") == "finished"
+
+
+def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
+    return f"{key} {show(old[key])} -> {show(new[key])}"
+
+
+def _keep_objects(stored: Any, given: Any) -> None:
+    """An object passed from Python is stored as the name of its class; put the object of that name back."""
+    names, objects = plain_leaves(stored), flat(given)
+    for key, name in plain_leaves(given).items():
+        if name == names[key] and isinstance(name, str) and not isinstance(objects[key], str):
+            _set(stored, key, objects[key])
+
+
+def _set(config: Any, key: str, value: Any) -> None:
+    *parents, name = key.split(".")
+    for parent in parents:
+        config = getattr(config, parent)
+    setattr(config, name, value)
