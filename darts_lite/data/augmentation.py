@@ -1,0 +1,92 @@
+"""Random crop, horizontal flip and cutout for a batch that already lies on the device.
+
+Draws and arithmetic are apart: `Augmentation.draw` makes the draws of a whole batch, one per image, from one generator;
+the functions below are pure and take them as tensors. None of it waits for the device. Crop and flip work on uint8,
+cutout on normalized images.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from darts_lite.errors import UserError, all_of
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random part of a batch of B images, int64 (B,) each, flips bool (B,); None where that augmentation is off."""
+
+    crop: tuple[Tensor, Tensor] | None  # first row and column, 0..2*padding
+    flip: Tensor | None
+    cutout: tuple[Tensor, Tensor] | None  # row and column of the centre
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images. DARTS on CIFAR: crop_padding 4, flip, cutout 16 (retraining only)."""
+
+    crop_padding: int | None = None  # pixels of zeros around, then a random crop; None: side // 8; 0: off
+    flip: bool = False
+    cutout: int = 0  # side of the square, pixels; 0: off
+
+    def check(self, height: int, width: int) -> None:
+        """Refuse what would leave nothing of an image. Raises UserError (CONFIGURATION) with every problem."""
+        side, size, found = min(height, width), f"{height}x{width}", []
+        if self.padding(height, width) > side:
+            reason, fix = f"more than the side of the images ({size})", f"lower it to at most {side}"
+            found.append(UserError("dataset.crop_padding", reason, fix, value=self.crop_padding))
+        if self.cutout and self.cutout >= side:
+            reason, fix = f"may cover whole images ({size})", f"give at most {side // 2}, half the side; 0: off"
+            found.append(UserError("cutout", reason, fix, value=self.cutout))
+        error = all_of(found)
+        if error:
+            raise error
+
+    def padding(self, height: int, width: int) -> int:
+        """Pixels on each side; the default is an eighth of the shorter side: 4 on CIFAR, 1 on the digits."""
+        return min(height, width) // 8 if self.crop_padding is None else self.crop_padding
+
+    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
+        """Draws for `count` images, on the generator's device, always in the order crop, flip, cutout."""
+
+        def integers(high: int) -> Tensor:
+            return torch.randint(high, (count,), generator=generator, device=generator.device)
+
+        padding = self.padding(height, width)
+        crop = (integers(2 * padding + 1), integers(2 * padding + 1)) if padding else None
+        flip = torch.rand(count, generator=generator, device=generator.device) < 0.5 if self.flip else None
+        cutout = (integers(height), integers(width)) if self.cutout else None
+        return Draws(crop, flip, cutout)
+
+
+def crop(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, C, H, W) padded with zeros, then for each image the (H, W) window that begins at its row and column."""
+    height, width = images.shape[-2:]
+    padded = functional.pad(images, (padding, padding, padding, padding))
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, 2p+1, 2p+1, H, W), a view
+    return windows[torch.arange(len(images), device=images.device), :, rows, columns]
+
+
+def flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """(B, C, H, W) with the images where `mirrored` (B,) is true flipped left to right."""
+    # Both versions beside each other and a choice of whole images: 3 times faster than torch.where on uint8 on a CPU.
+    both = torch.cat((images, images.flip(-1))).permute(0, 2, 3, 1)
+    chosen = torch.arange(len(images), device=images.device) + len(images) * mirrored
+    return both.index_select(0, chosen).permute(0, 3, 1, 2)
+
+
+def cutout(images: Tensor, side: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, C, H, W) with one square of zeros an image, clipped at the borders (DeVries & Taylor 2017, 1708.04552).
+
+    On normalized images zero is the mean. The square begins at row - side // 2 and has `side` rows; columns alike.
+    """
+
+    def outside(centre: Tensor, length: int) -> Tensor:  # (B, length)
+        distance = torch.arange(length, device=images.device) - (centre - side // 2)[:, None]
+        return (distance < 0) | (distance >= side)
+
+    height, width = images.shape[-2:]
+    keep = outside(rows, height)[:, None, :, None] | outside(columns, width)[:, None, None, :]
+    return images.clone().mul_(keep)  # in place: a product of two tensors may lose channels_last when C = 1

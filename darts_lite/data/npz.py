@@ -1,0 +1,172 @@
+"""A NumPy archive of the user's own: `dataset=npz dataset.path=my.npz` with x_train, y_train, x_test, y_test.
+
+Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,). The file is untrusted: everything that can be judged
+from the headers of the four arrays is, before a byte of data is read or memory is taken; nothing is ever unpickled.
+"""
+
+import math
+import os
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from darts_lite.data.dataset import ARRAYS, Dataset, assemble, check_forms
+from darts_lite.errors import Exit, UserError, all_of
+from darts_lite.options import DatasetConfig
+
+_WRITE = "write it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
+_AGAIN = "copy or write the file again"
+_CHUNK = 1 << 22  # bytes read at once
+_error = partial(UserError, code=Exit.DATA)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of the archive, its header read and its stream standing at the first byte of data."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+    stream: IO[bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of data."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def load(config: DatasetConfig) -> Dataset:
+    """Read and check the archive at `config.path`, once from its beginning to its end.
+
+    Raises UserError: CONFIGURATION without a path, else DATA; the key is the path, or path:array.
+    """
+    if not config.path:
+        raise UserError("dataset.path", "dataset=npz needs a file", "give dataset.path=<file>.npz")
+    path = os.fspath(config.path)
+    with ExitStack() as stack:
+        archive = stack.enter_context(_open(path))
+        members = _members(archive, path, stack)
+        check_forms(members, path)
+        _check_memory(members, path)
+        arrays = {name: _read(member, f"{path}:{name}") for name, member in members.items()}
+    return assemble("npz", arrays, config, where=path)
+
+
+def _open(path: str) -> zipfile.ZipFile:
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
+            raise _error(path, kind, "name the .npz file")
+        return zipfile.ZipFile(path)
+    except FileNotFoundError as error:
+        fix = "check dataset.path; a relative path starts in the working directory"
+        raise _error(path, "there is no such file", fix) from error
+    except zipfile.BadZipFile as error:
+        raise _error(path, "is not an .npz archive, or only the beginning of one", _WRITE) from error
+    except (OSError, ValueError, RuntimeError, OverflowError, struct.error) as error:
+        raise _error(path, f"cannot be read ({_why(error)})", "check the path and its permissions") from error
+
+
+def _members(archive: zipfile.ZipFile, path: str, stack: ExitStack) -> dict[str, Member]:
+    present = set(archive.namelist())
+    missing = [name for name in ARRAYS if f"{name}.npy" not in present]
+    if missing:
+        names = sorted(name.removesuffix(".npy") for name in present)
+        reason = f"missing: {', '.join(missing)}; the archive has {', '.join(names)[:60] or 'nothing'}"
+        raise _error(f"{path}:{missing[0]}", reason, _WRITE)
+    members: dict[str, Member] = {}
+    found: list[UserError] = []
+    for name in ARRAYS:
+        try:
+            members[name] = _member(archive, name, f"{path}:{name}", stack)
+        except UserError as problem:
+            found.append(problem)
+    error = all_of(found)
+    if error:
+        raise error
+    return members
+
+
+def _member(archive: zipfile.ZipFile, name: str, key: str, stack: ExitStack) -> Member:
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may take memory as they like
+        raise _error(key, "unknown compression", "write it with numpy.savez or numpy.savez_compressed")
+    with _damage(key):
+        stream = stack.enter_context(archive.open(info))
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+        else:
+            raise ValueError(f"version {version} of the .npy format")
+        member = Member(shape, dtype, fortran, stream)
+        offset = stream.tell()
+    if dtype.hasobject:
+        raise _error(key, "holds pickled objects, which are never loaded", "store plain numbers", value=str(dtype))
+    if any(length < 0 for length in shape):
+        raise _error(key, "the header is damaged: negative shape", _AGAIN, value=shape)
+    if info.file_size - offset != member.size:
+        reason = f"holds {info.file_size - offset} bytes where its shape needs {member.size}"
+        raise _error(key, reason, _AGAIN, value=shape)
+    return member
+
+
+def _read(member: Member, key: str) -> np.ndarray:
+    """The data, read in pieces into its final place; the archive's CRC-32 is checked at the end."""
+    array = np.empty(member.shape, member.dtype, order="F" if member.fortran else "C")
+    target = (array.T if member.fortran else array).data.cast("B")
+    with _damage(key):
+        position = 0
+        while piece := member.stream.read(_CHUNK):
+            target[position : position + len(piece)] = piece
+            position += len(piece)
+        if position != len(target):
+            raise EOFError(f"ends after {position} of {len(target)} bytes")
+    return np.ascontiguousarray(array)
+
+
+def _check_memory(members: dict[str, Member], path: str) -> None:
+    """The arrays, and the copy that training makes of them, must fit: a small file can declare terabytes."""
+    needed, free = 2 * sum(member.size for member in members.values()), available_memory()
+    if free is not None and needed > free:
+        reason = f"unpacked and copied once it takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+        raise _error(path, reason, "store fewer or smaller images")
+
+
+def available_memory() -> int | None:
+    """Bytes this process can still take without swapping, or None where that cannot be known."""
+    limits = []
+    with suppress(OSError, ValueError), open("/proc/meminfo") as file:
+        limits += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")]
+    if not limits:
+        try:
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        except (AttributeError, OSError, ValueError):
+            return None
+    with suppress(OSError, ValueError):  # a container's own limit
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
+
+
+@contextmanager
+def _damage(key: str) -> Iterator[None]:
+    """Whatever zip, zlib and the parser of headers raise on hostile bytes (TokenError, RecursionError, ...), as one."""
+    try:
+        yield
+    except Exception as error:
+        raise _error(key, f"cannot be read ({_why(error)})", _AGAIN) from error
+
+
+def _why(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0][:100]

@@ -1,0 +1,119 @@
+"""Parts of a data set on the device: which images belong to them, in which order they come, how a batch is made."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
+from darts_lite.errors import Exit, UserError
+from darts_lite.seeds import derive
+
+LAST = torch.channels_last
+
+
+def split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two disjoint, sorted int64 index arrays that together cover `labels` (N,), drawn class by class.
+
+    The first gets round(n_c * fraction) of the n_c images of class c; both get at least one when n_c >= 2.
+    """
+    first = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        number = int(len(members) * fraction + 0.5)
+        if len(members) >= 2:
+            number = min(max(number, 1), len(members) - 1)
+        random = np.random.default_rng(derive(seed, "split", int(label)))
+        first[random.permutation(members)[:number]] = True
+    return np.flatnonzero(first), np.flatnonzero(~first)
+
+
+class Order:
+    """Which images make the batch of a step: a pure function of the step, so that resume needs no state.
+
+    Each epoch is a fresh permutation of 0..n-1, drawn from (seed, epoch); its last incomplete batch is dropped.
+    Two parts need two seeds, as derive(seed, "train"): with one, parts of one length are paired alike in every epoch.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str = "cpu"):
+        if n < 1:
+            raise UserError("dataset", "a part of it has no image", "use more images of each class", code=Exit.DATA)
+        if batch_size > n:
+            reason = f"larger than its part of the data ({n} images)"
+            raise UserError("batch_size", reason, f"lower it to at most {n}", value=batch_size)
+        self.n, self.batch_size, self.seed, self.device = n, batch_size, seed, device
+        self.steps_per_epoch = n // batch_size
+        self._epoch = -1
+        self._permutation = torch.empty(0, dtype=torch.int64)
+
+    def indices(self, step: int) -> Tensor:
+        """int64 (batch_size,) on the device, for step 0, 1, 2, ..."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            # Drawn on the CPU: the same order on every device.
+            generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
+            self._permutation = torch.randperm(self.n, generator=generator).to(self.device)
+            self._epoch = epoch
+        return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+class Part:
+    """Images (n, C, H, W) and labels (n,) that live on the device as uint8 and int64, and batches of them.
+
+    Built from uint8 (n, H, W, C) and integer (n,) arrays, and mean and std of each channel of pixels in [0, 1].
+    Without `augmentation` images stay as they are.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        device: torch.device | str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augmentation: Augmentation | None = None,
+    ):
+        if augmentation:
+            augmentation.check(*images.shape[1:3])
+        self._pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)  # (n, H, W, C): gathered as whole rows
+        self.images = self._pixels.permute(0, 3, 1, 2)
+        self.labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
+        self.augmentation = augmentation
+        # One value a pixel, laid out as the images: one long inner loop instead of C steps, 5 times faster on a CPU.
+        shape = (1, *self.images.shape[1:])
+        self._mean, self._std = (
+            torch.tensor(values).view(1, -1, 1, 1).expand(shape).to(device, torch.float32).clone(memory_format=LAST)
+            for values in (mean, std)
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented images float32 (B, C, H, W), channels_last, and labels int64 (B,).
+
+        `indices` (B,) and `generator` lie on the device; each image has its own draws. Nothing waits for the device.
+        """
+        images = self._pixels.index_select(0, indices).permute(0, 3, 1, 2)
+        if self.augmentation is None:
+            return self._normalize(images), self.labels[indices]
+        height, width = images.shape[-2:]
+        draws = self.augmentation.draw(len(indices), height, width, generator)
+        if draws.crop:
+            images = crop(images, self.augmentation.padding(height, width), *draws.crop)
+        if draws.flip is not None:
+            images = flip(images, draws.flip)
+        images = self._normalize(images)
+        if draws.cutout:
+            images = cutout(images, self.augmentation.cutout, *draws.cutout)
+        return images, self.labels[indices]
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image once, in order and not augmented, for evaluation; the last batch may be smaller."""
+        for pixels, labels in zip(self._pixels.split(batch_size), self.labels.split(batch_size), strict=True):
+            yield self._normalize(pixels.permute(0, 3, 1, 2)), labels
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        """(pixel / 255 - mean) / std, as torchvision's ToTensor and Normalize, bit for bit."""
+        return images.to(torch.float32, memory_format=LAST).div_(255).sub_(self._mean).div_(self._std)

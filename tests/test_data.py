@@ -1,0 +1,591 @@
+"""Data: digits, untrusted .npz files, statistics, splits and orders, and augmentation against a loop over images."""
+
+import dataclasses
+import io
+import os
+import pickle
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from darts_lite.data import DATASETS, digits, load, npz
+from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
+from darts_lite.data.dataset import channel_statistics
+from darts_lite.data.parts import Order, Part, split
+from darts_lite.errors import Exit, UserError
+from darts_lite.options import DatasetConfig
+
+
+def small(train=12, test=4, shape=(6, 5, 3), classes=3, seed=0):
+    random = np.random.default_rng(seed)
+    return {
+        "x_train": random.integers(0, 256, (train, *shape), dtype=np.uint8),
+        "y_train": np.arange(train) % classes,
+        "x_test": random.integers(0, 256, (test, *shape), dtype=np.uint8),
+        "y_test": np.arange(test) % classes,
+    }
+
+
+def saved(folder, save=np.savez, **changes):
+    arrays = {**small(), **changes}
+    path = folder / "data.npz"
+    save(path, **{name: value for name, value in arrays.items() if value is not None})
+    return path
+
+
+def load_npz(path, **settings):
+    return load(DatasetConfig(name="npz", path=None if path is None else str(path), **settings))
+
+
+def refused(call, code, *words):
+    with pytest.raises(UserError) as caught:
+        call()
+    for problem in caught.value.problems:
+        assert problem.code == code, str(problem)
+        assert "\n" not in str(problem) and len(str(problem)) <= 400
+    text = "\n".join(map(str, caught.value.problems))
+    for word in words:
+        assert word in text, text
+    return caught.value
+
+
+# Data sets
+
+
+def test_digits():
+    data = load(DatasetConfig())
+    assert data.name == "digits" and data.classes == 10 and data.channels == 1 and data.image_size == (8, 8)
+    assert data.x_train.shape == (1437, 8, 8, 1) and data.x_test.shape == (360, 8, 8, 1)
+    assert data.x_train.dtype == np.uint8 and data.y_train.dtype == data.y_test.dtype == np.int64
+    assert data.class_names == tuple("0123456789")
+    assert set(np.unique(data.x_train)) == {(255 * v + 8) // 16 for v in range(17)}
+    assert set(np.bincount(data.y_test)) <= {35, 36, 37}
+    assert load(DatasetConfig()).fingerprint == data.fingerprint
+    assert digits.FILE.with_name("digits.LICENSE.txt").read_text().count("CC BY 4.0") == 1
+    assert digits.FILE.stat().st_size < 50_000
+
+
+def test_digits_are_the_published_ones():
+    published = pytest.importorskip("sklearn.datasets").load_digits()
+    data, file = load(DatasetConfig()), np.load(digits.FILE, allow_pickle=False)
+    assert np.array_equal(file["images"], published.images) and np.array_equal(file["labels"], published.target)
+    assert np.array_equal(file["test"], np.unique(file["test"])) and len(file["test"]) == 360
+    assert np.array_equal(data.y_test, published.target[file["test"]])
+    assert np.array_equal(data.x_test[..., 0], np.floor(published.images[file["test"]] * 255 / 16 + 0.5))
+
+
+def test_digits_damaged(tmp_path, monkeypatch):
+    content = bytearray(digits.FILE.read_bytes())
+    content[1000] ^= 1
+    copy = tmp_path / "digits.npz"
+    monkeypatch.setattr(digits, "FILE", copy)
+    refused(lambda: load(DatasetConfig()), Exit.DATA, "digits.npz", "reinstall")
+    copy.write_bytes(content)
+    refused(lambda: load(DatasetConfig()), Exit.DATA, "hash", "reinstall")
+
+
+def test_settings_are_checked_first():
+    refused(lambda: load(DatasetConfig(name="digit")), Exit.CONFIGURATION, "dataset.name", "'digits'")
+    refused(lambda: load_npz(None), Exit.CONFIGURATION, "dataset.path")
+    refused(lambda: load(DatasetConfig(path="x.npz")), Exit.CONFIGURATION, "dataset.path", "dataset=npz")
+    refused(lambda: load(DatasetConfig(mean=[0.5])), Exit.CONFIGURATION, "dataset.mean", "dataset.std")
+    refused(lambda: load(DatasetConfig(std=[0.5])), Exit.CONFIGURATION, "dataset.std: ", "dataset.mean")
+    refused(lambda: load(DatasetConfig(mean=[0.5] * 3, std=[0.5])), Exit.CONFIGURATION, "1 channels", "dataset.mean")
+    refused(lambda: load(DatasetConfig(mean=[0.5], std=[0.5, 0.5])), Exit.CONFIGURATION, "1 channels", "dataset.std")
+    for mean in (-0.1, 125.0, float("nan")):
+        refused(lambda mean=mean: load(DatasetConfig(mean=[mean], std=[1.0])), Exit.CONFIGURATION, "dataset.mean")
+    for std in (0.0, 1e-320, float("inf"), float("nan")):
+        refused(lambda std=std: load(DatasetConfig(mean=[0.0], std=[std])), Exit.CONFIGURATION, "dataset.std")
+    data = load(DatasetConfig(mean=[0.25], std=[0.5]))
+    assert data.mean == (0.25,) and data.std == (0.5,)
+    assert set(DATASETS) >= {"digits", "npz"}
+    error = refused(lambda: load(DatasetConfig(name="npz", mean=[0.5])), Exit.CONFIGURATION)
+    assert len(error.problems) == 2
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("labels", [np.int8, np.uint8, np.int64, np.uint64, ">i4"])
+def test_npz(tmp_path, save, labels):
+    arrays = small()
+    changes = {name: arrays[name].astype(labels) for name in ("y_train", "y_test")}
+    data = load_npz(saved(tmp_path, save, **changes))
+    for name, array in arrays.items():
+        assert np.array_equal(getattr(data, name), array), name
+    assert data.classes == 3 and data.channels == 3 and data.image_size == (6, 5) and data.y_train.dtype == np.int64
+    assert data.y_train.dtype.isnative and data.x_train.flags.writeable
+
+
+def test_npz_grey_fortran_and_extra_keys(tmp_path):
+    arrays = small(shape=(6, 5))
+    data = load_npz(saved(tmp_path, **{**arrays, "x_train": np.asfortranarray(arrays["x_train"])}, notes=np.zeros(3)))
+    assert data.x_train.shape == (12, 6, 5, 1) and data.x_train.flags.c_contiguous
+    assert np.array_equal(data.x_train[..., 0], arrays["x_train"])
+
+
+def test_class_without_a_sample_is_allowed(tmp_path):
+    assert load_npz(saved(tmp_path, y_train=np.arange(12) % 2 * 4, y_test=np.array([0, 4, 3, 1]))).classes == 5
+
+
+def test_unicode_and_spaces_in_the_path(tmp_path):
+    folder = tmp_path / "mit Übung = (1)"
+    folder.mkdir()
+    assert load_npz(saved(folder)).classes == 3
+    refused(lambda: load_npz(folder / "fehlt.npz"), Exit.DATA, "no such file")
+
+
+def test_fingerprint_is_of_the_content(tmp_path):
+    arrays = small()
+    first = load_npz(saved(tmp_path)).fingerprint
+    same = load_npz(saved(tmp_path, np.savez_compressed, y_train=arrays["y_train"].astype(np.uint8))).fingerprint
+    assert len(first) == 64 and first == same
+    changed = arrays["x_test"].copy()
+    changed[0, 0, 0, 0] ^= 1
+    other = load_npz(saved(tmp_path, x_test=changed)).fingerprint
+    reshaped = load_npz(
+        saved(tmp_path, **{n: arrays[n].reshape(-1, 5, 6, 3) for n in ("x_train", "x_test")})
+    ).fingerprint
+    assert len({first, other, reshaped}) == 3
+
+
+BAD_ARRAYS = {
+    "missing key": ({"y_test": None}, "y_test", "missing"),
+    "object array": ({"y_train": np.array([{}] * 12, dtype=object)}, "y_train", "pickled"),
+    "float images": ({"x_train": np.zeros((12, 6, 5, 3), np.float32)}, "x_train", "uint8", "'float32'"),
+    "int64 images": ({"x_test": np.zeros((4, 6, 5, 3), np.int64)}, "x_test", "uint8"),
+    "structured images": ({"x_test": np.zeros((4, 6, 5), [("r", np.uint8)])}, "x_test", "uint8"),
+    "float labels": ({"y_train": np.zeros(12)}, "y_train", "integers"),
+    "bool labels": ({"y_train": np.zeros(12, bool)}, "y_train", "integers"),
+    "text labels": ({"y_train": np.array(["cat"] * 12)}, "y_train", "integers"),
+    "one-hot labels": ({"y_train": np.eye(12, dtype=np.int64)}, "y_train", "one-hot"),
+    "0-d labels": ({"y_train": np.array(3)}, "y_train", "one number an image"),
+    "2-d images": ({"x_train": np.zeros((12, 30), np.uint8)}, "x_train", "(N, H, W)"),
+    "0-d images": ({"x_train": np.array(3, np.uint8)}, "x_train", "(N, H, W)"),
+    "5-d images": ({"x_train": np.zeros((12, 1, 2, 3, 3), np.uint8)}, "x_train", "(N, H, W)"),
+    "channels first": ({"x_train": np.zeros((12, 3, 32, 32), np.uint8)}, "x_train", "channels come first"),
+    "length mismatch": ({"y_train": np.arange(11) % 3}, "y_train", "12 images", "11"),
+    "empty train": ({"x_train": np.zeros((0, 6, 5, 3), np.uint8), "y_train": np.zeros(0, int)}, "x_train", "no image"),
+    "empty test": ({"x_test": np.zeros((0, 6, 5, 3), np.uint8), "y_test": np.zeros(0, int)}, "x_test", "no image"),
+    "no height": ({"x_train": np.zeros((12, 0, 5, 3), np.uint8)}, "x_train", "no image"),
+    "no channels": ({"x_train": np.zeros((12, 6, 5, 0), np.uint8)}, "x_train", "no image"),
+    "other test size": ({"x_test": np.zeros((4, 5, 6, 3), np.uint8)}, "x_test", "(6, 5, 3)", "(5, 6, 3)"),
+    "other test channels": ({"x_test": np.zeros((4, 6, 5), np.uint8)}, "x_test", "(6, 5, 1)"),
+    "negative label": ({"y_train": np.arange(12) % 3 - 1}, "y_train", "label -1 at index 0", "negative"),
+    "negative test label": ({"y_test": np.array([0, 1, -5, 2])}, "y_test", "label -5 at index 2"),
+    "label in test only": ({"y_test": np.array([0, 1, 2, 3])}, "y_test", "label 3 at index 3", "0..2"),
+    "huge label": ({"y_train": np.arange(12) * 10**12}, "y_train", "above 99999"),
+    "huge unsigned label": ({"y_train": np.full(12, 2**64 - 1, np.uint64)}, "y_train", "18446744073709551615"),
+    "single class": ({"y_train": np.zeros(12, int), "y_test": np.zeros(4, int)}, "y_train", "same label"),
+    "single class 3": ({"y_train": np.full(12, 3)}, "y_train", "same label"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_bad_arrays(tmp_path, case):
+    changes, *words = BAD_ARRAYS[case]
+    path = saved(tmp_path, **changes)
+    error = refused(lambda: load_npz(path), Exit.DATA, *words)
+    assert "fix: " in str(error) and (f":{words[0]}" in str(error))
+
+
+def test_every_problem_is_listed(tmp_path):
+    path = saved(tmp_path, x_train=np.zeros((12, 6, 5, 3)), y_test=np.zeros(4))
+    assert len(refused(lambda: load_npz(path), Exit.DATA, "x_train", "y_test").problems) == 2
+
+
+def test_bad_files(tmp_path):
+    good = saved(tmp_path).read_bytes()
+    file = tmp_path / "bad.npz"
+    refused(lambda: load_npz(file), Exit.DATA, "bad.npz", "no such file")
+    refused(lambda: load_npz(tmp_path), Exit.DATA, "directory")
+    refused(lambda: load_npz(file / "below"), Exit.DATA, "below")
+    refused(lambda: load_npz("nul\0byte"), Exit.DATA)
+    refused(lambda: load_npz("long" * 2000), Exit.DATA)
+    for content in (b"", b"not a zip", good[: len(good) // 2], good[:-1], pickle.dumps({"x_train": 1})):
+        file.write_bytes(content)
+        refused(lambda: load_npz(file), Exit.DATA, "not an .npz archive")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    refused(lambda: load_npz(fifo), Exit.DATA, "not a regular file")  # and does not wait for a writer
+
+
+def header(shape, dtype="|u1", order=False):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": order, "shape": shape})
+    return file.getvalue()
+
+
+def header_of(text):
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def archive(path, compression=zipfile.ZIP_DEFLATED, **members):
+    plain = {}
+    for name, array in small().items():
+        file = io.BytesIO()
+        np.save(file, array)
+        plain[name] = file.getvalue()
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in {**plain, **members}.items():
+            file.writestr(f"{name}.npy", content)
+    return path
+
+
+def test_bad_headers(tmp_path):
+    path = tmp_path / "data.npz"
+    assert load_npz(archive(path)).classes == 3
+    bad = {
+        "empty": b"",
+        "no magic": b"x" * 100,
+        "version": b"\x93NUMPY\x09\x00" + b" " * 100,
+        "code": b"\x93NUMPY\x01\x00\x30\x00" + b"__import__('os').system('touch owned')".ljust(48),
+        "short": header((12, 6, 5, 3)) + b"x" * 10,
+        "long": header((12, 6, 5, 3)) + b"x" * 2000,
+        "negative": header((-12, 6, 5, -3)) + b"x" * 1080,
+        "terabytes": header((10**6, 1000, 1000, 3)) + b"x" * 1000,
+        "beyond 64 bits": header((10**30, 10**30, 3)) + b"x" * 1000,
+        "open parentheses": header_of(b"(" * 9000),
+        "nested": header_of(b"(" * 4000 + b")" * 4000),
+        "unary": header_of(b"-" * 9000 + b"1"),
+        "indented": header_of(b"  {\n 'a'"),
+        "latin": header_of(b"\xff\xfe{'descr'"),
+        "odd dtype": header_of(b"{'descr': [], 'fortran_order': False, 'shape': (12, 6, 5, 3)}"),
+        "odd shape": header_of(b"{'descr': '|u1', 'fortran_order': False, 'shape': 'ab'}"),
+        "odd order": header_of(b"{'descr': '|u1', 'fortran_order': 3, 'shape': (12, 6, 5, 3)}"),
+        "subarray": header_of(b"{'descr': ('|u1', (3,)), 'fortran_order': False, 'shape': (12, 6, 5)}") + b"x" * 1080,
+        "no header": b"\x93NUMPY\x01\x00\xff\xff" + b"{" * 65535,
+    }
+    for content in bad.values():
+        refused(lambda content=content: load_npz(archive(path, x_train=content)), Exit.DATA, ":x_train")
+    refused(lambda: load_npz(archive(path, zipfile.ZIP_LZMA)), Exit.DATA, "compression")
+
+
+def test_decompression_bomb_takes_no_memory(tmp_path, monkeypatch):
+    path, size = tmp_path / "data.npz", 64 * 10**6
+    archive(path, x_train=header((10**6, 8, 8, 1)) + bytes(size), y_train=header((10**6,)) + bytes(10**6))
+    assert path.stat().st_size < 200_000
+    monkeypatch.setattr(npz, "available_memory", lambda: 2 * size)
+    monkeypatch.setattr(npz, "_read", None)  # would fail if it were called
+    start = time.monotonic()
+    refused(lambda: load_npz(archive_like(path)), Exit.DATA, "GB")
+    assert time.monotonic() - start < 1
+
+
+def archive_like(path):
+    """The archive at `path` with a test part of the same image size."""
+    with zipfile.ZipFile(path) as old:
+        kept = {name: old.read(f"{name}.npy") for name in ("x_train", "y_train")}
+    return archive(path, **kept, x_test=header((4, 8, 8, 1)) + bytes(256))
+
+
+def test_available_memory():
+    assert npz.available_memory() > 1 << 24
+
+
+@settings(max_examples=150, deadline=None)
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), compressed=st.booleans())
+def test_a_flipped_bit_is_refused_or_harmless(tmp_path_factory, position, bit, compressed):
+    folder = tmp_path_factory.mktemp("flip")
+    path = saved(folder, np.savez_compressed if compressed else np.savez)
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        data = load_npz(path)
+    except UserError as error:
+        assert error.code == Exit.DATA
+    else:  # times and attributes of the archive are not data
+        assert all(np.array_equal(getattr(data, name), array) for name, array in small().items())
+
+
+# Statistics
+
+
+def test_statistics_are_exact():
+    images = np.random.default_rng(0).integers(0, 256, (50, 7, 9, 3), dtype=np.uint8)
+    images[..., 1] = 77
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std, [(images[..., 0] / 255).std(), 1.0, (images[..., 2] / 255).std()], rtol=1e-12)
+    assert channel_statistics(np.tile(images, (4, 1, 1, 1))) == (mean, std)
+
+
+def test_statistics_in_chunks(monkeypatch):
+    images = np.random.default_rng(1).integers(0, 256, (37, 4, 4, 2), dtype=np.uint8)
+    whole = channel_statistics(images)
+    monkeypatch.setattr("darts_lite.data.dataset._CHUNK", 50)
+    assert channel_statistics(images) == whole
+
+
+# Splits and orders
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 5), min_size=1, max_size=60),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_split(labels, fraction, seed):
+    labels = np.array(labels)
+    first, second = split(labels, fraction, seed)
+    assert np.array_equal(np.sort(np.concatenate((first, second))), np.arange(len(labels)))
+    assert np.array_equal(first, np.sort(first)) and np.array_equal(second, np.sort(second))
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        got = (labels[first] == label).sum()
+        assert abs(got - count * fraction) <= 0.5 or got in (1, count - 1)
+        assert count < 2 or 1 <= got <= count - 1
+    again = split(labels, fraction, seed)
+    assert np.array_equal(first, again[0]) and np.array_equal(second, again[1])
+
+
+def test_split_depends_on_the_seed():
+    labels = np.arange(1000) % 10
+    first, second = split(labels, 0.5, 0)
+    assert len(first) == len(second) == 500 and set(np.bincount(labels[first])) == {50}
+    assert not np.array_equal(first, split(labels, 0.5, 1)[0])
+    assert not np.array_equal(first[labels[first] == 0], first[labels[first] == 1] - 1)  # classes are drawn apart
+
+
+@settings(max_examples=100, deadline=None)
+@given(n=st.integers(1, 50), batch=st.integers(1, 50), seed=st.integers(0, 2**63 - 1))
+def test_order(n, batch, seed):
+    batch = min(n, batch)
+    order = Order(n, batch, seed)
+    steps = order.steps_per_epoch
+    assert steps == n // batch
+    for epoch in range(2):
+        seen = torch.cat([order.indices(step) for step in range(epoch * steps, (epoch + 1) * steps)])
+        assert seen.dtype == torch.int64 and len(seen) == len(seen.unique()) == steps * batch
+        assert seen.min() >= 0 and seen.max() < n
+    step = 2 * steps - 1  # a pure function of the step: asked in any order, by another object
+    assert torch.equal(Order(n, batch, seed).indices(step), order.indices(step))
+
+
+def test_order_epochs_and_seeds_differ():
+    order = Order(100, 100, 0)
+    a, b, c = order.indices(0), order.indices(1), Order(100, 100, 1).indices(0)
+    assert not torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(order.indices(0), a)
+
+
+def test_order_refuses():
+    error = refused(lambda: Order(10, 11, 0), Exit.CONFIGURATION, "10 images", "got 11")
+    assert error.key == "batch_size"
+    refused(lambda: Order(0, 1, 0), Exit.DATA)
+
+
+# Augmentation
+
+
+def uint8_images(count, height, width, channels, seed=0):
+    return np.random.default_rng(seed).integers(1, 256, (count, height, width, channels), dtype=np.uint8)
+
+
+def slow_batch(images, indices, mean, std, augmentation, draws):
+    """The same batch, one image after the other, in NumPy: (B, H, W, C) float32."""
+    batch = []
+    for number, index in enumerate(indices.tolist()):
+        image = images[index]
+        height, width, channels = image.shape
+        padding = min(height, width) // 8 if augmentation.crop_padding is None else augmentation.crop_padding
+        if padding:
+            row, column = int(draws.crop[0][number]), int(draws.crop[1][number])
+            padded = np.zeros((height + 2 * padding, width + 2 * padding, channels), np.uint8)
+            padded[padding : padding + height, padding : padding + width] = image
+            image = padded[row : row + height, column : column + width]
+        if augmentation.flip and draws.flip[number]:
+            image = image[:, ::-1]
+        image = (image.astype(np.float32) / np.float32(255) - np.float32(mean)) / np.float32(std)
+        if augmentation.cutout:
+            top = int(draws.cutout[0][number]) - augmentation.cutout // 2
+            left = int(draws.cutout[1][number]) - augmentation.cutout // 2
+            image[
+                max(top, 0) : max(top + augmentation.cutout, 0), max(left, 0) : max(left + augmentation.cutout, 0)
+            ] = 0
+        batch.append(image)
+    return np.stack(batch)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    channels=st.sampled_from([1, 2, 3, 4]),
+    padding=st.one_of(st.none(), st.integers(0, 12)),
+    mirror=st.booleans(),
+    side=st.integers(0, 11),
+    seed=st.integers(0, 1000),
+)
+def test_batch_is_the_slow_loop(height, width, channels, padding, mirror, side, seed):
+    padding = padding and min(padding, height, width)
+    side = min(side, height - 1, width - 1)
+    images = uint8_images(9, height, width, channels, seed)
+    mean, std = [0.3, 0.5, 0.1, 0.9][:channels], [0.2, 0.7, 1.0, 0.05][:channels]
+    augmentation = Augmentation(padding, mirror, side)
+    part = Part(images, np.arange(9), "cpu", mean, std, augmentation)
+    indices = torch.tensor([8, 0, 3, 3, 5])
+    batch, labels = part.batch(indices, torch.Generator().manual_seed(seed))
+    draws = augmentation.draw(5, height, width, torch.Generator().manual_seed(seed))
+    expected = slow_batch(images, indices, mean, std, augmentation, draws)
+    assert np.array_equal(batch.permute(0, 2, 3, 1).numpy(), expected)
+    assert torch.equal(labels, indices) and labels.dtype == torch.int64
+    assert batch.dtype == torch.float32
+    assert batch.stride() == (
+        height * width * channels,
+        1,
+        width * channels,
+        channels,
+    )  # channels_last, also with one channel
+
+
+def test_normalization_is_that_of_torchvision():
+    transforms = pytest.importorskip("torchvision.transforms")
+    images, mean, std = uint8_images(5, 8, 8, 3), (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+    part = Part(images, np.zeros(5), "cpu", mean, std)
+    expected = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
+    batch, _ = part.batch(torch.arange(5), torch.Generator())
+    for got, image in zip(batch, images, strict=True):
+        assert torch.equal(got, expected(image))
+
+
+def test_draws_are_in_range_and_uniform():
+    n, augmentation = 20_000, Augmentation(2, True, 3)
+    draws = augmentation.draw(n, 6, 4, torch.Generator().manual_seed(0))
+    for values, high in zip((*draws.crop, *draws.cutout, draws.flip.long()), (5, 5, 6, 4, 2), strict=True):
+        counts = torch.bincount(values)
+        assert len(counts) == high  # every value occurs, none outside
+        assert ((counts - n / high).abs() < 5 * (n / high) ** 0.5).all()  # 5 standard deviations, binomial
+    both = torch.stack((*draws.crop, *draws.cutout, draws.flip.long())).double()
+    assert (torch.corrcoef(both) - torch.eye(5)).abs().max() < 0.04  # drawn independently of each other
+
+
+def test_augmentation_that_leaves_nothing_is_refused():
+    def part(augmentation):
+        return Part(uint8_images(4, 8, 9, 1), np.zeros(4), "cpu", [0.5], [0.5], augmentation)
+
+    error = refused(lambda: part(Augmentation(10**9, False, 16)), Exit.CONFIGURATION, "8x9", "got 1000000000", "got 16")
+    assert [problem.key for problem in error.problems] == ["dataset.crop_padding", "cutout"]
+    refused(lambda: part(Augmentation(0, False, 8)), Exit.CONFIGURATION, "at most 4")
+    part(Augmentation(8, True, 7))
+
+
+def test_augmentation_off_makes_no_draw():
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    part = Part(uint8_images(4, 7, 7, 1), np.zeros(4), "cpu", [0.5], [0.5], Augmentation(None, False, 0))
+    part.batch(torch.arange(4), generator)  # an eighth of 7 is 0
+    assert torch.equal(generator.get_state(), before)
+    assert (
+        Augmentation().padding(32, 40) == 4
+        and Augmentation(0).padding(32, 32) == 0
+        and Augmentation(3).padding(8, 8) == 3
+    )
+
+
+def test_batch_is_determined_by_the_generator():
+    part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, Augmentation(None, True, 4))
+    indices = torch.arange(16)
+    first, second, other = (part.batch(indices, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+def test_images_of_a_batch_have_their_own_draws():
+    part = Part(
+        np.tile(uint8_images(1, 16, 16, 1), (32, 1, 1, 1)),
+        np.zeros(32),
+        "cpu",
+        [0.5],
+        [0.2],
+        Augmentation(None, True, 4),
+    )
+    batch, _ = part.batch(torch.arange(32), torch.Generator().manual_seed(0))
+    assert len(torch.unique(batch.flatten(1), dim=0)) > 28
+
+
+def test_pure_functions():
+    images = torch.arange(24.0).view(2, 1, 3, 4) + 1
+    kept = images.clone()
+    zero, one = torch.tensor([0, 0]), torch.tensor([1, 1])
+    assert torch.equal(crop(images, 1, one, one), images)
+    assert (
+        torch.equal(crop(images, 1, zero, one)[:, :, 1:], images[:, :, :-1])
+        and (crop(images, 1, zero, one)[:, :, 0] == 0).all()
+    )
+    assert torch.equal(flip(images, torch.tensor([False, True])), torch.stack((images[0], images[1].flip(-1))))
+    assert (cutout(images, 1, zero, zero) == 0).sum() == 2 and (cutout(images, 20, zero, zero) == 0).all()
+    assert torch.equal(images, kept)
+
+
+def test_evaluation_batches():
+    images, labels = uint8_images(10, 8, 8, 2), np.arange(10)
+    part = Part(images, labels, "cpu", [0.5, 0.4], [0.2, 0.3], Augmentation(None, True, 4))
+    plain = Part(images, labels, "cpu", [0.5, 0.4], [0.2, 0.3])
+    batches = list(part.batches(4))
+    assert [len(y) for _, y in batches] == [4, 4, 2] and len(part) == 10
+    assert torch.equal(torch.cat([y for _, y in batches]), torch.arange(10))
+    assert torch.equal(torch.cat([x for x, _ in batches]), plain.batch(torch.arange(10), torch.Generator())[0])
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x, _ in batches)
+    assert part.images.shape == (10, 2, 8, 8) and part.images.dtype == torch.uint8
+    assert np.array_equal(part.images.permute(0, 2, 3, 1).numpy(), images)  # unchanged by the batches
+
+
+class NoSync(TorchDispatchMode):
+    """Fails on operations whose result the host waits for on a GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in (
+            "_local_scalar_dense",
+            "nonzero",
+            "masked_select",
+            "equal",
+            "is_nonzero",
+            "unique",
+            "_to_cpu",
+        ), name
+        if name.startswith("index"):
+            tensors = [i for a in args if isinstance(a, (list, tuple)) for i in a if i is not None]
+            assert all(tensor.dtype != torch.bool for tensor in tensors), name
+        return func(*args, **(kwargs or {}))
+
+
+def test_batch_never_waits_for_the_device():
+    part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, Augmentation(1, True, 4))
+    indices, generator = torch.arange(16), torch.Generator()
+    with NoSync():
+        part.batch(indices, generator)
+
+
+@pytest.mark.cuda
+def test_batch_never_waits_for_the_gpu():
+    part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cuda", [0.5] * 3, [0.2] * 3, Augmentation(1, True, 4))
+    order, generator = Order(16, 8, 0, "cuda"), torch.Generator("cuda").manual_seed(0)
+    images, _ = part.batch(order.indices(0), generator)  # the first permutation is copied to the device
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        part.batch(order.indices(1), generator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert images.is_cuda and images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.cuda
+def test_gpu_batch_is_the_slow_loop():
+    images, augmentation = uint8_images(9, 12, 10, 3), Augmentation(2, True, 5)
+    part = Part(images, np.arange(9), "cuda", [0.5] * 3, [0.25] * 3, augmentation)
+    indices = torch.tensor([8, 0, 3, 3, 5], device="cuda")
+    batch, _ = part.batch(indices, torch.Generator("cuda").manual_seed(3))
+    draws = augmentation.draw(5, 12, 10, torch.Generator("cuda").manual_seed(3))
+    expected = slow_batch(images, indices, [0.5] * 3, [0.25] * 3, augmentation, draws)
+    np.testing.assert_allclose(batch.permute(0, 2, 3, 1).cpu().numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_dataset_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load(DatasetConfig()).name = "other"
