@@ -60,7 +60,10 @@ def show(value: object, quote: bool = True) -> str:
     if isinstance(value, (str, os.PathLike)):
         value = os.fspath(value) if not isinstance(value, str) else value
         return _cut(ascii(value) if quote else _plain(str(value)), VALUE_LIMIT)
-    return _cut(ascii(value), VALUE_LIMIT)
+    try:
+        return _cut(ascii(value), VALUE_LIMIT)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "an enormous integer"
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:

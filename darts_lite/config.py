@@ -1,0 +1,169 @@
+"""What a command line may say: the keys and groups of a verb, and overrides made safe for Hydra's grammar.
+
+Every word is checked here, before Hydra sees it: an unknown key or option is answered with the nearest valid one,
+nothing can be instantiated, resolved, added or deleted, and paths are quoted (Hydra's grammar has no unquoted spaces,
+umlauts, = or parentheses). Types and ranges are the business of settings.py. Neither torch nor Hydra is imported.
+"""
+
+import importlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from darts_lite.errors import UserError, choice, nearest
+from darts_lite.settings import leaves, unknown_key
+
+VERBS = ("search", "discretize", "retrain", "evaluate")  # in the order of their use
+PATHS = {"run_dir", "resume", "run", "genotype", "dataset.path", "dataset.root", "dataset_path"}
+SWEEP_FLAGS = ("-m", "--multirun")
+VALUE_FLAGS = {
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
+SHORT_FLAGS = {"-c": "--cfg", "-i": "--info"}
+
+
+class Line(NamedTuple):
+    """A command line, read word by word; `overrides` holds only what was right."""
+
+    flags: list[str]  # for Hydra
+    overrides: dict[str, str]  # key -> value as Hydra's grammar has it; of a key given twice the last value
+    sweep: bool
+    typed: frozenset[str]  # dotted keys of the settings that were typed; of a group with keys of its own, its name
+    problems: list[UserError]
+
+
+def conf_folder() -> Path:
+    """Where the YAML files lie: inside an installed package, else beside the package of a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def config_class(verb: str) -> type:
+    """The dataclass of a verb: `search` -> `SearchConfig`."""
+    name = "".join(part.capitalize() for part in verb.split("_")) + "Config"
+    return getattr(importlib.import_module(f"darts_lite.{verb}"), name)
+
+
+def default_options(verb: str) -> dict[str, str]:
+    """Group -> its default option, in the order of conf/<verb>.yaml; `null` where nothing is chosen."""
+    text = (conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
+    return dict(re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE))
+
+
+def group_options(group: str, verb: str) -> list[str]:
+    """The options of a group. An experiment belongs to the verb that the command in its header names."""
+    files = sorted((conf_folder() / group).glob("*.yaml"))
+    if group == "experiment":
+        files = [file for file in files if f"darts_lite.{verb} " in file.read_text(encoding="utf-8")]
+    return [file.stem for file in files]
+
+
+def read_line(verb: str, argv: list[str]) -> Line:
+    """Check the words of a command line."""
+    problems: list[UserError] = []
+    flags, words = _flags(argv, problems)
+    mode = [word.partition("=")[2].upper() for word in words if word.startswith("hydra.mode=")]
+    sweep = any(flag in SWEEP_FLAGS for flag in flags) or "MULTIRUN" in mode
+    groups = {group: group_options(group, verb) for group in default_options(verb)}
+    known = leaves(config_class(verb))
+    overrides: dict[str, str] = {}
+    for word in words:
+        try:
+            key, value = _override(word, sweep, groups, known)
+            overrides[key] = value
+        except UserError as problem:
+            problems.append(problem)
+    typed = (key if key in known else f"{key}.name" for key in overrides if not _of_hydra(key))
+    return Line(flags, overrides, sweep, frozenset(typed), problems)
+
+
+def _flags(argv: list[str], problems: list[UserError]) -> tuple[list[str], list[str]]:
+    """Flags for Hydra, and the other words. Hydra's flags that load other files or pickles are not among them."""
+    flags, words = [], []
+    rest = iter(argv)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        name = SHORT_FLAGS.get(name, name)
+        if not word.startswith("-"):
+            words.append(word)
+        elif word in SWEEP_FLAGS:
+            flags.append(word)
+        elif name in VALUE_FLAGS:
+            value = value if equals else next(rest, "")
+            if value not in VALUE_FLAGS[name]:
+                problems.append(choice(name, value, VALUE_FLAGS[name]))
+            flags += [name, value]
+        else:
+            close = nearest(name, [*SWEEP_FLAGS, *VALUE_FLAGS, "--help"])
+            hint = f"did you mean {close!r}? " if close else ""
+            problems.append(UserError(word, "unknown option", f"{hint}settings are given as key=value"))
+    return flags, words
+
+
+def _of_hydra(key: str) -> bool:
+    return key.startswith(("hydra.", "hydra/"))
+
+
+def _override(word: str, sweep: bool, groups: dict[str, list[str]], known: dict) -> tuple[str, str]:
+    """Key and value of one word, the value as Hydra's grammar wants it."""
+    if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
+        raise UserError(word, "is not UTF-8", "rename the file or folder")  # Hydra could not write it down
+    key, equals, value = word.partition("=")
+    names = [*known, *groups]
+    if key.startswith("~"):
+        raise UserError(word, "a setting cannot be deleted", "leave it out, or give key=null where null is allowed")
+    if key.startswith("+"):
+        bare = key.lstrip("+")
+        raise (
+            UserError(key, "settings are given without +", f"write {bare}=...")
+            if bare in names
+            else unknown_key(bare, names)
+        )
+    if "_target_" in key or ("_target_" in value and key not in PATHS):
+        raise UserError(word, "_target_ is not allowed: settings hold names and numbers only", "give a plain value")
+    if "${" in word:
+        raise UserError(key, "${...} is not allowed: nothing is resolved", "give a plain value", value=value)
+    if not equals:
+        raise UserError(word, "is no key=value", f"write {word}=<value>" if word in names else "see --help")
+    if _of_hydra(key):
+        return key, value
+    if key in groups:
+        return key, _option(key, value, groups[key], sweep)
+    if key not in known:
+        raise unknown_key(key, names)
+    if key in PATHS:
+        return key, ",".join(_quote(piece) for piece in (_split(value) if sweep else [value]))
+    return key, value
+
+
+def _option(group: str, value: str, options: list[str], sweep: bool) -> str:
+    """The value of a group, once each of its options is known to exist."""
+    if "," in value and not sweep:
+        raise UserError(group, "several values need a sweep", "add -m, or give one value", value=value)
+    allowed = [*options, "null"] if group == "experiment" else options
+    for name in value.split(",") if sweep else [value]:
+        if name.strip() not in allowed:
+            raise choice(group, name, allowed)
+    return value
+
+
+def _split(value: str) -> list[str]:
+    """The paths of a sweep: split at commas, except inside a piece that starts and ends with a quote."""
+    return re.findall(r"""(?:^|,)('[^']*'(?=,|$)|"[^"]*"(?=,|$)|[^,]*)""", value)
+
+
+def _quote(path: str) -> str:
+    """A path as Hydra's quoted string, with ~ expanded; null stays null, quotes around the whole are dropped first."""
+    if path == "null":
+        return path
+    inner = path[1:-1]
+    if len(path) >= 2 and path[0] == path[-1] and path[0] in "'\"" and path[0] not in inner:
+        path = inner
+    path = os.path.expanduser(path)
+    # In Hydra's strings backslashes count only before a quote, and there they are doubled.
+    path = re.sub(r"(\\*)'", lambda match: match.group(1) * 2 + "\\'", path)
+    path = re.sub(r"(\\+)$", lambda match: match.group(1) * 2, path)
+    return f"'{path}'"

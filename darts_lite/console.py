@@ -1,0 +1,55 @@
+"""The reporter of the command line: a live bar with the time left on a terminal, plain lines everywhere else."""
+
+import sys
+import time
+from typing import Any
+
+from darts_lite.engine.report import Pace, Plain, duration, warn
+
+
+def create() -> Any:
+    """The reporter that suits stdout. rich is imported only for a terminal."""
+    return Rich() if sys.stdout.isatty() else Plain()
+
+
+class Rich:
+    """A progress bar below the lines; same interface as Plain."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self.pace = Pace(time.monotonic)
+        # Live display captures stderr only where stderr is the same terminal: a redirected one must get its lines.
+        self.bar = Progress(
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[left]}", style="progress.remaining"),
+            console=Console(highlight=False, soft_wrap=True),
+            transient=True,
+            redirect_stderr=sys.stderr.isatty(),
+        )
+        self.task: Any = None
+
+    def line(self, text: str) -> None:
+        """One line on stdout, above the bar."""
+        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def warning(self, text: str) -> None:
+        """One line on stderr."""
+        warn(text)
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        """`done` of `total` steps; may be called at every step (the bar is drawn ten times a second)."""
+        left = self.pace.left(done, total)
+        if self.task is None:
+            self.bar.start()
+            self.task = self.bar.add_task(text, total=total, left="")
+        self.bar.update(
+            self.task, completed=done, total=total, description=text, left=f"{duration(left)} left" if left else ""
+        )
+
+    def close(self) -> None:
+        """Take the bar away and give the terminal back."""
+        self.bar.stop()

@@ -1,0 +1,371 @@
+"""The command line around a verb's function: what reaches it, what becomes of its errors, sweeps, help."""
+
+import errno
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from process import ROOT, run_process
+from test_errors import check_stderr
+
+import darts_lite.evaluate
+import darts_lite.search
+from darts_lite import console
+from darts_lite.cli import run_package, run_verb
+from darts_lite.config import VERBS, config_class, default_options, group_options, read_line
+from darts_lite.engine.report import Plain
+from darts_lite.engine.signals import Interrupted
+from darts_lite.errors import Exit, UserError, all_of
+from darts_lite.settings import leaves
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """The configurations and typed keys that reach the search; `calls.act` may raise."""
+
+    class Calls(list):
+        act = staticmethod(lambda config: None)
+
+    made = Calls()
+
+    def search(config, typed=None, report=None):
+        made.append((config, typed, report))
+        made.act(config)
+
+    monkeypatch.setattr(darts_lite.search, "search", search, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def test_the_function_gets_configuration_typed_keys_and_reporter(calls, tmp_path):
+    assert run_verb("search", ["seed=3", "dataset.flip=true", "method=darts_second_order"]) == 0
+    ((config, typed, report),) = calls
+    assert (config.seed, config.dataset.flip, config.solver) == (3, True, "unrolled")
+    assert typed == {"seed", "dataset.flip", "method"}
+    assert isinstance(report, Plain)
+    assert list(tmp_path.iterdir()) == [], "Hydra makes no folder"
+
+
+def test_many_calls_in_one_process_leave_no_trace(calls, monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    argv = list(sys.argv)
+    assert [run_verb("search", words) for words in (["seed=1"], ["seed=x"], ["nope"], ["-m", "seed=2,3"], [])] == [
+        0,
+        2,
+        2,
+        0,
+        0,
+    ]
+    assert [config.seed for config, *_ in calls] == [1, 2, 3, 0]
+    assert sys.argv == argv and "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_words_come_from_sys_argv(calls, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["darts-lite-search", "seed=7"])
+    assert darts_lite.search.main() == 0
+    assert calls[0][0].seed == 7
+
+
+PATHS = [
+    "with space",
+    "ümläut/日本",
+    "a=b",
+    "(x)",
+    "it's",
+    'say "so"',
+    "'one' and 'two'",
+    "a,b",
+    "[a]",
+    "{a: b}",
+    "back\\slash\\",
+    "\\'",
+    "a#b",
+    "$HOME",
+    "100%",
+    "-x",
+    "2024",
+    "true",
+    "???",
+    "a: b",
+    "!x&*@|<>",
+    " blank ",
+]
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+def test_hydra_reads_paths_as_they_were_typed(path, sweep):
+    typed = f'"{path}"' if sweep and "," in path else path
+    line = read_line("search", [f"run_dir={typed}", *(["-m"] if sweep else [])])
+    override = OverridesParser.create().parse_override(f"run_dir={line.overrides['run_dir']}")
+    assert override.value() == path
+    assert not override.is_sweep_override()
+
+
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_paths_arrive_as_they_were_typed(flags, calls):
+    words = ["dataset.path=(it's) a=b/ü\\", "resume=~ {x: 'y'}", "dataset.root=[a]"]
+    assert run_verb("search", [*flags, *words]) == 0
+    config = calls[0][0]
+    assert [config.dataset.path, config.resume, config.dataset.root] == [word.partition("=")[2] for word in words]
+
+
+def test_home_null_and_quotes(calls, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert run_verb("search", ["run_dir=~/runs/1", "resume=null", "dataset.path='in quotes'"]) == 0
+    config = calls[0][0]
+    assert (config.run_dir, config.resume, config.dataset.path) == ("/home/someone/runs/1", None, "in quotes")
+
+
+def test_sweep_gives_each_job_its_folder(calls, tmp_path):
+    assert run_verb("search", ["-m", "seed=0,1", "lr=0.1"]) == 0
+    assert [(config.seed, config.lr) for config, *_ in calls] == [(0, 0.1), (1, 0.1)]
+    (sweep,) = (tmp_path / "outputs/search/sweeps").iterdir()
+    assert [config.run_dir for config, *_ in calls] == [f"outputs/search/sweeps/{sweep.name}/{job}" for job in range(2)]
+    assert [file.name for file in sweep.iterdir()] == ["multirun.yaml"], "the jobs make their folders themselves"
+
+
+def test_sweep_below_run_dir(calls, tmp_path):
+    assert run_verb("search", ["-m", "seed=0,1", "run_dir=my sweep"]) == 0
+    assert [config.run_dir for config, *_ in calls] == ["my sweep/0", "my sweep/1"]
+    assert [path.name for path in tmp_path.iterdir()] == ["my sweep"]
+
+
+def test_sweep_over_run_dir_and_groups(calls):
+    assert run_verb("search", ["-m", "run_dir=a,b c", "method=darts_first_order,darts_second_order"]) == 0
+    assert [(config.run_dir, config.solver) for config, *_ in calls] == [
+        ("a/0", "first_order"),
+        ("a/1", "unrolled"),
+        ("b c/2", "first_order"),
+        ("b c/3", "unrolled"),
+    ]
+
+
+def test_a_failing_job_does_not_end_the_sweep(calls, capsys):
+    def act(config):
+        if config.seed == 1:
+            raise UserError("dataset", "is broken", "mend it", code=Exit.DATA)
+
+    calls.act = act
+    assert run_verb("search", ["-m", "seed=0,1,2"]) == 3
+    assert len(calls) == 3
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "darts_lite: error: dataset: is broken; fix: mend it"
+    assert "1 of 3 jobs failed (1)" in last
+
+
+def test_a_sweep_refused_before_it_starts_makes_nothing(calls, tmp_path, capsys):
+    assert run_verb("search", ["-m", "seed=0,1", "lrr=1"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_whose_folder_cannot_be_made(calls, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run_verb("search", ["-m", "seed=0,1", "run_dir=file"]) == 6
+    check_stderr(capsys.readouterr().err, ["file: file exists"])
+    assert calls == []
+
+
+def test_an_interruption_ends_the_sweep(calls, capsys):
+    def act(config):
+        raise Interrupted(15)
+
+    calls.act = act
+    assert run_verb("search", ["-m", "seed=0,1,2"]) == 143
+    assert len(calls) == 1
+    assert capsys.readouterr().err == "darts_lite: stopped by SIGTERM\n"
+
+
+ENDS = [
+    (UserError("run", "is strange", "look", value="x", code=Exit.RUN), 4, "run: is strange, got 'x'; fix: look"),
+    (UserError("lr", "diverged", "lower it", code=Exit.NUMERIC), 5, "lr: diverged; fix: lower it"),
+    (UserError("a", "b" * 1000, "c"), 2, "a: bbb"),
+    (OSError(errno.ENOSPC, "No space left on device", "/runs/a b/x.pt"), 6, "/runs/a b/x.pt: no space left on device"),
+    (PermissionError(errno.EACCES, "Permission denied", b"/x"), 6, "disk: permission denied"),
+    (OSError(errno.EROFS, "Read-only file system"), 6, "disk: read-only file system"),
+    (MemoryError(), 6, "batch_size: out of memory at batch size 32; fix: lower batch_size"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 6, "batch_size: out of memory at batch size 32"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "said"), ENDS, ids=lambda value: type(value).__name__)
+def test_errors_become_one_line_and_a_code(error, code, said, calls, capsys):
+    def act(config):
+        raise error
+
+    calls.act = act
+    assert run_verb("search", []) == code
+    text = capsys.readouterr().err
+    check_stderr(text, [said])
+    assert len(text.splitlines()) == 1
+
+
+def test_out_of_device_memory(calls, capsys):
+    torch = pytest.importorskip("torch")
+
+    def act(config):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore")
+
+    calls.act = act
+    assert run_verb("search", ["batch_size=512"]) == 6
+    check_stderr(capsys.readouterr().err, ["batch_size: out of memory at batch size 512", "lower batch_size"])
+
+
+@pytest.mark.parametrize(("error", "code"), [(Interrupted(2), 130), (Interrupted(15), 143), (KeyboardInterrupt(), 130)])
+def test_interruptions(error, code, calls, capsys):
+    def act(config):
+        raise error
+
+    calls.act = act
+    assert run_verb("search", []) == code
+    text = capsys.readouterr().err
+    assert text.startswith("darts_lite: ") and text.count("\n") == 1 and "error" not in text
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug\nof ours"), KeyError("x"), FileNotFoundError(2, "no", "x"), SystemExit(3)]
+)
+def test_a_bug_has_a_traceback_and_code_1(error, calls, capsys):
+    def act(config):
+        raise error
+
+    calls.act = act
+    assert run_verb("search", []) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback")
+    assert text.splitlines()[-1].startswith(f"darts_lite: error: {type(error).__name__}: ")
+
+
+def test_debug_adds_the_traceback(calls, capsys, monkeypatch):
+    monkeypatch.setenv("DARTS_LITE_DEBUG", "1")
+    assert run_verb("search", ["epochs=0"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback")
+    assert text.splitlines()[-1].startswith("darts_lite: error: epochs: ")
+
+
+def test_several_problems_of_a_verb(calls, capsys):
+    def act(config):
+        raise all_of([UserError("a", "b", "c"), UserError("d", "e", "f")])
+
+    calls.act = act
+    assert run_verb("search", []) == 2
+    assert capsys.readouterr().err == "darts_lite: error: a: b; fix: c\ndarts_lite: error: d: e; fix: f\n"
+
+
+def test_cfg_prints_and_does_not_run(calls, capsys):
+    assert run_verb("search", ["--cfg", "job", "seed=5"]) == 0
+    assert "seed: 5" in capsys.readouterr().out.splitlines()
+    assert calls == []
+
+
+def test_other_verbs(monkeypatch):
+    got = []
+    monkeypatch.setattr(
+        darts_lite.evaluate, "evaluate", lambda config, **rest: got.append((config.run, rest["typed"])), raising=False
+    )
+    assert run_package(["evaluate", "run=a b"]) == 0
+    assert got == [("a b", {"run"})]
+
+
+def test_package_lists_verbs(capsys):
+    assert run_package([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"python -m darts_lite.{verb} " in text for verb in VERBS)
+    assert run_package(["serach"]) == 2
+    check_stderr(capsys.readouterr().err, ["verb: unknown name, got 'serach'", "did you mean 'search'?"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_tells_examples_options_and_keys(verb, capsys):
+    assert run_verb(verb, ["epochs=3", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{verb.capitalize()}: ") and f"python -m darts_lite.{verb}" in text
+    for group in default_options(verb):
+        assert all(option in text for option in group_options(group, verb))
+    for key in set(leaves(config_class(verb))) - set(default_options(verb)):
+        assert f"  {key}=" in text or key in ("method", "preset", "recipe"), key
+    assert max(map(len, text.splitlines())) <= 130
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_is_light(verb, tmp_path):
+    code = (
+        "import sys; from darts_lite.cli import run_verb; "
+        f"code = run_verb({verb!r}, ['-h']); "
+        "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'rich'} & set(sys.modules); "
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_as_processes(tmp_path):
+    done = run_process("darts_lite", [], tmp_path)
+    assert done.returncode == 0 and "darts_lite.search" in done.stdout and done.stderr == ""
+    done = run_process("darts_lite.search", ["--help"], tmp_path)
+    assert done.returncode == 0 and "Search: " in done.stdout and done.stderr == ""
+    done = run_process("darts_lite", ["search", "seed=x"], tmp_path)
+    assert done.returncode == 2
+    check_stderr(done.stderr, ["seed: must be an integer"])
+
+
+def test_help_into_a_closed_pipe(tmp_path):
+    command = f"{sys.executable} -m darts_lite.search --help | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0" and done.stderr == ""
+
+
+def test_plain_progress_prints_first_last_and_every_ten_seconds(capsys):
+    now = [0.0]
+    report = Plain(clock=lambda: now[0])
+    for done in range(1, 101):
+        report.progress(done, 100, "epoch 1")
+        now[0] += 0.5
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[  1%] 1/100 epoch 1"
+    assert lines[1] == "[ 21%] 21/100 epoch 1, 0:00:40 left"
+    assert lines[-1] == "[100%] 100/100 epoch 1"
+    assert len(lines) == 6
+
+
+def test_plain_progress_starts_anew(capsys):
+    report = Plain(clock=lambda: 0.0)
+    for done, total in [(1, 2), (2, 2), (1, 2), (5, 9), (6, 9)]:
+        report.progress(done, total, "x")
+    assert capsys.readouterr().out.splitlines() == ["[ 50%] 1/2 x", "[100%] 2/2 x", "[ 50%] 1/2 x", "[ 55%] 5/9 x"]
+
+
+def test_warnings_are_one_ascii_line(capsys):
+    Plain().warning("ünd\nso\x1b")
+    assert capsys.readouterr().err == "darts_lite: warning: \\xfcnd\\nso\\x1b\n"
+
+
+def test_rich_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen, errors = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", errors)
+    monkeypatch.setenv("TERM", "xterm")
+    report = console.create()
+    report.line("[bold]as it is[/bold]")
+    report.progress(1, 3, "epoch [1]")
+    report.warning("careful")
+    report.progress(3, 3, "epoch [1]")
+    report.close()
+    report.close()
+    assert "[bold]as it is[/bold]" in screen.getvalue() and "epoch [1]" in screen.getvalue()
+    assert errors.getvalue() == "darts_lite: warning: careful\n"
