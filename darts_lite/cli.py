@@ -107,7 +107,8 @@ def _job(verb: str, line: Line, composed: Any, number: int) -> int:
 
     from darts_lite import console
 
-    config, report = None, console.create()
+    config: Any = None
+    report = console.create()
     try:
         config = _checked(verb, line, OmegaConf.to_container(composed, resolve=False))
         if line.sweep:

@@ -7,7 +7,8 @@
 """
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from darts_lite.options import DatasetConfig, RunConfig, SpaceConfig, option
@@ -34,6 +35,8 @@ class SearchConfig(RunConfig):
     penalties: list[str] = option([])
     perturbation: str | Any = option("none")
     regularization: str | Any = option("none")
+    phases: str | Any = option("one")
+    edge_weights: bool = option(False)  # also learn a weight of each edge, normalized over the edges into a node
     selection: str | Any = option("darts")
     warmup_epochs: int = option(0, low=0)  # epochs with frozen alphas
     # method: SGD on the weights, Adam on the alphas
@@ -50,6 +53,69 @@ class SearchConfig(RunConfig):
     # data
     train_fraction: float = option(0.5, above=0, high=0.99)  # of the training part: for the weights; the rest is for the alphas
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
+
+
+def search(config: SearchConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
+    """Run a search, or go on with one, and return what `result.json` of its run folder holds.
+
+    `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `engine.report`.
+    Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
+    """
+    from darts_lite.data.parts import Order, split
+    from darts_lite.engine.build import build_method, build_space
+    from darts_lite.engine.device import determinism
+    from darts_lite.engine.loop import Loop
+    from darts_lite.engine.prepare import prepare
+    from darts_lite.engine.search_record import SearchRecord
+    from darts_lite.engine.search_state import SearchState
+    from darts_lite.engine.search_step import search_step
+    from darts_lite.seeds import derive
+
+    ready = prepare("search", config, typed, report)
+    if ready.finished:
+        return ready.stored_result()
+    config, dataset, device = ready.config, ready.dataset, ready.device
+    method, space, skeleton = build_method(config), build_space(config.space), ready.skeleton()
+
+    # Two disjoint halves of the training part; the test part is not touched.
+    halves = split(dataset.y_train, config.train_fraction, config.seed)
+    train, validation = (ready.part(dataset.x_train[half], dataset.y_train[half], augmented=True) for half in halves)
+    train_order, validation_order = (
+        Order(len(half), config.batch_size, derive(config.seed, name), device)
+        for half, name in zip(halves, ("train", "validation"), strict=True)
+    )
+    epoch_steps = train_order.steps_per_epoch
+
+    def new_state(number: int, alive: dict | None = None) -> SearchState:
+        changed = replace(skeleton, **method.phases[number].skeleton)
+        return SearchState(config, space, changed, method, device, ready.precision, epoch_steps=epoch_steps, number=number, alive=alive)
+
+    epochs = sum(phase.epochs for phase in method.phases)
+    with determinism(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:
+        stored = loop.stored
+        state = new_state(0) if stored is None else new_state(stored["clock"]["phase"], stored["alive"])
+        record = SearchRecord(loop, space, method.selection, validation)
+        record.start(state)
+        for number, phase in enumerate(method.phases):
+            if number < state.clock.phase:
+                continue
+            if number > state.clock.phase:
+                before, state = state, new_state(number, state.remaining(phase))
+                state.carry_over(before)
+            while not state.clock.finished:
+                loop.boundary(state)
+                clock = state.clock
+                metrics = search_step(
+                    state,
+                    train.batch(train_order.indices(clock.done), clock.generator),
+                    validation.batch(validation_order.indices(clock.done), clock.generator),
+                    learn_alphas=clock.phase_step >= phase.warmup_epochs * epoch_steps,
+                )
+                clock.tick()
+                loop.step_done(state, metrics)
+                if clock.phase_step % epoch_steps == 0:
+                    record.epoch(state)
+        return record.finish(state)
 
 
 def main(argv: list[str] | None = None) -> int:

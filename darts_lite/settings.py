@@ -74,10 +74,9 @@ class Leaf(NamedTuple):
 
     hint: Any
     limits: dict[str, Any]  # the metadata of `option`
-    default: Any
 
 
-def leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
+def leaves(cls: Any, prefix: str = "") -> dict[str, Leaf]:
     """Dotted key -> leaf, of every setting in the dataclass `cls` and in the dataclasses inside it."""
     found: dict[str, Leaf] = {}
     hints = get_type_hints(cls)
@@ -86,9 +85,7 @@ def leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
         if dataclasses.is_dataclass(hint):
             found.update(leaves(hint, f"{prefix}{field.name}."))
         else:
-            made = field.default_factory is not dataclasses.MISSING
-            default = field.default_factory() if made else field.default
-            found[prefix + field.name] = Leaf(hint, dict(field.metadata), default)
+            found[prefix + field.name] = Leaf(hint, dict(field.metadata))
     return found
 
 
@@ -141,7 +138,7 @@ def _lookup(config: Any, key: str) -> Any:
     return config
 
 
-def _build(cls: type[Config], plain: Any, prefix: str, problems: list[UserError]) -> Config:
+def _build(cls: Any, plain: Any, prefix: str, problems: list[UserError]) -> Any:
     """An instance whose values are not yet checked; unknown keys and misplaced values are added to `problems`."""
     if not isinstance(plain, dict):
         keys = ", ".join(field.name for field in dataclasses.fields(cls))

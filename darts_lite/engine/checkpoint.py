@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,10 @@ def pack(state: Mapping[str, Any]) -> memoryview:
 def unpack(data: bytes | memoryview) -> dict[str, Any]:
     """The state in untrusted bytes, on the CPU; ValueError when they hold anything but tensors and plain containers."""
     try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if bytes(data[:4]) != b"PK\x03\x04":
+            raise ValueError("not the zip format of torch.save; older ones have more ways to go wrong")
+        with warnings.catch_warnings(action="ignore"):  # torch's advice is for files of one's own
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # the unpickler raises all kinds

@@ -1,11 +1,11 @@
 """Which run a command means: `resume=<folder>`, `resume=auto`, and the newest finished search that `retrain` takes.
 
-The stored configuration wins; what the user typed beside `resume=<folder>` may repeat it, or change settings that cannot
-change the result. Nothing here changes a file.
+The stored configuration wins; what the user typed beside `resume=<folder>` may repeat it, or change settings that
+cannot change the result. Nothing here changes a file.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Resolution:
 
 
 def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Resolution:
-    """What `config.resume` asks for. `typed`: the dotted keys of the command line; None (Python): those off their default.
+    """What `config.resume` asks for. `typed`: the dotted keys that were typed; None (Python): those off their default.
 
     Raises UserError: 4 for a folder that is missing, damaged or of another configuration or verb, 7 for one in use.
     """

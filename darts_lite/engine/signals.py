@@ -15,10 +15,10 @@ from types import FrameType
 class Interrupted(Exception):
     """A run that was asked to stop, after its last checkpoint; `code` is 130 (SIGINT) or 143 (SIGTERM)."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, advice: str = ""):
         self.number = number
         self.code = 128 + number
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+        super().__init__(f"stopped by {signal.Signals(number).name}{f'; {advice}' if advice else ''}")
 
 
 class Signals:

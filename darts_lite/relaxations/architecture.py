@@ -34,7 +34,6 @@ class Architecture(nn.Module):
             for cell, table in self.tables.items()
         }
 
-    @torch.no_grad()
     def expected(self, progress: Tensor) -> dict[str, Mixing]:
         """Noise-free: what selection, costs and logs read."""
         return {

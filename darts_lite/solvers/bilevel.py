@@ -42,7 +42,7 @@ class Bilevel:
 
     inner: Loss
     outer: Loss
-    probe: Loss  # `inner` in float32 without TF32: finite differences vanish in less (eps is about 0.01 / ||v||)
+    probe: Loss  # `inner` in float32: finite differences drown in less (eps is about 0.01 / ||v||)
     weights: Tensors
     mixing: Tensors
     lookahead: Lookahead

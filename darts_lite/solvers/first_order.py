@@ -8,6 +8,8 @@ from darts_lite.solvers.bilevel import Bilevel, Tensors, gradients, leaves
 class FirstOrder:
     """One forward and one backward pass; no weight gradient is computed."""
 
+    precise = False  # may run in bf16 and TF32
+
     def __call__(self, problem: Bilevel) -> tuple[Tensor, Tensors]:
         """The outer loss (0-d) and its gradient, one tensor for each of `problem.mixing`."""
         mixing = leaves(problem.mixing)

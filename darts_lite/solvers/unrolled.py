@@ -16,6 +16,8 @@ from darts_lite.solvers.bilevel import Bilevel, Tensors, gradients, leaves
 class Unrolled:
     """Five passes: inner, outer, two probes (forward and backward each), and the weight step that follows elsewhere."""
 
+    precise = True  # finite differences drown in TF32's 10 bits
+
     def __init__(self, radius: float = 0.01):
         self.radius = radius
 

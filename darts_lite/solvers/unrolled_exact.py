@@ -13,6 +13,8 @@ from darts_lite.solvers.bilevel import Bilevel, Tensors, gradients, leaves
 class UnrolledExact:
     """Exact to rounding wherever the network is twice differentiable."""
 
+    precise = True
+
     def __call__(self, problem: Bilevel) -> tuple[Tensor, Tensors]:
         """The outer loss (0-d) at the unrolled weights and its gradient, one tensor for each of `problem.mixing`."""
         weights, mixing = leaves(problem.weights), leaves(problem.mixing)

@@ -22,6 +22,7 @@ class DartsSpace:
     """Tables, supernet, networks and costs."""
 
     def __init__(self, config: SpaceConfig):
+        self.name = config.name
         self.nodes = config.nodes
         self.edges = tuple((source, target) for target in range(2, config.nodes + 2) for source in range(target))
         self.columns = tuple(config.candidates)
@@ -29,13 +30,16 @@ class DartsSpace:
         for problem in _problems(config, len(self.edges)):
             raise problem
 
-    def tables(self, *, weighs_edges: bool = False) -> dict[str, Table]:
-        """What is to be decided: one table a cell type; edges node by node, operations in the configured order."""
+    def tables(self, *, weighs_edges: bool = False, alive: dict[str, Tensor] | None = None) -> dict[str, Table]:
+        """What is to be decided: one table a cell type; edges node by node, operations in the configured order.
 
-        def alive(lists: list | None) -> Tensor:
-            return torch.tensor([[name in (allowed or self.columns) for name in self.columns] for allowed in lists or [None] * len(self.edges)])
+        `alive` (E, O) of a cell type replaces the configured candidates, where a later phase has fewer.
+        """
+        alive = alive or {cell: self._configured(rows) for cell, rows in self.allowed.items()}
+        return {cell: Table(self.edges, self.columns, alive[cell], weighs_edges) for cell in CELLS}
 
-        return {cell: Table(self.edges, self.columns, alive(lists), weighs_edges) for cell, lists in self.allowed.items()}
+    def _configured(self, rows: list | None) -> Tensor:
+        return torch.tensor([[name in (row or self.columns) for name in self.columns] for row in rows or [None] * len(self.edges)])
 
     def supernet(self, skeleton: Skeleton, tables: dict[str, Table]) -> Network:
         """The network of all live candidates, to be called with a mixing."""

@@ -1,0 +1,63 @@
+"""Names of a configuration -> the parts that they name; an object given from Python in place of a name is taken as it is."""
+
+from typing import Any
+
+from darts_lite.engine.phases import PHASES
+from darts_lite.engine.seams import PERTURBATIONS, REGULARIZATIONS
+from darts_lite.engine.search_state import Method
+from darts_lite.errors import UserError, all_of, choice
+from darts_lite.penalties import PENALTIES
+from darts_lite.relaxations import RELAXATIONS
+from darts_lite.selections import SELECTIONS
+from darts_lite.solvers import SOLVERS
+from darts_lite.spaces import SPACES
+
+
+def build_method(config: Any) -> Method:
+    """The algorithm of a `SearchConfig`. Raises UserError (2) with every name that is in no table."""
+    problems: list[UserError] = []
+
+    def find(key: str, value: Any, table: dict[str, Any]) -> Any:
+        if isinstance(value, str) and value not in table:
+            problems.append(choice(key, value, table))
+        return table.get(value) if isinstance(value, str) else value
+
+    def make(key: str, table: dict[str, Any]) -> Any:
+        part = find(key, getattr(config, key), table)
+        return part() if isinstance(part, type) else part
+
+    method = Method(
+        relaxation=make("relaxation", RELAXATIONS),
+        solver=make("solver", SOLVERS),
+        penalties=[part() if isinstance(part, type) else part for part in (find("penalties", p, PENALTIES) for p in config.penalties)],
+        perturbation=make("perturbation", PERTURBATIONS),
+        regularization=make("regularization", REGULARIZATIONS),
+        selection=find("selection", config.selection, SELECTIONS),
+        phases=[],
+    )
+    phases = find("phases", config.phases, PHASES)
+    if config.nesterov and method.solver is not None and method.solver.precise:
+        fix = "give nesterov=false, or solver=first_order"
+        problems.append(UserError("nesterov", "the unrolled step is SGD without Nesterov momentum", fix, value=True))
+    error = all_of(problems)
+    if error:
+        raise error
+    method.phases.extend(phases(config))
+    return method
+
+
+def build_space(config: Any) -> Any:
+    """The search space of a `SpaceConfig`, or of a space object. Raises UserError (2)."""
+    name = getattr(config, "name", None)
+    if not isinstance(name, str):
+        return config
+    if name not in SPACES:
+        raise choice("space.name", name, SPACES)
+    return SPACES[name](config)
+
+
+def build_selection(selection: Any) -> Any:
+    """The rule that makes a genotype of a mixing. Raises UserError (2)."""
+    if isinstance(selection, str) and selection not in SELECTIONS:
+        raise choice("selection", selection, SELECTIONS)
+    return SELECTIONS[selection] if isinstance(selection, str) else selection

@@ -1,0 +1,70 @@
+"""Where a run computes, and how precisely."""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+
+from darts_lite.errors import Exit, UserError
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cuda`, `cuda:N` or `cpu` -> a device that works here."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    have = ["cpu", *(f"cuda:{i}" for i in range(found))]
+    if name == "auto":
+        name = "cuda" if found else "cpu"
+    if name == "cuda" and found:
+        return torch.device("cuda", torch.cuda.current_device())
+    if name not in have:
+        raise UserError("device", "not usable here", f"one of: auto, {', '.join(have)}", value=name, code=Exit.ENVIRONMENT)
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 on a GPU that computes in it, else fp32."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def computing(device: torch.device, precision: str) -> AbstractContextManager:
+    """Inside, forward passes run in `precision`; weights, statistics, alphas and losses stay in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, no TF32: finite differences of size eps = 0.01 / ||v|| drown in its 10 bits."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextmanager
+def determinism(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """Inside, CUDA uses only deterministic kernels where `deterministic`; a CPU is deterministic anyway."""
+    if device.type != "cuda" or not deterministic:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS makes its first handle
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that was allocated on a GPU, or the most that this process had resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

@@ -1,0 +1,56 @@
+"""Evaluation: loss and accuracies of a classifier on a part, and how long one prediction takes."""
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darts_lite.data.parts import Part
+from darts_lite.engine.device import computing
+
+
+@torch.no_grad()
+def evaluate(classify: Callable[[Tensor], Tensor], part: Part, classes: int, *, batch_size: int, precision: str) -> dict:
+    """Mean loss, accuracy (top-1), top-5 where there are more than five classes, and accuracy of each class, as fractions.
+
+    `classify` maps images (N, C, H, W) to logits (N, classes). A class without samples has accuracy None.
+    """
+    device = part.labels.device
+    total_loss = torch.zeros((), dtype=torch.float64, device=device)
+    hits = torch.zeros(classes, dtype=torch.int64, device=device)
+    counts = torch.zeros(classes, dtype=torch.int64, device=device)
+    top5 = torch.zeros((), dtype=torch.int64, device=device)
+    for images, labels in part.batches(batch_size):
+        with computing(device, precision):
+            logits = classify(images)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        total_loss += F.cross_entropy(logits, labels, reduction="sum").double()
+        right = logits.argmax(dim=1) == labels
+        counts += torch.bincount(labels, minlength=classes)
+        hits += torch.bincount(labels, weights=right.double(), minlength=classes).long()
+        if classes > 5:
+            top5 += (logits.topk(5, dim=1).indices == labels[:, None]).sum()
+    n = int(counts.sum())
+    per_class = [hit / count if count else None for hit, count in zip(hits.tolist(), counts.tolist(), strict=True)]
+    result = {"loss": float(total_loss) / n, "accuracy": int(hits.sum()) / n, "samples": n, "per_class": per_class}
+    if classes > 5:
+        result["top5"] = int(top5) / n
+    return result
+
+
+@torch.no_grad()
+def latency(network: nn.Module, shape: tuple[int, ...], device: torch.device, precision: str, *, repeats: int = 20) -> float:
+    """Median milliseconds of one forward pass on a batch of `shape` (N, C, H, W), after three to warm up."""
+    images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+    times = []
+    for i in range(3 + repeats):
+        start = time.perf_counter()
+        with computing(device, precision):
+            network(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if i >= 3:
+            times.append(1000 * (time.perf_counter() - start))
+    return sorted(times)[len(times) // 2]

@@ -1,0 +1,140 @@
+"""The run around the steps of any training: its folder, what is recorded, when it is saved, how it is interrupted.
+
+`state` in here is that of the training, with `clock`, `health`, `meters`, `state_dict()` and `load_state_dict()`.
+"""
+
+import math
+import shlex
+import time
+from types import TracebackType
+from typing import Any
+
+from darts_lite import drawing
+from darts_lite.engine import environment
+from darts_lite.engine.board import Board
+from darts_lite.engine.configuration import plain_leaves
+from darts_lite.engine.device import peak_memory
+from darts_lite.engine.meters import read
+from darts_lite.engine.prepare import Prepared
+from darts_lite.engine.signals import Interrupted, Signals
+from darts_lite.genotype import Genotype, to_plain
+from darts_lite.options import DatasetConfig
+
+
+class Loop:
+    """Context that holds the run folder."""
+
+    def __init__(self, ready: Prepared, epoch_steps: int, epochs: int, facts: dict[str, Any] | None = None):
+        self.ready, self.config, self.report = ready, ready.config, ready.report
+        self.epoch_steps, self.total = epoch_steps, epochs * epoch_steps
+        self.facts = facts or {}  # what every checkpoint holds beside the state
+        self.text = ""  # the last thing worth saying beside the progress
+        self.saved = -1, -math.inf  # step and time of the last checkpoint
+        self.board: Board | None = None
+        self.run, self.stored = ready.open()
+        self.command = f"python -m darts_lite.{ready.verb} resume={shlex.quote(str(self.run.path))}"
+        self.signals = Signals(f"darts_lite: stopped at once; go on with: {self.command}\n")
+
+    def __enter__(self) -> "Loop":
+        self.run.__enter__()
+        self.signals.__enter__()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self.board is not None:
+            self.board.close()
+        self.signals.__exit__(kind, error, traceback)
+        self.run.__exit__(kind, error, traceback)
+
+    def start(self, state: Any, **board: Any) -> None:
+        """Go on where the stored run was, or write the first checkpoint; `board` is passed to `Board`."""
+        if self.stored is not None:
+            state.load_state_dict(self.stored)
+            changes = environment.differences(self.stored["env"], self.ready.environment)
+            if changes:
+                self.report.warning(f"resumed elsewhere, so not bit-identical: {', '.join(changes)}")
+            self.run.rewind(self.stored)
+            self.report.line(f"resumed at step {state.clock.done} of {self.total} in {self.run.path}")
+        else:
+            self.save(state)
+            self.report.line(f"run folder: {self.run.path}")
+        self.board = Board(self.run.path / "tensorboard", self.run.metrics, self.run.alphas, **board)
+
+    def boundary(self, state: Any) -> None:
+        """Before a step: save if it is time to, and leave if a signal came."""
+        every = self.config.checkpoint_steps
+        late = time.monotonic() - self.saved[1] >= 60 * self.config.checkpoint_minutes
+        if late or self.signals.raised is not None or (every and state.clock.done % every == 0):
+            self.save(state)
+        if self.signals.raised is not None:
+            raise Interrupted(self.signals.raised, f"go on with: {self.command}")
+
+    def save(self, state: Any) -> None:
+        """Write the checkpoint of this step if there is none, and only while every number is finite."""
+        state.health.raise_if_bad()
+        if state.clock.done != self.saved[0]:
+            self.run.save(state.clock.done, state.state_dict() | self.facts)
+        self.saved = state.clock.done, time.monotonic()
+
+    def step_done(self, state: Any, metrics: dict[str, Any]) -> None:
+        """After a step: average what it measured, and record it every `log_every` steps (which waits for the device)."""
+        state.meters.add({name: value for name, value in metrics.items() if not name.startswith("lr/")})
+        if state.clock.done % self.config.log_every == 0:
+            state.health.raise_if_bad()
+            self.record("step", state, read(metrics))
+        self.report.progress(state.clock.done, self.total, self.text)
+
+    def record(self, kind: str, state: Any, values: dict[str, float]) -> None:
+        """One line of metrics.jsonl, and its view in TensorBoard."""
+        step = state.clock.done
+        record = {"step": step, "kind": kind, "epoch": -(-step // self.epoch_steps), "values": values}
+        record["time"] = {"wall": time.time(), "seconds": self.run.seconds}
+        self.run.metrics.append(record)
+        self.board.metrics(record)
+
+    def epoch_done(self, state: Any, values: dict[str, float]) -> None:
+        """After the last step of an epoch: the means over it, with `values` measured at its end."""
+        state.health.raise_if_bad()
+        means = {f"epoch/{name}": value for name, value in (state.meters.read() | values).items()}
+        self.record("epoch", state, means)
+        shown = ("train/accuracy", "validation/accuracy", "test/accuracy", "train/loss", "validation/loss")
+        parts = [f"{name} {means[f'epoch/{name}']:.4f}" for name in shown if f"epoch/{name}" in means]
+        self.text = f"epoch {state.clock.done // self.epoch_steps}  {', '.join(parts)}"
+        self.run.log(self.text)
+
+    def draw(self, genotype: Genotype) -> None:
+        """A picture of each cell in cells/."""
+        for name, cell in genotype.cells.items():
+            self.run.write_text(f"cells/{name}.svg", drawing.svg(cell, name))
+
+    def finish(self, state: Any, genotype: Genotype, result: dict[str, Any]) -> dict[str, Any]:
+        """Write result.json, after everything else: with it the run is finished."""
+        result = {
+            "format": 1,
+            "verb": self.ready.verb,
+            "dataset": self.ready.dataset.name,
+            "seed": self.config.seed,
+            "genotype": to_plain(genotype),
+            **result,
+            "steps": state.clock.done,
+            "device": self.ready.environment["device"],
+            "peak_memory_bytes": peak_memory(self.ready.device),
+            "time": {"seconds": self.run.seconds},
+        }
+        scores = {f"final/{part}_{name}": result[part][name] for part in ("validation", "test") if part in result for name in ("accuracy", "loss")}
+        self.record("final", state, scores)
+        settings = {key: value for key, value in plain_leaves(self.config).items() if key not in ("run_dir", "resume")}
+        self.board.settings(settings, list(scores))
+        self.run.write_json("result.json", result)
+        self.run.status("finished", state.clock.done)
+        return result
+
+
+def data_words(config: DatasetConfig) -> str:
+    """What has to be typed to get the same data again, with a space before each word."""
+    default = DatasetConfig()
+    words = [] if config.name == default.name else [f"dataset={config.name}"]
+    for key in ("path", "root", "crop_padding", "flip"):
+        if getattr(config, key) != getattr(default, key):
+            words.append(f"dataset.{key}={shlex.quote(str(getattr(config, key)))}")
+    return "".join(f" {word}" for word in words)

@@ -1,0 +1,100 @@
+"""Optimizers whose steps can be captured in a CUDA graph and gated on the device, and the learning rate as a function of progress."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darts_lite.engine.health import Health
+from darts_lite.operations.layers import tracking_statistics
+from darts_lite.solvers.bilevel import Lookahead
+
+
+def cosine(progress: Tensor, high: float, low: float) -> Tensor:
+    """Learning rate (0-d): from `high` at progress 0 to `low` at progress 1 along half a cosine (Loshchilov & Hutter 2017)."""
+    return low + 0.5 * (high - low) * (1 + torch.cos(math.pi * progress))
+
+
+def adam(parameters: Iterable[nn.Parameter], *, betas: list[float], weight_decay: float) -> torch.optim.Adam:
+    """Adam with an L2 penalty (not decoupled), as DARTS uses it on alpha."""
+    parameters = list(parameters)
+    lr = torch.zeros((), device=parameters[0].device)
+    return torch.optim.Adam(parameters, lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+
+
+def gated_step(optimizer: torch.optim.Optimizer, learning_rate: Tensor | float, health: Health) -> None:
+    """One step at `learning_rate`; nothing moves once a non-finite number was met."""
+    optimizer.param_groups[0]["lr"].copy_(torch.as_tensor(learning_rate))
+    optimizer.found_inf = health.bad  # type: ignore[attr-defined]  # the gate that fused optimizers have for loss scaling
+    optimizer.step()
+
+
+class Descent:
+    """SGD on the weights of a network. Weights, momentum and BatchNorm statistics move together, or not at all."""
+
+    def __init__(self, network: nn.Module, config: Any):
+        self.network, self.config = network, config
+        self.names, self.weights = zip(*network.named_parameters(), strict=True)
+        self.statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+        self.optimizer = torch.optim.SGD(
+            self.weights,
+            torch.zeros((), device=self.weights[0].device),
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        # Made at once, as zeros (the first step is the same): the lookahead reads them, and a graph cannot capture a first step.
+        for weight in self.weights:
+            self.optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+
+    def momentum(self) -> dict[str, Tensor]:
+        """The momentum buffer of each weight, by name."""
+        return {
+            name: self.optimizer.state[weight]["momentum_buffer"]
+            for name, weight in zip(self.names, self.weights, strict=True)
+        }
+
+    def lookahead(self, learning_rate: Tensor) -> Lookahead:
+        """One step of this optimizer, as a pure function."""
+        return Lookahead(learning_rate, self.config.momentum, self.config.weight_decay, tuple(self.momentum().values()))
+
+    def step(
+        self,
+        forward: Callable[[], tuple[Tensor, Tensor]],
+        labels: Tensor,
+        learning_rate: Tensor,
+        health: Health,
+        clock: Tensor,
+        regularize: Callable[[list[Tensor]], None] = lambda gradients: None,
+    ) -> dict[str, Tensor]:
+        """One step on the loss of `forward() -> (loss, logits)`, the only pass that moves BatchNorm statistics; 0-d metrics."""
+        statistics = torch.cat(self.statistics)
+        self.optimizer.zero_grad(set_to_none=True)
+        with tracking_statistics(self.network):
+            loss, logits = forward()
+        loss.backward()
+        regularize([weight.grad for weight in self.weights if weight.grad is not None])
+        norm = nn.utils.clip_grad_norm_(self.weights, self.config.gradient_clip or math.inf)
+        health.check("weights", "training loss", clock, loss)
+        health.check("weights", "gradient", clock, norm)
+        gated_step(self.optimizer, learning_rate, health)
+        kept = torch.where(health.bad > 0, statistics, torch.cat(self.statistics))
+        torch._foreach_copy_(self.statistics, list(kept.split([buffer.numel() for buffer in self.statistics])))
+        return {
+            "train/loss": loss.detach(),
+            "train/accuracy": (logits.argmax(dim=1) == labels).float().mean(),
+            "gradient/weights": norm,
+            "lr/weights": learning_rate,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Network and optimizer."""
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,29 @@
+"""A search is a list of phases. Plain DARTS has one; progressive methods shrink the space or deepen the supernet from phase to phase."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from darts_lite.relaxations.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the search with one supernet."""
+
+    epochs: int
+    warmup_epochs: int = 0  # with frozen alphas
+    carry: str = "nothing"  # what comes from the phase before: nothing | weights (with momentum) | all (the alphas, too)
+    skeleton: dict[str, int] = field(default_factory=dict)  # changes of the skeleton, such as {"cells": 11}; only with carry="nothing"
+    # Which candidates stay, from the architecture at the end of the phase before: cell type -> (E, O) bool. None: as they were.
+    alive: Callable[[Architecture], dict[str, Tensor]] | None = None
+
+
+def one_phase(config: Any) -> list[Phase]:
+    """The plain search."""
+    return [Phase(config.epochs, config.warmup_epochs)]
+
+
+PHASES = {"one": one_phase}

@@ -1,0 +1,57 @@
+"""All that a retraining has, and its step (Liu et al. 2019, section 3.1: drop-path, cutout, an auxiliary head)."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, device
+
+from darts_lite.engine.clock import Clock
+from darts_lite.engine.device import computing
+from darts_lite.engine.health import Health
+from darts_lite.engine.meters import Meters
+from darts_lite.engine.optimizers import Descent, cosine
+from darts_lite.spaces.network import Network
+
+
+class RetrainState:
+    """What `state_dict` holds, with the configuration, determines the rest of the run."""
+
+    def __init__(self, config: Any, network: Network, device: device, precision: str, *, steps: int):
+        self.config, self.network, self.device, self.precision = config, network, device, precision
+        self.descent = Descent(network, config)
+        self.clock = Clock(config.seed, device, steps=steps)
+        self.health = Health(device)
+        self.meters = Meters()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers."""
+        return {
+            "clock": self.clock.state_dict(),
+            "weights": self.descent.state_dict(),
+            "meters": self.meters.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a stored state."""
+        self.clock.load_state_dict(state["clock"])
+        self.descent.load_state_dict(state["weights"])
+        self.meters.load_state_dict(state["meters"], self.device)
+
+
+def retrain_step(state: RetrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Move the weights once; returns 0-d metrics. Nothing in it waits for the device."""
+    config, clock = state.config, state.clock
+    drop_path = config.drop_path * clock.progress if config.drop_path else None
+
+    def forward() -> tuple[Tensor, Tensor]:
+        with computing(state.device, state.precision):
+            logits, auxiliary = state.network.with_auxiliary(images, drop_path=drop_path, generator=clock.generator)
+            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            if auxiliary is not None:
+                loss = loss + config.auxiliary_weight * F.cross_entropy(
+                    auxiliary, labels, label_smoothing=config.label_smoothing
+                )
+            return loss, logits
+
+    learning_rate = cosine(clock.progress, config.lr, config.lr_min)
+    return state.descent.step(forward, labels, learning_rate, state.health, clock.step)

@@ -1,0 +1,130 @@
+"""What a user of the result imports: a network from a genotype, and a trained network from a run folder.
+
+    from darts_lite.models import create_network, load_model
+    network = create_network("darts_v2", cells=20, channels=36, classes=10)
+    network = load_model("outputs/retrain/digits/<run>")        # eval mode, on the CPU
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+from darts_lite import genotype as genotypes
+from darts_lite.engine import checkpoint
+from darts_lite.engine.files import read_json
+from darts_lite.engine.folder import existing, silent
+from darts_lite.engine.resume import newest_finished
+from darts_lite.errors import Exit, UserError
+from darts_lite.genotype import Genotype
+from darts_lite.options import SpaceConfig
+from darts_lite.seeds import derive
+from darts_lite.spaces.darts import network as build
+from darts_lite.spaces.network import Network, Skeleton
+
+
+def create_network(
+    genotype: Genotype | str,
+    *,
+    cells: int,
+    channels: int,
+    classes: int,
+    input_channels: int = 3,
+    image_size: tuple[int, int] = (32, 32),
+    reductions: Sequence[int] | None = None,
+    auxiliary: bool = False,
+    form: str = "final",
+) -> Network:
+    """The network of a genotype, with fresh weights: images (N, input_channels, H, W) -> logits (N, classes).
+
+    `genotype` is a Genotype or whatever `find_genotype` understands. `channels` are those of the first cells' nodes; each reduction
+    (default: at one and two thirds of the cells) doubles them. Raises UserError (2) for a genotype that is none.
+    """
+    if isinstance(genotype, str):
+        genotype = find_genotype(genotype)
+    places = None if reductions is None else tuple(reductions)
+    skeleton = Skeleton(cells, channels, classes, input_channels, image_size, places)
+    return build(genotype, skeleton, form=form, auxiliary=auxiliary)
+
+
+def find_genotype(value: str, *, seed: int = 0) -> Genotype:
+    """A published name, `random` (drawn from `seed`), a run folder, a file (JSON or text), or the field's `Genotype(...)` text itself."""
+    if value == "random":
+        space = SpaceConfig()
+        return genotypes.random_genotype(space.nodes, space.candidates, random.Random(derive(seed, "genotype")))
+    if value in genotypes.published_table():
+        return genotypes.published(value)
+    if value.lstrip().startswith("Genotype("):
+        return genotypes.parse_text(value)
+    path = Path(value)
+    if path.is_dir():
+        if not (path / "genotype.json").exists():
+            raise UserError("genotype", "this folder holds no genotype.json", "give the folder of a finished search", value=value)
+        path = path / "genotype.json"
+    elif not path.exists():
+        names = ", ".join([*genotypes.published_table(), "random"])
+        raise UserError("genotype", "no such file, folder or name", f"give a file, a run folder, or one of: {names}", value=value)
+    return genotypes.read(path)
+
+
+def newest_genotype(fingerprint: str, command: str) -> tuple[Genotype, Path]:
+    """The genotype of the newest finished search on the data with this fingerprint, and its run folder. Raises UserError (2)."""
+    folder = newest_finished("search", fingerprint)
+    if folder is None:
+        raise UserError("genotype", "not given, and outputs/ has no finished search on this data", f"first run: {command}")
+    return find_genotype(str(folder)), folder
+
+
+def describe_model(genotype: Genotype, skeleton: Skeleton, mean: Sequence[float], std: Sequence[float], names: Sequence[str]) -> dict[str, Any]:
+    """All that `load_model` needs to build the network again, and how to feed it: plain data for the checkpoint."""
+    return {
+        "genotype": genotypes.to_json(genotype),
+        "cells": skeleton.cells,
+        "channels": skeleton.channels,
+        "reductions": None if skeleton.reductions is None else list(skeleton.reductions),
+        "input_channels": skeleton.input_channels,
+        "image_size": list(skeleton.image_size),
+        "mean": list(mean),
+        "std": list(std),
+        "class_names": list(names),
+    }
+
+
+def load_model(run: str | Path) -> Network:
+    """The trained network of a finished retraining, on the CPU, in eval mode. Raises UserError (4) for anything else."""
+    return restore_model(run)[0]
+
+
+def restore_model(run: str | Path) -> tuple[Network, dict[str, Any]]:
+    """The same, with the run's checkpoint: its configuration, environment and `model` (see `describe_model`)."""
+    folder = existing(Path(run), "run")
+    state = checkpoint.load_newest(folder / "checkpoints", silent).state
+    if state["run"].get("verb") != "retrain":
+        fix = "give the folder of a retraining (python -m darts_lite.retrain)"
+        raise UserError("run", "is not a retraining", fix, value=folder, code=Exit.RUN)
+    result = read_json(folder / "result.json")
+    path = folder / "model.pt"
+    if not path.is_file() or path.is_symlink():
+        raise UserError("run", "is not finished: it has no model.pt", f"python -m darts_lite.retrain resume={folder}", code=Exit.RUN)
+    data = path.read_bytes()
+    try:
+        if hashlib.sha256(data).hexdigest() != result.get("model_sha256"):
+            raise ValueError("does not have the hash in result.json")
+        weights = checkpoint.unpack(data)
+        model = state["model"]
+        network = create_network(
+            genotypes.from_json(model["genotype"]),
+            cells=model["cells"],
+            channels=model["channels"],
+            classes=len(model["class_names"]),
+            input_channels=model["input_channels"],
+            image_size=tuple(model["image_size"]),
+            reductions=model["reductions"],
+        )
+        network.load_state_dict(weights)
+    except (ValueError, KeyError, TypeError, RuntimeError, UserError) as error:
+        reason = f"cannot be used: {error}"
+        raise UserError(path, reason, "retrain again with another run_dir", code=Exit.RUN) from error
+    return network.eval(), state
