@@ -131,7 +131,7 @@ def _job(verb: str, line: Line, composed: Any, number: int) -> int:
 def _checked(verb: str, line: Line, plain: Any) -> Any:
     """The configuration; raises what is wrong with it together with what was wrong with the words."""
     try:
-        config = from_plain(config_class(verb), plain)
+        config: Any = from_plain(config_class(verb), plain)
     except UserError as error:
         raise _all([*line.problems, error]) from None
     if line.problems:

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
 
@@ -369,3 +370,27 @@ def test_rich_on_a_terminal(monkeypatch):
     report.close()
     assert "[bold]as it is[/bold]" in screen.getvalue() and "epoch [1]" in screen.getvalue()
     assert errors.getvalue() == "darts_lite: warning: careful\n"
+
+
+def test_files_inside_an_installed_package(tmp_path):
+    shutil.copytree(ROOT / "darts_lite", tmp_path / "site/darts_lite", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "conf", tmp_path / "site/darts_lite/conf")
+    (tmp_path / "here").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "darts_lite.search", "--cfg", "job", "preset=paper"],
+        cwd=tmp_path / "here",
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "preset: paper" in done.stdout
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_tab_completion(tmp_path):
+    line = "darts-lite-search method="
+    done = run_process(
+        "darts_lite.search", ["-sc", "query=bash"], tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)), COMP_CWORD="1"
+    )
+    assert done.returncode == 0 and "method=darts_second_order" in done.stdout.split()
