@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from darts_lite.engine import environment
+from darts_lite.engine import checkpoint, environment
 from darts_lite.engine.folder import RunFolder
 from darts_lite.engine.lock import FolderLock
 from darts_lite.engine.records import Records
@@ -324,6 +324,41 @@ def test_kill_9_and_go_on(tmp_path):
     with RunFolder.reopen(tmp_path / "run") as run:
         run.rewind(run.load())
         assert run.metrics.size == 0
+
+
+def save_and_save(path, start):
+    run = create(path) if start == 0 else RunFolder.reopen(path)
+    step = 0
+    if start:
+        state = run.load()
+        run.rewind(state)
+        step = state["step"]
+        assert [record["step"] for record in run.metrics.read()] == list(range(1, step + 1))
+        assert torch.equal(state["weights"], torch.full((1000,), float(step)))
+    while True:
+        run.save(step, {"weights": torch.full((1000,), float(step))})
+        step += 1
+        run.metrics.append({"step": step})
+
+
+def test_kill_9_at_any_moment(tmp_path):
+    steps = [-1]
+    for attempt in range(6):
+        process = in_child(save_and_save, tmp_path / "run", attempt)
+        deadline = time.monotonic() + 30
+        while newest(tmp_path / "run") <= steps[-1] and process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        time.sleep(0.0013 * attempt)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        with RunFolder.reopen(tmp_path / "run") as run:
+            steps.append(run.load(pytest.fail)["step"])
+    assert steps == sorted(set(steps))
+
+
+def newest(path):
+    return max((int(file.name[5:13]) for file in checkpoint.files(path / "checkpoints")), default=-1)
 
 
 def test_a_forked_child_neither_shares_nor_drops_the_lock(tmp_path):

@@ -72,7 +72,8 @@ class Board:
         for cell, edges in self._edges.items():
             mixing = _mapping(_mapping(record.get("mixing")).get(cell))
             operations = self._operations[cell]
-            rows, weights = mixing.get("operations"), mixing.get("edges")
+            rows: Any = mixing.get("operations")
+            weights: Any = mixing.get("edges")
             if not _fits(rows, weights, len(edges), len(operations)):
                 fix = "restore the file, or start a new run"
                 raise UserError(self._alphas_file, f"a record does not fit the cell {cell}", fix, code=Exit.RUN)
@@ -80,7 +81,7 @@ class Board:
                 edge = f"{cell}/{source}->{target}"
                 scalars |= {f"alphas/{edge}/{name}": value for name, value in zip(operations, row, strict=True)}
                 scalars[f"entropy/{edge}"] = entropy(row)
-            for (source, target), weight in zip(edges, weights or (), strict=bool(weights)):
+            for (source, target), weight in zip(edges, weights, strict=True) if weights else ():
                 scalars[f"edges/{cell}/{source}->{target}"] = weight
         genotype = self._discretize(dict(record)) if self._discretize else None
         for cell, graph in genotype.cells.items() if genotype else ():

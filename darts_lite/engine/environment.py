@@ -20,7 +20,7 @@ def describe(device: str | torch.device, fingerprint: str | None) -> dict[str, A
     """Plain data for env.json and checkpoints: versions, device, threads, git commit, fingerprint of the data."""
     device = torch.device(device)
     names = ("darts_lite", "torchvision", "numpy", "tensorboard", "hydra-core")
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    versions: dict[str, str | None] = {"python": platform.python_version(), "torch": str(torch.__version__)}
     versions |= {name: _version(name) for name in names}
     versions |= {"cuda": _text(torch.version.cuda), "cudnn": None}
     if device.type == "cuda":

@@ -234,12 +234,15 @@ class RunFolder:
         remove_folders(self._made)
 
 
-def existing(path: Path, key: object = None) -> Path:
-    """`path` if it is a folder, else UserError (4) naming `key` (or the path)."""
+def existing(folder: str | Path | None, key: str = "run") -> Path:
+    """`folder` as a path if it is a folder, else UserError (4) naming `key`."""
+    fix = "give the folder of a run, such as outputs/search/digits/<time>"
+    if folder is None:
+        raise UserError(key, "not given", fix, code=Exit.RUN)
+    path = Path(folder)
     if not path.is_dir():
         reason = "is not a folder" if path.exists() else "no such run folder"
-        fix = "give the folder of a run, such as outputs/search/digits/<time>"
-        raise UserError(path if key is None else key, reason, fix, code=Exit.RUN, value=path)
+        raise UserError(key, reason, fix, code=Exit.RUN, value=path)
     return path
 
 

@@ -105,7 +105,7 @@ def _places(verb: str, run_dir: str | None) -> Iterator[Path]:
 def _newest_first(folders: Iterator[Path]) -> list[Path]:
     def created(folder: Path) -> float:
         times = read_json(folder / "status.json").get("time")
-        value = times.get("created") if isinstance(times, dict) else None
+        value: Any = times.get("created") if isinstance(times, dict) else None
         return float(value) if type(value) in (int, float) else folder.stat().st_mtime
 
     return sorted(folders, key=created, reverse=True)
