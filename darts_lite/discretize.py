@@ -5,6 +5,7 @@
 """
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,67 @@ class DiscretizeConfig:
     epoch: int | None = option(None, low=0)  # None: the last one
     selection: str | Any = option("darts")
     run_dir: str | None = option(None)
+
+
+def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
+    """Derive the genotype of an epoch from the search's alphas.jsonl; returns what `result.json` of the own run folder holds.
+
+    Raises UserError, whose `code` is the exit code.
+    """
+    from darts_lite import drawing, settings
+    from darts_lite.engine import alphas, checkpoint, environment
+    from darts_lite.engine.build import build_selection, build_space
+    from darts_lite.engine.files import refuse_links
+    from darts_lite.engine.folder import WRITTEN, RunFolder, existing, silent
+    from darts_lite.engine.records import Records
+    from darts_lite.engine.report import Plain
+    from darts_lite.errors import Exit, UserError
+    from darts_lite.genotype import to_json, to_plain
+    from darts_lite.options import SpaceConfig
+
+    report = report or Plain()
+    settings.check(config)
+    selection = build_selection(config.selection)
+    folder = existing(config.run)
+    refuse_links(folder, WRITTEN)
+    state = checkpoint.load_newest(folder / "checkpoints", silent).state
+    if state["run"].get("verb") != "search":
+        raise UserError("run", "is not a search", "give the folder of a search", value=folder, code=Exit.RUN)
+    space = build_space(settings.from_plain(SpaceConfig, state["config"]["space"]))
+    path = folder / "alphas.jsonl"
+    records = {record.get("epoch"): record for record in Records(path).read()}
+    if not records:
+        raise UserError(path, "holds no epoch", "give the folder of a search that has begun", code=Exit.RUN)
+    epoch = next(reversed(records)) if config.epoch is None else config.epoch
+    if epoch not in records:
+        raise UserError("epoch", f"the search has the epochs 0 to {len(records) - 1}", "give one of them", value=epoch)
+    try:
+        genotype = selection(space.name, *alphas.from_record(records[epoch], space.tables()))
+    except ValueError as error:
+        raise UserError(path, f"epoch {epoch}: {error}", "restore the file", code=Exit.RUN) from error
+
+    dataset = str(state["config"]["dataset"]["name"])
+    facts = environment.describe("cpu", state["env"].get("data"))
+    with RunFolder.create("discretize", dataset, config.run_dir, config, facts, report.warning) as run:
+        run.status("running", 0)
+        run.write_text("genotype.json", to_json(genotype))
+        for name, cell in genotype.cells.items():
+            run.write_text(f"cells/{name}.svg", drawing.svg(cell, name))
+        result = {
+            "format": 1,
+            "verb": "discretize",
+            "dataset": dataset,
+            "seed": state["config"]["seed"],
+            "genotype": to_plain(genotype),
+            "epoch": epoch,
+            "run": config.run,
+            "time": {"seconds": run.seconds},
+        }
+        run.write_json("result.json", result)
+        run.status("finished", 0)
+    report.line(drawing.describe(genotype))
+    report.line(f"epoch {epoch}; genotype: {run.path / 'genotype.json'}, pictures: {run.path / 'cells'}")
+    return result
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,8 +4,12 @@
     python -m darts_lite.evaluate run=outputs/retrain/digits/<run> device=cpu batch_size=256
 """
 
+import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from darts_lite.options import option
 
@@ -20,6 +24,82 @@ class EvaluateConfig:
     device: str = option("auto")
     precision: str = option("auto", choices=("auto", "fp32", "bf16"))
     run_dir: str | None = option(None)
+
+
+def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
+    """Evaluate a finished retraining on the test part; returns what `result.json` of the evaluation's own run folder holds.
+
+    Raises UserError, whose `code` is the exit code.
+    """
+    from darts_lite import data, settings
+    from darts_lite.data.parts import Part
+    from darts_lite.engine import environment, evaluation
+    from darts_lite.engine.device import peak_memory, resolve_device, resolve_precision
+    from darts_lite.engine.files import read_json
+    from darts_lite.engine.folder import RunFolder
+    from darts_lite.engine.report import Plain
+    from darts_lite.models import check_data, restore_model
+    from darts_lite.options import DatasetConfig
+
+    report = report or Plain()
+    settings.check(config)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    network, state = restore_model(config.run)
+    model = state["model"]
+    source = settings.from_plain(DatasetConfig, state["config"]["dataset"])
+    dataset = data.load(replace(source, path=config.dataset_path or source.path))
+    check_data(dataset, model)
+    facts = environment.describe(device, dataset.fingerprint)
+    if dataset.fingerprint != state["env"].get("data"):
+        report.warning("this is not the data that the network was trained on")
+
+    with RunFolder.create("evaluate", dataset.name, config.run_dir, config, facts, report.warning) as run:
+        run.status("running", 0)
+        network = network.to(device)
+        test = Part(dataset.x_test, dataset.y_test, device, model["mean"], model["std"])
+        costs = network.costs()
+        trained = read_json(Path(config.run) / "result.json")
+        result = {
+            "format": 1,
+            "verb": "evaluate",
+            "dataset": dataset.name,
+            "seed": state["config"]["seed"],
+            "genotype": json.loads(model["genotype"]),
+            "test": evaluation.evaluate(network, test, dataset.classes, batch_size=config.batch_size, precision=precision),
+            "parameters": costs.parameters,
+            "macs": costs.macs,
+            "latency_ms": evaluation.latencies(network, device, precision, config.batch_size),
+            "search_seconds": trained.get("search_seconds"),
+            "training_seconds": trained.get("training_seconds"),
+            "run": config.run,
+            "device": facts["device"],
+            "peak_memory_bytes": peak_memory(device),
+            "time": {"seconds": run.seconds},
+        }
+        run.write_json("result.json", result)
+        run.status("finished", 0)
+    for line in table(result, model["class_names"]):
+        report.line(line)
+    report.line(f"run folder: {run.path}")
+    return result
+
+
+def table(result: dict[str, Any], class_names: Sequence[str]) -> list[str]:
+    """The lines of a result, for people."""
+    test = result["test"]
+    per_class = zip(class_names, test["per_class"], strict=True)
+    rows = [
+        ("accuracy (top-1)", f"{test['accuracy']:.4f} of {test['samples']} images"),
+        *([("accuracy (top-5)", f"{test['top5']:.4f}")] if "top5" in test else []),
+        ("loss", f"{test['loss']:.4f}"),
+        ("parameters", f"{result['parameters']:,}"),
+        ("MACs an image", f"{result['macs']:,}"),
+        *((f"latency, batch {size}", f"{ms:.2f} ms on {result['device']}") for size, ms in result["latency_ms"].items()),
+        ("peak memory", f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB"),
+        *((f"class {name}", "no test image" if hits is None else f"{hits:.4f}") for name, hits in per_class),
+    ]
+    return [f"{name:<20} {value}" for name, value in rows]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,10 +13,10 @@ from typing import Any
 
 
 from darts_lite import genotype as genotypes
+from darts_lite.data.dataset import Dataset
 from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import existing, silent
-from darts_lite.engine.resume import newest_finished
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype
 from darts_lite.options import SpaceConfig
@@ -69,14 +69,6 @@ def find_genotype(value: str, *, seed: int = 0) -> Genotype:
     return genotypes.read(path)
 
 
-def newest_genotype(fingerprint: str, command: str) -> tuple[Genotype, Path]:
-    """The genotype of the newest finished search on the data with this fingerprint, and its run folder. Raises UserError (2)."""
-    folder = newest_finished("search", fingerprint)
-    if folder is None:
-        raise UserError("genotype", "not given, and outputs/ has no finished search on this data", f"first run: {command}")
-    return find_genotype(str(folder)), folder
-
-
 def describe_model(genotype: Genotype, skeleton: Skeleton, mean: Sequence[float], std: Sequence[float], names: Sequence[str]) -> dict[str, Any]:
     """All that `load_model` needs to build the network again, and how to feed it: plain data for the checkpoint."""
     return {
@@ -97,9 +89,9 @@ def load_model(run: str | Path) -> Network:
     return restore_model(run)[0]
 
 
-def restore_model(run: str | Path) -> tuple[Network, dict[str, Any]]:
+def restore_model(run: str | Path | None) -> tuple[Network, dict[str, Any]]:
     """The same, with the run's checkpoint: its configuration, environment and `model` (see `describe_model`)."""
-    folder = existing(Path(run), "run")
+    folder = existing(run)
     state = checkpoint.load_newest(folder / "checkpoints", silent).state
     if state["run"].get("verb") != "retrain":
         fix = "give the folder of a retraining (python -m darts_lite.retrain)"
@@ -128,3 +120,12 @@ def restore_model(run: str | Path) -> tuple[Network, dict[str, Any]]:
         reason = f"cannot be used: {error}"
         raise UserError(path, reason, "retrain again with another run_dir", code=Exit.RUN) from error
     return network.eval(), state
+
+
+def check_data(dataset: Dataset, model: dict[str, Any]) -> None:
+    """Whether a network fits a data set. Raises UserError (3)."""
+    ours = len(model["class_names"]), model["input_channels"], *model["image_size"]
+    theirs = dataset.classes, dataset.channels, *dataset.image_size
+    if ours != theirs:
+        reason = f"has (classes, channels, height, width) {theirs}, the network {ours}"
+        raise UserError("dataset", reason, "give the data that the network was trained on", code=Exit.DATA)

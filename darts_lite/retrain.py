@@ -7,7 +7,9 @@
 """
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from darts_lite.options import DatasetConfig, RunConfig, option
 
@@ -38,6 +40,46 @@ class RetrainConfig(RunConfig):
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
     label_smoothing: float = option(0.0, low=0, high=0.99)
     test_every: int | None = option(None, low=1)  # epochs between two looks at the test part; None: only at the end
+
+
+def retrain(config: RetrainConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
+    """Retrain, or go on with a retraining, and return what `result.json` of its run folder holds.
+
+    `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `engine.report`.
+    Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
+    """
+    from darts_lite.data.parts import Order
+    from darts_lite.engine.device import determinism
+    from darts_lite.engine.loop import Loop
+    from darts_lite.engine.prepare import prepare
+    from darts_lite.engine.retrain_record import RetrainRecord, choose_genotype
+    from darts_lite.engine.retrain_state import RetrainState, new_network, retrain_step
+    from darts_lite.seeds import derive
+
+    ready = prepare("retrain", config, typed, report)
+    if ready.finished:
+        return ready.stored_result()
+    config, dataset, device = ready.config, ready.dataset, ready.device
+    genotype, skeleton = choose_genotype(ready), ready.skeleton()
+
+    # All of the training part, halves of the search included; the test part is looked at once, at the end.
+    train = ready.part(dataset.x_train, dataset.y_train, augmented=True)
+    order = Order(len(train), config.batch_size, derive(config.seed, "train"), device)
+    network = new_network(genotype, skeleton, config).to(device)
+    state = RetrainState(config, network, device, ready.precision, steps=config.epochs * order.steps_per_epoch)
+
+    with determinism(device, config.deterministic), Loop(ready, order.steps_per_epoch, config.epochs) as loop:
+        record = RetrainRecord(loop, genotype, skeleton)
+        record.start(state)
+        while not state.clock.finished:
+            loop.boundary(state)
+            images, labels = train.batch(order.indices(state.clock.done), state.clock.generator)
+            metrics = retrain_step(state, images, labels)
+            state.clock.tick()
+            loop.step_done(state, metrics)
+            if state.clock.done % order.steps_per_epoch == 0:
+                record.epoch(state)
+        return record.finish(state)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,14 +1,16 @@
 """Evaluation: loss and accuracies of a classifier on a part, and how long one prediction takes."""
 
+import statistics
 import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from darts_lite.data.parts import Part
 from darts_lite.engine.device import computing
+from darts_lite.spaces.network import Network
 
 
 @torch.no_grad()
@@ -40,17 +42,25 @@ def evaluate(classify: Callable[[Tensor], Tensor], part: Part, classes: int, *, 
     return result
 
 
+def latencies(network: Network, device: torch.device, precision: str, batch_size: int) -> dict[str, float]:
+    """Median milliseconds of a forward pass in eval mode, of one image and of a batch: {"1": ..., "<batch_size>": ...}."""
+    training = network.training
+    network.eval()
+    times = {str(size): _latency(network, size, device, precision) for size in (1, batch_size)}
+    network.train(training)
+    return times
+
+
 @torch.no_grad()
-def latency(network: nn.Module, shape: tuple[int, ...], device: torch.device, precision: str, *, repeats: int = 20) -> float:
-    """Median milliseconds of one forward pass on a batch of `shape` (N, C, H, W), after three to warm up."""
+def _latency(network: Network, size: int, device: torch.device, precision: str, repeats: int = 20, warm_up: int = 3) -> float:
+    shape = size, network.skeleton.input_channels, *network.skeleton.image_size
     images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
     times = []
-    for i in range(3 + repeats):
+    for _ in range(warm_up + repeats):
         start = time.perf_counter()
         with computing(device, precision):
             network(images)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if i >= 3:
-            times.append(1000 * (time.perf_counter() - start))
-    return sorted(times)[len(times) // 2]
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[warm_up:])

@@ -24,15 +24,16 @@ from darts_lite.options import DatasetConfig
 class Loop:
     """Context that holds the run folder."""
 
-    def __init__(self, ready: Prepared, epoch_steps: int, epochs: int, facts: dict[str, Any] | None = None):
+    def __init__(self, ready: Prepared, epoch_steps: int, epochs: int):
         self.ready, self.config, self.report = ready, ready.config, ready.report
         self.epoch_steps, self.total = epoch_steps, epochs * epoch_steps
-        self.facts = facts or {}  # what every checkpoint holds beside the state
+        self.facts: dict[str, Any] = {}  # what every checkpoint holds beside the state
         self.text = ""  # the last thing worth saying beside the progress
         self.saved = -1, -math.inf  # step and time of the last checkpoint
         self.board: Board | None = None
         self.run, self.stored = ready.open()
-        self.command = f"python -m darts_lite.{ready.verb} resume={shlex.quote(str(self.run.path))}"
+        self.quoted_path = shlex.quote(str(self.run.path))
+        self.command = f"python -m darts_lite.{ready.verb} resume={self.quoted_path}"
         self.signals = Signals(f"darts_lite: stopped at once; go on with: {self.command}\n")
 
     def __enter__(self) -> "Loop":

@@ -2,21 +2,32 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor, device
+from torch import Tensor
 
 from darts_lite.engine.clock import Clock
 from darts_lite.engine.device import computing
 from darts_lite.engine.health import Health
 from darts_lite.engine.meters import Meters
 from darts_lite.engine.optimizers import Descent, cosine
-from darts_lite.spaces.network import Network
+from darts_lite.genotype import Genotype
+from darts_lite.seeds import derive
+from darts_lite.spaces.darts import network as build
+from darts_lite.spaces.network import Network, Skeleton
+
+
+def new_network(genotype: Genotype, skeleton: Skeleton, config: Any) -> Network:
+    """The network of a genotype with the weights that belong to the seed, and an auxiliary head if its loss counts."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, "weights"))
+        return build(genotype, skeleton, auxiliary=config.auxiliary_weight > 0)
 
 
 class RetrainState:
     """What `state_dict` holds, with the configuration, determines the rest of the run."""
 
-    def __init__(self, config: Any, network: Network, device: device, precision: str, *, steps: int):
+    def __init__(self, config: Any, network: Network, device: torch.device, precision: str, *, steps: int):
         self.config, self.network, self.device, self.precision = config, network, device, precision
         self.descent = Descent(network, config)
         self.clock = Clock(config.seed, device, steps=steps)

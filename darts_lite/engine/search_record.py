@@ -1,6 +1,5 @@
 """What a search leaves behind: the architecture of every epoch, and at the end its genotype."""
 
-import shlex
 from typing import Any
 
 import torch
@@ -55,7 +54,7 @@ class SearchRecord:
         path = loop.run.path
         loop.report.line(f"supernet on the validation half: accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f}")
         loop.report.line(f"genotype: {path / 'genotype.json'}, pictures: {path / 'cells'}")
-        loop.report.line(f"next: python -m darts_lite.retrain genotype={shlex.quote(str(path))}{data_words(loop.config.dataset)}")
+        loop.report.line(f"next: python -m darts_lite.retrain genotype={loop.quoted_path}{data_words(loop.config.dataset)}")
         return result
 
     def genotype(self, record: dict[str, Any]) -> Genotype:

@@ -1,0 +1,101 @@
+"""What a retraining starts from and leaves behind: which genotype, the weights of the last epoch, and what they reach on the test part."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from darts_lite.engine import checkpoint
+from darts_lite.engine.evaluation import evaluate, latencies
+from darts_lite.engine.files import read_json
+from darts_lite.engine.folder import silent
+from darts_lite.engine.loop import Loop, data_words
+from darts_lite.engine.prepare import Prepared
+from darts_lite.engine.resume import newest_finished
+from darts_lite.engine.retrain_state import RetrainState
+from darts_lite.errors import UserError
+from darts_lite.genotype import Genotype, from_json
+from darts_lite.models import describe_model, find_genotype
+from darts_lite.spaces.network import Skeleton
+
+
+def choose_genotype(ready: Prepared) -> Genotype:
+    """That of the run which goes on, the one that was asked for, or that of the newest finished search on the same data.
+
+    Raises UserError (2), in the last case with the command to type first.
+    """
+    if ready.folder is not None:
+        return from_json(checkpoint.load_newest(ready.folder / "checkpoints", silent).state["model"]["genotype"])
+    if ready.config.genotype is not None:
+        return find_genotype(ready.config.genotype, seed=ready.config.seed)
+    folder = newest_finished("search", ready.dataset.fingerprint)
+    if folder is None:
+        command = f"python -m darts_lite.search{data_words(ready.config.dataset)}"
+        raise UserError("genotype", "none given, and no finished search on this data in outputs/", f"first run {command}")
+    ready.report.line(f"genotype of the newest finished search: {folder}")
+    ready.config.genotype = str(folder)
+    return find_genotype(str(folder))
+
+
+class RetrainRecord:
+    """Writes the curve, if it is asked for, and at the end model.pt and result.json."""
+
+    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton):
+        self.loop, self.genotype = loop, genotype
+        data = loop.ready.dataset
+        loop.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)
+        self.test = loop.ready.part(data.x_test, data.y_test, augmented=False)
+
+    def start(self, state: RetrainState) -> None:
+        """Show what is trained."""
+        self.loop.start(state)
+        self.loop.board.genotype(0, self.genotype)
+        self.loop.draw(self.genotype)
+
+    def epoch(self, state: RetrainState) -> None:
+        """After an epoch; the test part is looked at only every `test_every` epochs, and never by default."""
+        every = self.loop.config.test_every
+        epoch = state.clock.done // self.loop.epoch_steps
+        score = self._evaluate(state) if every and epoch % every == 0 else {}
+        self.loop.epoch_done(state, {f"test/{name}": score[name] for name in ("loss", "accuracy") if name in score})
+
+    def finish(self, state: RetrainState) -> dict[str, Any]:
+        """The last checkpoint; then the weights of the last epoch are what is reported."""
+        loop, config = self.loop, self.loop.config
+        loop.save(state)
+        weights = {n: t for n, t in state.network.state_dict().items() if not n.startswith("auxiliary.")}
+        model = checkpoint.pack(weights)
+        loop.run.write_bytes("model.pt", model)
+        costs = state.network.costs()
+        result = loop.finish(
+            state,
+            self.genotype,
+            {
+                "test": self._evaluate(state),
+                "parameters": costs.parameters,
+                "macs": costs.macs,
+                "latency_ms": latencies(state.network, state.device, state.precision, config.batch_size),
+                "search_seconds": search_seconds(config.genotype),
+                "training_seconds": loop.run.seconds,
+                "model_sha256": hashlib.sha256(model).hexdigest(),
+            },
+        )
+        test = result["test"]
+        loop.report.line(f"test accuracy {test['accuracy']:.4f}, loss {test['loss']:.4f} (last epoch, {test['samples']} images)")
+        loop.report.line(f"{costs.parameters:,} parameters, {costs.macs:,} multiply-accumulates an image")
+        loop.report.line(f"next: python -m darts_lite.evaluate run={loop.quoted_path}")
+        return result
+
+    def _evaluate(self, state: RetrainState) -> dict[str, Any]:
+        state.network.eval()
+        size = max(self.loop.config.batch_size, 256)
+        classes = self.loop.ready.dataset.classes
+        score = evaluate(state.network, self.test, classes, batch_size=size, precision=state.precision)
+        state.network.train()
+        return score
+
+
+def search_seconds(genotype: str | None) -> float | None:
+    """What the search cost that a genotype came from, if it is a run folder; wall-clock seconds."""
+    result = read_json(Path(genotype) / "result.json") if genotype and Path(genotype).is_dir() else {}
+    times = result.get("time")
+    return times.get("seconds") if isinstance(times, dict) else None
