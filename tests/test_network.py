@@ -1,4 +1,4 @@
-"""Networks of genotypes: published sizes, costs by torch's own counter, the supernet's function, drop-path, auxiliary head."""
+"""Networks of genotypes: published sizes, costs by torch's counter, discretization, drop-path, auxiliary head."""
 
 import json
 import random
