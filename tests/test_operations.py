@@ -1,0 +1,250 @@
+"""One contract for every candidate operation, and the layers they are made of."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from darts_lite.operations import NONE, OPERATIONS
+from darts_lite.operations.layers import BatchNorm, FactorizedReduce, tracking_statistics
+
+CHANNELS = 4
+
+every_operation = pytest.mark.parametrize("name", OPERATIONS)
+every_stride = pytest.mark.parametrize("stride", [1, 2])
+every_form = pytest.mark.parametrize("form", ["search", "final"])
+some_copies = pytest.mark.parametrize("copies", [1, 3])
+
+
+def build(name, stride, form="search", copies=1, channels=CHANNELS, activation=nn.ReLU):
+    """An operation with random weights and running statistics, in float64."""
+    operation = OPERATIONS[name].build(channels, stride, copies, form, activation).double()
+    generator = torch.Generator().manual_seed(len(name))
+    with torch.no_grad():
+        for key, tensor in operation.state_dict().items():
+            draw = torch.randn(tensor.shape, dtype=torch.float64, generator=generator)
+            tensor.copy_(0.5 + draw.abs() if key.endswith("running_var") else draw)
+    return operation
+
+
+def draw(copies=1, size=(7, 6), channels=CHANNELS, seed=0, batch=2):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, copies * channels, *size, dtype=torch.float64, generator=generator)
+
+
+def call(name, stride, operation, x, scale=None):
+    """The scale is only for operations that edges do not share."""
+    return operation(x) if OPERATIONS[name].shared(stride) else operation(x, scale)
+
+
+def test_none_is_not_built():
+    assert NONE not in OPERATIONS
+
+
+@every_operation
+@every_stride
+@every_form
+@some_copies
+@pytest.mark.parametrize("channels", [2, 5])
+def test_shape(name, stride, form, copies, channels):
+    with torch.device("meta"):
+        operation = OPERATIONS[name].build(channels, stride, copies, form, nn.ReLU)
+        for height, width in ((8, 8), (7, 6), (1, 5), (3, 3)):
+            outputs = call(name, stride, operation, torch.empty(2, copies * channels, height, width))
+            assert outputs.shape == (2, copies * channels, -(-height // stride), -(-width // stride))
+
+
+@every_operation
+@every_stride
+@every_form
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_copies_are_independent(name, stride, form, training):
+    """Changing the input of one copy changes the output of this copy alone."""
+    copies = 3
+    operation = build(name, stride, form, copies).train(training)
+    x, other = draw(copies), draw(copies, seed=1)
+    before = call(name, stride, operation, x).chunk(copies, 1)
+    for i in range(copies):
+        parts = list(x.chunk(copies, 1))
+        parts[i] = other.chunk(copies, 1)[i]
+        after = call(name, stride, operation, torch.cat(parts, 1)).chunk(copies, 1)
+        assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [j != i for j in range(copies)]
+
+
+@every_operation
+@every_stride
+@every_form
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("channels", [4, 5])
+def test_a_copy_is_a_slice_of_every_tensor(name, stride, form, training, channels):
+    """Copy i computes what a single operation does with slice i of dimension 0 of every parameter and buffer."""
+    copies = 3
+    stack = build(name, stride, form, copies, channels).train(training)
+    single = build(name, stride, form, 1, channels).train(training)
+    x = draw(copies, channels=channels)
+    outputs = call(name, stride, stack, x).chunk(copies, 1)
+    with tracking_statistics(stack):
+        call(name, stride, stack, x)
+    assert stack.state_dict().keys() == single.state_dict().keys()
+    for i in range(copies):
+        # Moved statistics are slices, too; in training they do not enter the output.
+        source = build(name, stride, form, copies, channels)
+        slices = {key: tensor.chunk(copies)[i] for key, tensor in source.state_dict().items()}
+        assert all(tensor.shape == single.state_dict()[key].shape for key, tensor in slices.items())
+        single.load_state_dict(slices)
+        part = x.chunk(copies, 1)[i]
+        torch.testing.assert_close(call(name, stride, single, part), outputs[i], rtol=0, atol=1e-12)
+        with tracking_statistics(single):
+            call(name, stride, single, part)
+        for key, tensor in stack.state_dict().items():
+            torch.testing.assert_close(single.state_dict()[key], tensor.chunk(copies)[i], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [(name, stride) for name in OPERATIONS for stride in (1, 2) if not OPERATIONS[name].shared(stride)],
+)
+@every_form
+@some_copies
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_scale_multiplies_the_output_of_each_copy(name, stride, form, copies, training):
+    """Value, and gradients of the scale, of the input and of every parameter."""
+    operation = build(name, stride, form, copies).train(training)
+    x, scale = (
+        draw(copies).requires_grad_(),
+        torch.tensor([2.0, -0.5, 0.0], dtype=torch.float64)[:copies].requires_grad_(),
+    )
+    inputs = [x, scale, *operation.parameters()]
+
+    def value_and_gradients(outputs):
+        weight = draw(copies, outputs.shape[2:], seed=2)
+        return outputs, *torch.autograd.grad((outputs * weight).sum(), inputs)
+
+    inside = value_and_gradients(operation(x, scale))
+    outside = value_and_gradients(operation(x) * scale.repeat_interleave(CHANNELS)[:, None, None])
+    for found, expected in zip(inside, outside, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+@every_operation
+@every_stride
+@every_form
+def test_dtype_is_kept(name, stride, form):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        operation = build(name, stride, form).to(dtype)
+        assert call(name, stride, operation, draw().to(dtype), torch.ones(1, dtype=dtype)).dtype == dtype
+
+
+@every_operation
+@every_stride
+@every_form
+def test_autocast_keeps_the_mixing_weights_from_widening_activations(name, stride, form):
+    """bf16 activations stay bf16 under a float32 scale, and the scale's gradient is float32."""
+    operation, scale = build(name, stride, form).float(), torch.ones(1, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = call(name, stride, operation, draw().bfloat16(), scale)
+    assert outputs.dtype == torch.bfloat16
+    if not OPERATIONS[name].shared(stride):
+        outputs.sum().backward()
+        assert scale.grad.dtype == torch.float32
+
+
+@every_operation
+@every_stride
+@every_form
+@some_copies
+def test_channels_last_is_kept(name, stride, form, copies):
+    """The fast memory format of convolutions, on CPU by a factor of five to ten."""
+    operation = build(name, stride, form, copies).float().to(memory_format=torch.channels_last)
+    x = draw(copies).float().contiguous(memory_format=torch.channels_last)
+    outputs = call(name, stride, operation, x, torch.ones(copies))
+    assert outputs.is_contiguous(memory_format=torch.channels_last)
+    assert not outputs.is_contiguous()
+
+
+@every_operation
+@every_stride
+@every_form
+def test_affine_parameters_and_what_is_shared(name, stride, form):
+    """In the search form no BatchNorm is affine; what edges share has no parameter at all."""
+    candidate, operation = OPERATIONS[name], build(name, stride, form)
+    norms = [module for module in operation.modules() if isinstance(module, BatchNorm)]
+    assert all((norm.weight is not None) == (norm.bias is not None) == (form == "final") for norm in norms)
+    assert candidate.shared(stride) == (not list(operation.parameters()))
+    convolutions = [module for module in operation.modules() if isinstance(module, nn.Conv2d)]
+    assert all(convolution.bias is None for convolution in convolutions)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in operation.modules()), "ours alone can be held still"
+
+
+@every_operation
+@every_stride
+def test_identity_says_so(name, stride):
+    operation = build(name, stride)
+    assert operation.identity == (name == "skip_connect" and stride == 1)
+    if operation.identity:
+        x = draw()
+        assert operation(x) is x
+    assert isinstance(operation.activated, bool)
+
+
+@every_operation
+@every_stride
+@every_form
+def test_the_activation_is_the_given_one(name, stride, form):
+    operation = build(name, stride, form, activation=nn.SiLU)
+    assert not any(isinstance(module, nn.ReLU) for module in operation.modules())
+
+
+@every_operation
+@every_stride
+@every_form
+def test_every_parameter_has_a_gradient(name, stride, form):
+    operation = build(name, stride, form, 2)
+    outputs = call(name, stride, operation, draw(2))
+    (outputs * draw(2, outputs.shape[2:], seed=3)).sum().requires_grad_().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in operation.parameters())
+
+
+# Layers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_is_torchs(affine):
+    ours, theirs = BatchNorm(4, affine=affine).double(), nn.BatchNorm2d(4, affine=affine).double()
+    for seed in range(3):
+        with tracking_statistics(ours):
+            torch.testing.assert_close(ours(draw(seed=seed)), theirs(draw(seed=seed)), rtol=0, atol=1e-12)
+    for buffer in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(ours, buffer), getattr(theirs, buffer), rtol=0, atol=1e-12)
+    ours.eval(), theirs.eval()
+    torch.testing.assert_close(ours(draw()), theirs(draw()), rtol=0, atol=1e-12)
+
+
+def test_batch_norm_scales_its_bias_too():
+    norm = BatchNorm(4, affine=True).double()
+    with torch.no_grad():
+        norm.bias.copy_(torch.arange(4.0))
+    scale = torch.tensor([3.0, -1.0], dtype=torch.float64)
+    expected = norm(draw()) * scale.repeat_interleave(2)[:, None, None]
+    torch.testing.assert_close(norm(draw(), scale), expected, rtol=0, atol=1e-12)
+
+
+def test_tracking_statistics_reaches_every_norm_and_ends():
+    network = nn.Sequential(BatchNorm(4, affine=False), nn.Sequential(BatchNorm(4, affine=True)))
+    with tracking_statistics(network):
+        assert network[0].tracks and network[1][0].tracks
+    assert not network[0].tracks and not network[1][0].tracks
+
+
+@pytest.mark.parametrize("size", [(6, 6), (5, 7), (1, 1)])
+def test_factorized_reduction_reads_every_pixel(size):
+    """Even pixels through one convolution, odd ones through the other; zeros beyond an odd border."""
+    reduce = FactorizedReduce(4, 5, affine=False).double()
+    x = draw(size=size)
+    padded = F.pad(x, (0, 1, 0, 1))
+    rows, columns = (-(-side // 2) for side in size)
+    halves = [
+        F.conv2d(padded[:, :, i::2, i::2][:, :, :rows, :columns], convolution.weight)
+        for i, convolution in enumerate((reduce.even, reduce.odd))
+    ]
+    torch.testing.assert_close(reduce(x), reduce.norm(torch.cat(halves, 1)), rtol=0, atol=1e-12)
