@@ -157,10 +157,11 @@ class Board:
             raise refused(self.folder, error) from error
 
 
-def entropy(row: Sequence[float]) -> float:
-    """Entropy in nats of one edge's mixing; 0 where it has decided. Weights are normalized first (sigmoids are not)."""
-    total = sum(row)
-    shares = [value / total for value in row if value > 0] if total > 0 else []
+def entropy(row: Sequence[float | None]) -> float:
+    """Entropy in nats of one edge's mixing, dead candidates (None) aside; 0 where it has decided. Sigmoids are normalized first."""
+    weights = [value for value in row if value]
+    total = sum(weights)
+    shares = [value / total for value in weights if value > 0] if total > 0 else []
     return -sum(share * math.log(share) for share in shares) + 0.0  # + 0.0: no negative zero
 
 
@@ -198,6 +199,8 @@ def _fits(rows: Any, weights: Any, edges: int, operations: int) -> bool:
     """Whether untrusted lists have the shapes (E, O) and, if given, (E), and hold numbers."""
     if not isinstance(rows, list) or len(rows) != edges:
         return False
-    if any(not isinstance(row, list) or len(row) != operations or not all(map(_is_number, row)) for row in rows):
+    if any(not isinstance(row, list) or len(row) != operations for row in rows):
+        return False
+    if not all(value is None or _is_number(value) for row in rows for value in row):  # None: out of the race
         return False
     return weights is None or (isinstance(weights, list) and len(weights) == edges and all(map(_is_number, weights)))

@@ -74,6 +74,9 @@ def prepare(verb: str, config: Any, typed: Collection[str] | None, report: Any) 
     for notice in resolution.notices:
         report.line(notice)
     config = resolution.config
+    size = getattr(config, "preset", None) or getattr(config, "recipe", None)
+    if size == "quick" and config.dataset.name != "digits" and resolution.folder is None:
+        report.line(f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}")
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     dataset = data.load(config.dataset)
