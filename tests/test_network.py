@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from darts_lite.costs import Costs, count
 from darts_lite.genotype import PUBLISHED, Cell, Edge, Genotype, published, published_table, random_genotype
 from darts_lite.operations import OPERATIONS
+from darts_lite.operations.layers import BatchNorm
 from darts_lite.options import SpaceConfig
 from darts_lite.relaxations.table import Mixing
 from darts_lite.spaces.darts import DartsSpace, network, operation_costs
@@ -434,3 +435,25 @@ def test_weights_are_channels_last():
     made = network(GENOTYPES["random of 4"], Skeleton(3, 4, 5), auxiliary=True)
     weights = [p for p in made.parameters() if p.dim() == 4]
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+
+
+@pytest.mark.parametrize("form", ["search", "final", "supernet"])
+def test_activations_are_channels_last_throughout(form):
+    """One layer that forgets it slows down everything after it, silently; views of channels_last tensors count."""
+    skeleton, space = Skeleton(4, 4, 5), DartsSpace(SpaceConfig())
+    if form == "supernet":
+        made = space.supernet(skeleton, space.tables())
+        mixing = {kind: Mixing(torch.rand(14, 8)) for kind in ("normal", "reduce")}
+    else:
+        made, mixing = network(GENOTYPES["random of 4"], skeleton, form=form), None
+    slow = []
+
+    def look(module, inputs):
+        if inputs[0].shape[1] > 1 and inputs[0].stride(1) != 1:
+            slow.append(module)
+
+    for module in made.modules():
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, BatchNorm)):
+            module.register_forward_pre_hook(look)
+    made(images((12, 12)).float().contiguous(memory_format=torch.channels_last), mixing)
+    assert not slow
