@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from darts_lite.costs import Costs, count
-from darts_lite.errors import UserError, choice
+from darts_lite.errors import UserError, all_of, choice
 from darts_lite.genotype import Genotype
 from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.options import SpaceConfig
@@ -27,7 +27,8 @@ class DartsSpace:
         self.edges = tuple((source, target) for target in range(2, config.nodes + 2) for source in range(target))
         self.columns = tuple(config.candidates)
         self.allowed = {cell: (config.edge_candidates or {}).get(cell) for cell in CELLS}
-        for problem in _problems(config, len(self.edges)):
+        problem = all_of(_problems(config, len(self.edges)))
+        if problem:
             raise problem
 
     def tables(self, *, weighs_edges: bool = False, alive: dict[str, Tensor] | None = None) -> dict[str, Table]:
@@ -90,7 +91,7 @@ def _problems(config: SpaceConfig, edges: int) -> Iterator[UserError]:
     for cell, rows in (config.edge_candidates or {}).items():
         if cell not in CELLS:
             yield choice("space.edge_candidates", cell, CELLS)
-        elif not isinstance(rows, list) or len(rows) != edges:
+        elif not isinstance(rows, (list, tuple)) or len(rows) != edges:
             yield UserError(
                 f"space.edge_candidates.{cell}",
                 f"a cell of {config.nodes} nodes has {edges} edges, so {edges} lists are needed",
@@ -100,6 +101,9 @@ def _problems(config: SpaceConfig, edges: int) -> Iterator[UserError]:
         else:
             lists += [(f"space.edge_candidates.{cell}.{row}", names) for row, names in enumerate(rows) if names is not None]
     for key, names in lists:
+        if not isinstance(names, (list, tuple)):
+            yield UserError(key, "must be a list of names", "write e.g. [skip_connect,sep_conv_3x3], or null for all", value=names)
+            continue
         valid = [*OPERATIONS, NONE] if key == "space.candidates" else config.candidates
         wrong = [name for name in names if name not in valid]
         if wrong:
