@@ -76,7 +76,8 @@ def choice(key: str, value: object, names: Iterable[str], *, code: Exit = Exit.C
     """The error for a name that is not in a table, with the nearest valid one."""
     names = list(names)
     close = nearest(value, names) if isinstance(value, str) else None
-    fix = f"did you mean {close!r}? one of: {', '.join(names)}" if close else f"one of: {', '.join(names)}"
+    known = f"one of: {', '.join(names)}" if names else "leave it out, there is none yet"
+    fix = f"did you mean {close!r}? {known}" if close else known
     return UserError(key, "unknown name", fix, value=value, code=code)
 
 

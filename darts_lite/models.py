@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-
 from darts_lite import genotype as genotypes
 from darts_lite.data.dataset import Dataset
 from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import existing, silent
-from darts_lite.errors import Exit, UserError
+from darts_lite.errors import Exit, UserError, nearest
 from darts_lite.genotype import Genotype
 from darts_lite.options import SpaceConfig
 from darts_lite.seeds import derive
@@ -64,8 +63,11 @@ def find_genotype(value: str, *, seed: int = 0) -> Genotype:
             raise UserError("genotype", "this folder holds no genotype.json", "give the folder of a finished search", value=value)
         path = path / "genotype.json"
     elif not path.exists():
-        names = ", ".join([*genotypes.published_table(), "random"])
-        raise UserError("genotype", "no such file, folder or name", f"give a file, a run folder, or one of: {names}", value=value)
+        names = [*genotypes.published_table(), "random"]
+        close = nearest(value, names)
+        hint = f"did you mean {close!r}? " if close else ""
+        fix = f"{hint}give a file, a run folder, or one of: {', '.join(names)}"
+        raise UserError("genotype", "no such file, folder or name", fix, value=value)
     return genotypes.read(path)
 
 

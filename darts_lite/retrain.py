@@ -27,7 +27,7 @@ class RetrainConfig(RunConfig):
     channels: int = option(16, low=1, high=4096)
     reductions: list[int] | None = option(None, low=0)
     # recipe: the training
-    epochs: int = option(40, low=1)
+    epochs: int = option(30, low=1)
     batch_size: int = option(64, low=1)
     lr: float = option(0.05, above=0)
     lr_min: float = option(0.0, low=0)

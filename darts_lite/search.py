@@ -27,12 +27,12 @@ class SearchConfig(RunConfig):
     cells: int = option(5, low=1, high=100)
     channels: int = option(8, low=1, high=4096)
     reductions: list[int] | None = option(None, low=0)  # cells that halve the resolution; None: at 1/3 and 2/3
-    epochs: int = option(20, low=1)
-    batch_size: int = option(32, low=1)
+    epochs: int = option(12, low=1)
+    batch_size: int = option(64, low=1)
     # method: the algorithm
     relaxation: str | Any = option("softmax")
     solver: str | Any = option("first_order")
-    penalties: list[str] = option([])
+    penalties: list[str | Any] = option([])
     perturbation: str | Any = option("none")
     regularization: str | Any = option("none")
     phases: str | Any = option("one")
@@ -93,7 +93,8 @@ def search(config: SearchConfig, typed: Collection[str] | None = None, report: A
     epochs = sum(phase.epochs for phase in method.phases)
     with determinism(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:
         stored = loop.stored
-        state = new_state(0) if stored is None else new_state(stored["clock"]["phase"], stored["alive"])
+        with loop.fitting():
+            state = new_state(0) if stored is None else new_state(stored["clock"]["phase"], stored["alive"])
         record = SearchRecord(loop, space, method.selection, validation)
         record.start(state)
         for number, phase in enumerate(method.phases):

@@ -244,7 +244,7 @@ def describe(hint: Any, limits: dict) -> str:
     if limits.get("choices"):
         text = f"one of {', '.join(limits['choices'])}"
     elif get_origin(kind) is list:
-        item = get_args(kind)[0]
+        item = next(item for item in _alternatives(get_args(kind)[0]) if item is not Any)
         text = f"a list of {PLURALS.get(item, 'values')}{_range(limits)}, e.g. [{EXAMPLES.get(item, '...')}]"
     else:
         text = NOUNS[get_origin(kind) or kind] + _range(limits)

@@ -37,7 +37,11 @@ class Clock:
         return {"phase": self.phase, "phase_step": self.phase_step, "done": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
+        """Go on from there. Fails where it is no state of this phase."""
+        if state["phase"] != self.phase or not all(type(count) is int and count >= 0 for count in state.values()):
+            raise ValueError("the clock shows no time of this phase")
+        if state["phase_step"] > min(self.steps, state["done"]):
+            raise ValueError("the clock shows a time after the end of the phase")
         self.phase, self.phase_step, self.done = state["phase"], state["phase_step"], state["done"]
         self._tell_device()
 

@@ -12,6 +12,7 @@ TERMS = (
     ("alphas", "gradient", "alpha_lr or lr"),
     ("weights", "training loss", "lr"),
     ("weights", "gradient", "lr"),
+    ("weights", "BatchNorm statistics", "lr"),
 )
 
 
@@ -40,9 +41,14 @@ class Health:
         number, step = torch.stack([self.term, self.step]).tolist()
         if number:
             whose, term, lower = TERMS[number - 1]
-            raise UserError(
-                whose,
-                f"the {term} is not finite at step {step}; the newest checkpoint is from before it and would end the same way",
-                f"start anew with another run_dir and a lower {lower}",
-                code=Exit.NUMERIC,
-            )
+            raise not_finite(whose, f"the {term}", step, lower)
+
+
+def not_finite(whose: str, what: str, step: int, lower: str) -> UserError:
+    """The error that ends a run for numeric reasons."""
+    return UserError(
+        whose,
+        f"{what} is not finite at step {step}; the newest checkpoint is from before it and would end the same way",
+        f"start anew with another run_dir and a lower {lower}",
+        code=Exit.NUMERIC,
+    )

@@ -6,17 +6,24 @@
 import math
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from darts_lite import drawing
 from darts_lite.engine import environment
 from darts_lite.engine.board import Board
 from darts_lite.engine.configuration import plain_leaves
 from darts_lite.engine.device import peak_memory
+from darts_lite.engine.health import not_finite
 from darts_lite.engine.meters import read
 from darts_lite.engine.prepare import Prepared
 from darts_lite.engine.signals import Interrupted, Signals
+from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, to_plain
 from darts_lite.options import DatasetConfig
 
@@ -50,16 +57,31 @@ class Loop:
     def start(self, state: Any, **board: Any) -> None:
         """Go on where the stored run was, or write the first checkpoint; `board` is passed to `Board`."""
         if self.stored is not None:
-            state.load_state_dict(self.stored)
+            with self.fitting():
+                state.load_state_dict(self.stored)
             changes = environment.differences(self.stored["env"], self.ready.environment)
             if changes:
                 self.report.warning(f"resumed elsewhere, so not bit-identical: {', '.join(changes)}")
             self.run.rewind(self.stored)
+            self.saved = state.clock.done, time.monotonic()
             self.report.line(f"resumed at step {state.clock.done} of {self.total} in {self.run.path}")
         else:
             self.save(state)
             self.report.line(f"run folder: {self.run.path}")
         self.board = Board(self.run.path / "tensorboard", self.run.metrics, self.run.alphas, **board)
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Inside, what fails is the stored state, if there is one: it has the right form, but comes from somewhere else."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if self.stored is None:
+                raise
+            reason = f"its checkpoint does not fit its configuration: {error}"
+            raise UserError(self.run.path, reason, "start a new run with another run_dir", code=Exit.RUN) from error
 
     def boundary(self, state: Any) -> None:
         """Before a step: save if it is time to, and leave if a signal came."""
@@ -72,10 +94,19 @@ class Loop:
 
     def save(self, state: Any) -> None:
         """Write the checkpoint of this step if there is none, and only while every number is finite."""
-        state.health.raise_if_bad()
         if state.clock.done != self.saved[0]:
+            self.check(state)
             self.run.save(state.clock.done, state.state_dict() | self.facts)
         self.saved = state.clock.done, time.monotonic()
+
+    def check(self, state: Any) -> None:
+        """End the run with exit 5 if a number of it is not finite. Waits for the device."""
+        state.health.raise_if_bad()
+        stored = state.state_dict()
+        for part, whose, lower in (("weights", "weights", "lr"), ("architecture", "alphas", "alpha_lr"), ("alpha_optimizer", "alphas", "alpha_lr")):
+            finite = [tensor.isfinite().all() for tensor in _tensors(stored.get(part, {}))]
+            if finite and not torch.stack(finite).all():
+                raise not_finite(whose, f"a number of the {whose}", state.clock.done, lower)
 
     def step_done(self, state: Any, metrics: dict[str, Any]) -> None:
         """After a step: average what it measured, and record it every `log_every` steps (which waits for the device)."""
@@ -88,6 +119,9 @@ class Loop:
     def record(self, kind: str, state: Any, values: dict[str, float]) -> None:
         """One line of metrics.jsonl, and its view in TensorBoard."""
         step = state.clock.done
+        for name, value in values.items():
+            if not math.isfinite(value):  # such as the loss of an evaluation: the training itself is checked by `health`
+                raise not_finite("weights", name, step, "lr")
         record = {"step": step, "kind": kind, "epoch": -(-step // self.epoch_steps), "values": values}
         record["time"] = {"wall": time.time(), "seconds": self.run.seconds}
         self.run.metrics.append(record)
@@ -95,7 +129,7 @@ class Loop:
 
     def epoch_done(self, state: Any, values: dict[str, float]) -> None:
         """After the last step of an epoch: the means over it, with `values` measured at its end."""
-        state.health.raise_if_bad()
+        self.check(state)
         means = {f"epoch/{name}": value for name, value in (state.meters.read() | values).items()}
         self.record("epoch", state, means)
         shown = ("train/accuracy", "validation/accuracy", "test/accuracy", "train/loss", "validation/loss")
@@ -129,6 +163,14 @@ class Loop:
         self.run.write_json("result.json", result)
         self.run.status("finished", state.clock.done)
         return result
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for branch in tree.values():
+            yield from _tensors(branch)
 
 
 def data_words(config: DatasetConfig) -> str:

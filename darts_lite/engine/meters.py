@@ -29,8 +29,10 @@ class Meters:
         return {"sums": dict(self.sums), "count": self.count}
 
     def load_state_dict(self, state: dict, device: torch.device) -> None:
-        """Go on from a stored state."""
-        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+        """Go on from a stored state. Fails where it is none."""
+        if type(state["count"]) is not int or state["count"] < 0:
+            raise ValueError("the count of the meters is no count")
+        self.sums = {name: value.to(device, torch.float64).reshape(()) for name, value in state["sums"].items()}
         self.count = state["count"]
 
 

@@ -21,7 +21,32 @@ def adam(parameters: Iterable[nn.Parameter], *, betas: list[float], weight_decay
     """Adam with an L2 penalty (not decoupled), as DARTS uses it on alpha."""
     parameters = list(parameters)
     lr = torch.zeros((), device=parameters[0].device)
-    return torch.optim.Adam(parameters, lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.Adam(parameters, lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+    # Made at once, as zeros (the first step is the same), so that a checkpoint always finds its places; see also `Descent`.
+    for logits in parameters:
+        optimizer.state[logits] = {
+            "step": torch.zeros((), device=logits.device),
+            "exp_avg": torch.zeros_like(logits),
+            "exp_avg_sq": torch.zeros_like(logits),
+        }
+    return optimizer
+
+
+def memory(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    """What an optimizer remembers: its tensors by name, of each parameter by number."""
+    return optimizer.state_dict()["state"]
+
+
+def restore(optimizer: torch.optim.Optimizer, stored: dict[int, dict[str, Tensor]]) -> None:
+    """Copy a stored memory into the optimizer's own tensors. Fails where it does not fit.
+
+    `Optimizer.load_state_dict` would take tensors of any size, and fused kernels write past the end of one that is too small.
+    """
+    for number, tensors in memory(optimizer).items():
+        for name, tensor in tensors.items():
+            if stored[number][name].shape != tensor.shape:
+                raise ValueError(f"{name} of parameter {number} has another shape")
+            tensor.copy_(stored[number][name])
 
 
 def gated_step(optimizer: torch.optim.Optimizer, learning_rate: Tensor | float, health: Health) -> None:
@@ -80,6 +105,8 @@ class Descent:
         norm = nn.utils.clip_grad_norm_(self.weights, self.config.gradient_clip or math.inf)
         health.check("weights", "training loss", clock, loss)
         health.check("weights", "gradient", clock, norm)
+        # A variance overflows before anything else does: it makes the output zero, and loss and gradients stay finite.
+        health.check("weights", "BatchNorm statistics", clock, torch.cat(self.statistics))
         gated_step(self.optimizer, learning_rate, health)
         kept = torch.where(health.bad > 0, statistics, torch.cat(self.statistics))
         torch._foreach_copy_(self.statistics, list(kept.split([buffer.numel() for buffer in self.statistics])))
@@ -92,9 +119,9 @@ class Descent:
 
     def state_dict(self) -> dict[str, Any]:
         """Network and optimizer."""
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"network": self.network.state_dict(), "optimizer": memory(self.optimizer)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore(self.optimizer, state["optimizer"])

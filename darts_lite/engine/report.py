@@ -31,9 +31,8 @@ class Plain:
         now = self.clock()
         if self.pace.fresh or done >= total or now - self.said >= PERIOD:
             self.said = now
-            write(
-                f"[{100 * done // max(total, 1):3d}%] {done}/{total} {text}{f', {duration(left)} left' if left else ''}"
-            )
+            parts = [f"{done}/{total}", *([text] if text else []), *([f"{duration(left)} left"] if left else [])]
+            write(f"[{100 * done // max(total, 1):3d}%] {', '.join(parts)}")
 
     def close(self) -> None:
         """Nothing is held."""

@@ -133,10 +133,10 @@ def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _keep_objects(stored: Any, given: Any) -> None:
-    """An object passed from Python is stored as the name of its class; put the object of that name back."""
+    """An object passed from Python, or a list of them, is stored as the name of its class; put the object of that name back."""
     names, objects = plain_leaves(stored), flat(given)
     for key, name in plain_leaves(given).items():
-        if name == names[key] and isinstance(name, str) and not isinstance(objects[key], str):
+        if name == names[key] and name != objects[key]:
             _set(stored, key, objects[key])
 
 

@@ -20,7 +20,7 @@ from darts_lite.spaces.network import Network, Skeleton
 def new_network(genotype: Genotype, skeleton: Skeleton, config: Any) -> Network:
     """The network of a genotype with the weights that belong to the seed, and an auxiliary head if its loss counts."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(config.seed, "weights"))
+        torch.default_generator.manual_seed(derive(config.seed, "weights"))
         return build(genotype, skeleton, auxiliary=config.auxiliary_weight > 0)
 
 

@@ -34,7 +34,7 @@ class SearchRecord:
 
     def epoch(self, state: SearchState) -> None:
         """After an epoch: its architecture, and what the supernet reaches on the validation half."""
-        state.health.raise_if_bad()
+        self.loop.check(state)
         self._append(state)
         score = self._validate(state)
         self.loop.epoch_done(state, {"validation/loss": score["loss"], "validation/accuracy": score["accuracy"]})

@@ -1,6 +1,6 @@
 """All that one phase of a search has: supernet, architecture, their optimizers, and the parts that the algorithm is put together from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from darts_lite.engine.clock import Clock
 from darts_lite.engine.device import computing
 from darts_lite.engine.health import Health
 from darts_lite.engine.meters import Meters
-from darts_lite.engine.optimizers import Descent, adam
+from darts_lite.engine.optimizers import Descent, adam, memory, restore
 from darts_lite.engine.phases import Phase
 from darts_lite.relaxations.architecture import Architecture, unflatten
 from darts_lite.relaxations.table import Mixing
@@ -60,10 +60,11 @@ class SearchState:
     ):
         self.config, self.method, self.device, self.precision = config, method, device, precision
         tables = space.tables(weighs_edges=config.edge_weights, alive=alive)
+        tables = {cell: replace(table, alive=table.alive.to(device)) for cell, table in tables.items()}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(config.seed, "weights", number))
+            torch.default_generator.manual_seed(derive(config.seed, "weights", number))
             self.supernet = space.supernet(skeleton, tables).to(device)
-            torch.manual_seed(derive(config.seed, "alphas", number))
+            torch.default_generator.manual_seed(derive(config.seed, "alphas", number))
             self.architecture = Architecture(tables, method.relaxation, init_std=config.alpha_init_std).to(device)
         self.descent = Descent(self.supernet, config)
         self.alpha_optimizer = adam(
@@ -107,7 +108,7 @@ class SearchState:
             buffer.copy_(momentum[name])
         if self.phase.carry == "all":
             self.architecture.load_state_dict(before.architecture.state_dict())
-            self.alpha_optimizer.load_state_dict(before.alpha_optimizer.state_dict())
+            restore(self.alpha_optimizer, memory(before.alpha_optimizer))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers."""
@@ -116,7 +117,7 @@ class SearchState:
             "alive": {cell: table.alive for cell, table in self.architecture.tables.items()},
             "weights": self.descent.state_dict(),
             "architecture": self.architecture.state_dict(),
-            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "alpha_optimizer": memory(self.alpha_optimizer),
             "meters": self.meters.state_dict(),
             "parts": {name: part.state_dict() for name, part in self.method.with_memory().items()},
         }
@@ -126,7 +127,7 @@ class SearchState:
         self.clock.load_state_dict(state["clock"])
         self.descent.load_state_dict(state["weights"])
         self.architecture.load_state_dict(state["architecture"])
-        self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+        restore(self.alpha_optimizer, state["alpha_optimizer"])
         self.meters.load_state_dict(state["meters"], self.device)
         for name, part in self.method.with_memory().items():
             part.load_state_dict(state["parts"][name])
