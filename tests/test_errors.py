@@ -172,7 +172,7 @@ CASES = [
     # devices
     *(
         (f"device-{name}", "search", [f"device={name}"], 6, ["device: ", name, "cpu"])
-        for name in ("cuda:99", "tpu", "-1")
+        for name in ("cuda:99", "tpu", "cuda:-1")
     ),
     ("device-retrain", "retrain", ["device=cuda:99", "genotype=snas"], 6, ["device: not usable here, got 'cuda:99'"]),
     ("device-evaluate", "evaluate", ["run=@retrain", "device=tpu"], 6, ["device: not usable here, got 'tpu'"]),
