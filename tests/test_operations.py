@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from darts_lite.operations import NONE, OPERATIONS
-from darts_lite.operations.layers import BatchNorm, FactorizedReduce, tracking_statistics
+from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce, tracking_statistics
 
 CHANNELS = 4
 
@@ -234,6 +234,24 @@ def test_tracking_statistics_reaches_every_norm_and_ends():
     with tracking_statistics(network):
         assert network[0].tracks and network[1][0].tracks
     assert not network[0].tracks and not network[1][0].tracks
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 6), (3, 3), (2, 2), (1, 5), (1, 1)])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_depthwise_separable_is_its_convolutions(kernel, stride, dilation, size):
+    """Whatever a device has a faster way for: values, gradients and second derivatives."""
+    layer = DepthwiseSeparable(4, kernel, stride=stride, dilation=dilation, copies=2, affine=False).double().eval()
+    x, parameters = draw(2, size).requires_grad_(), list(layer.parameters())
+    for format in (torch.contiguous_format, torch.channels_last):
+        found = []
+        for forward in (layer, lambda x: layer.norm(layer.pointwise(layer.depthwise(x)))):
+            outputs = forward(x.contiguous(memory_format=format))
+            first = torch.autograd.grad(outputs.pow(3).sum(), [x, *parameters], create_graph=True)
+            second = torch.autograd.grad(sum(g.square().sum() for g in first), [x, *parameters])
+            found.append([outputs, *first, *second])
+        for fast, plain in zip(*found, strict=True):
+            torch.testing.assert_close(fast, plain, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(6, 6), (5, 7), (1, 1)])
