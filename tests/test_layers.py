@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "genotype", "genotype_schema", "options", "seeds", "settings"),
     ("costs", "data", "operations", "penalties", "reference", "relaxations", "solvers"),
     ("selections", "spaces"),
-    ("drawing", "engine", "models"),
+    ("canvas", "drawing", "engine", "layered", "models"),
     ("discretize", "evaluate", "retrain", "search"),
 )
 ISOLATED = LAYERS[1]

@@ -1,0 +1,106 @@
+"""What README.md tells a stranger to type or look at exists: commands compose, files are there, names are known."""
+
+import importlib
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from darts_lite.config import VERBS, conf_folder, config_class, default_options, group_options, read_line
+from darts_lite.errors import Exit
+from darts_lite.genotype import PUBLISHED
+from darts_lite.settings import from_plain
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+if not README.is_file():
+    pytest.skip("no README beside the tests", allow_module_level=True)
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+# Every command of the README and of the headers in conf/ and in the verbs.
+PLACES = [README, *conf_folder().rglob("*.yaml"), *(ROOT / "darts_lite" / f"{verb}.py" for verb in VERBS)]
+COMMANDS = sorted(
+    {
+        line.partition("python -m darts_lite.")[2].partition(" #")[0].strip()
+        for place in PLACES
+        for line in re.findall(r"^[# ]*(?:.*&& \.venv/bin/)?python -m darts_lite\..*$", place.read_text("utf-8"), re.M)
+    }
+)
+
+
+def test_the_two_commands_at_the_top():
+    assert BLOCKS[0][1] == (
+        "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m darts_lite.search\n"
+    )
+    assert BLOCKS[1][1] == (
+        'python3 -m venv .venv && .venv/bin/pip install -e ".[dev]" && .venv/bin/python -m pytest\n'
+    )
+    assert TEXT.index(BLOCKS[1][1]) < 400
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_compose(command):
+    verb, *words = shlex.split(command)
+    line = read_line(verb, words)
+    assert not line.problems
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        overrides = [f"{key}={value.split(',')[0] if line.sweep else value}" for key, value in line.overrides.items()]
+        from_plain(config_class(verb), OmegaConf.to_container(compose(verb, overrides=overrides)))
+
+
+def test_there_are_commands_of_every_verb():
+    assert {command.split()[0] for command in COMMANDS} == set(VERBS)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:darts_lite|conf|tests|results)/[^`<*]*)`", TEXT))))
+def test_files_exist(path):
+    assert (ROOT / path).exists()
+
+
+def test_groups_and_options():
+    rows = dict(re.findall(r"^\| `(\w+)`[^|]*\| ([^|]+) \|", TEXT, re.MULTILINE))
+    groups = {group for verb in VERBS for group in default_options(verb)}
+    assert set(rows) == groups
+    for group, named in rows.items():
+        options = {option for verb in VERBS if group in default_options(verb) for option in group_options(group, verb)}
+        assert set(re.findall(r"`(\w+)`", named)) == options
+
+
+def test_exit_codes():
+    told = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", TEXT, re.MULTILINE) for code in row.split(",")}
+    assert told == set(Exit)
+
+
+def test_published_names():
+    assert all(f"`{name}`" in TEXT for name in PUBLISHED)
+
+
+def test_python_example():
+    source = next(body for language, body in BLOCKS if language == "python")
+    compile(source, "README.md", "exec")
+    for module, names in re.findall(r"^from (\S+) import (.+)$", source, re.MULTILINE):
+        for name in names.split(", "):
+            assert inspect.getdoc(getattr(importlib.import_module(module), name))
+
+
+def test_tables_that_are_named():
+    from darts_lite import data, operations, penalties, relaxations, selections, solvers, spaces
+
+    modules = (data, operations, penalties, relaxations, selections, solvers, spaces)
+    for name in re.findall(r"`([A-Z]{5,})`", TEXT):
+        assert any(isinstance(getattr(module, name, None), dict) for module in modules), name
+
+
+def test_ci_runs_the_second_command():
+    script = ROOT / ".ci" / "run"
+    if not script.is_file():
+        pytest.skip("not a checkout")
+    last = script.read_text("utf-8").splitlines()[-1]
+    assert last.replace(" -q", "") == BLOCKS[1][1].strip()
