@@ -188,8 +188,8 @@ ENDS = [
     (OSError(errno.ENOSPC, "No space left on device", "/runs/a b/x.pt"), 6, "/runs/a b/x.pt: no space left on device"),
     (PermissionError(errno.EACCES, "Permission denied", b"/x"), 6, "disk: permission denied"),
     (OSError(errno.EROFS, "Read-only file system"), 6, "disk: read-only file system"),
-    (MemoryError(), 6, "batch_size: out of memory at batch size 32; fix: lower batch_size"),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 6, "batch_size: out of memory at batch size 32"),
+    (MemoryError(), 6, "batch_size: out of memory at batch size 64; fix: lower batch_size"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 6, "batch_size: out of memory at batch size 64"),
 ]
 
 
@@ -334,9 +334,9 @@ def test_plain_progress_prints_first_last_and_every_ten_seconds(capsys):
         report.progress(done, 100, "epoch 1")
         now[0] += 0.5
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "[  1%] 1/100 epoch 1"
-    assert lines[1] == "[ 21%] 21/100 epoch 1, 0:00:40 left"
-    assert lines[-1] == "[100%] 100/100 epoch 1"
+    assert lines[0] == "[  1%] 1/100, epoch 1"
+    assert lines[1] == "[ 21%] 21/100, epoch 1, 0:00:40 left"
+    assert lines[-1] == "[100%] 100/100, epoch 1"
     assert len(lines) == 6
 
 
@@ -344,7 +344,7 @@ def test_plain_progress_starts_anew(capsys):
     report = Plain(clock=lambda: 0.0)
     for done, total in [(1, 2), (2, 2), (1, 2), (5, 9), (6, 9)]:
         report.progress(done, total, "x")
-    assert capsys.readouterr().out.splitlines() == ["[ 50%] 1/2 x", "[100%] 2/2 x", "[ 50%] 1/2 x", "[ 55%] 5/9 x"]
+    assert capsys.readouterr().out.splitlines() == ["[ 50%] 1/2, x", "[100%] 2/2, x", "[ 50%] 1/2, x", "[ 55%] 5/9, x"]
 
 
 def test_warnings_are_one_ascii_line(capsys):
