@@ -1,5 +1,7 @@
 """Discretize: the genotype of any epoch of a search, again.
 
+Examples:
+
     python -m darts_lite.discretize run=outputs/search/digits/<run>
     python -m darts_lite.discretize run=outputs/search/digits/<run> epoch=10
 """

@@ -31,7 +31,9 @@ class UserError(Exception):
     `problems` lists the single errors where several were found at once; a single error is its own list.
     """
 
-    def __init__(self, key: object, reason: str, fix: str, *, value: object = _MISSING, code: Exit = Exit.CONFIGURATION):
+    def __init__(
+        self, key: object, reason: str, fix: str, *, value: object = _MISSING, code: Exit = Exit.CONFIGURATION
+    ):
         self.key, self.reason, self.fix, self.code = key, reason, fix, code
         self.value = value
         self.problems: list[UserError] = [self]
@@ -89,4 +91,4 @@ def _cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head = (limit - 3) // 2
-    return f"{text[:head]}...{text[len(text) - (limit - 3 - head):]}"
+    return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"

@@ -1,5 +1,7 @@
 """Evaluate: accuracy, loss, parameters, MACs, latency and peak memory of a retrained network on the test part.
 
+Examples:
+
     python -m darts_lite.evaluate run=outputs/retrain/digits/<run>
     python -m darts_lite.evaluate run=outputs/retrain/digits/<run> device=cpu batch_size=256
 """
@@ -66,7 +68,9 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
             "dataset": dataset.name,
             "seed": state["config"]["seed"],
             "genotype": json.loads(model["genotype"]),
-            "test": evaluation.evaluate(network, test, dataset.classes, batch_size=config.batch_size, precision=precision),
+            "test": evaluation.evaluate(
+                network, test, dataset.classes, batch_size=config.batch_size, precision=precision
+            ),
             "parameters": costs.parameters,
             "macs": costs.macs,
             "latency_ms": evaluation.latencies(network, device, precision, config.batch_size),
@@ -95,7 +99,10 @@ def table(result: dict[str, Any], class_names: Sequence[str]) -> list[str]:
         ("loss", f"{test['loss']:.4f}"),
         ("parameters", f"{result['parameters']:,}"),
         ("MACs an image", f"{result['macs']:,}"),
-        *((f"latency, batch {size}", f"{ms:.2f} ms on {result['device']}") for size, ms in result["latency_ms"].items()),
+        *(
+            (f"latency, batch {size}", f"{ms:.2f} ms on {result['device']}")
+            for size, ms in result["latency_ms"].items()
+        ),
         ("peak memory", f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB"),
         *((f"class {name}", "no test image" if hits is None else f"{hits:.4f}") for name, hits in per_class),
     ]

@@ -1,5 +1,7 @@
 """What a user of the result imports: a network from a genotype, and a trained network from a run folder.
 
+Examples:
+
     from darts_lite.models import create_network, load_model
     network = create_network("darts_v2", cells=20, channels=36, classes=10)
     network = load_model("outputs/retrain/digits/<run>")        # eval mode, on the CPU
@@ -60,7 +62,9 @@ def find_genotype(value: str, *, seed: int = 0) -> Genotype:
     path = Path(value)
     if path.is_dir():
         if not (path / "genotype.json").exists():
-            raise UserError("genotype", "this folder holds no genotype.json", "give the folder of a finished search", value=value)
+            raise UserError(
+                "genotype", "this folder holds no genotype.json", "give the folder of a finished search", value=value
+            )
         path = path / "genotype.json"
     elif not path.exists():
         names = [*genotypes.published_table(), "random"]
@@ -71,7 +75,9 @@ def find_genotype(value: str, *, seed: int = 0) -> Genotype:
     return genotypes.read(path)
 
 
-def describe_model(genotype: Genotype, skeleton: Skeleton, mean: Sequence[float], std: Sequence[float], names: Sequence[str]) -> dict[str, Any]:
+def describe_model(
+    genotype: Genotype, skeleton: Skeleton, mean: Sequence[float], std: Sequence[float], names: Sequence[str]
+) -> dict[str, Any]:
     """All that `load_model` needs to build the network again, and how to feed it: plain data for the checkpoint."""
     return {
         "genotype": genotypes.to_json(genotype),
@@ -101,7 +107,9 @@ def restore_model(run: str | Path | None) -> tuple[Network, dict[str, Any]]:
     result = read_json(folder / "result.json")
     path = folder / "model.pt"
     if not path.is_file() or path.is_symlink():
-        raise UserError("run", "is not finished: it has no model.pt", f"python -m darts_lite.retrain resume={folder}", code=Exit.RUN)
+        raise UserError(
+            "run", "is not finished: it has no model.pt", f"python -m darts_lite.retrain resume={folder}", code=Exit.RUN
+        )
     data = path.read_bytes()
     try:
         if hashlib.sha256(data).hexdigest() != result.get("model_sha256"):

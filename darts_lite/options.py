@@ -35,7 +35,7 @@ class DatasetConfig:
     path: str | None = option(None)  # npz: the file
     root: str | None = option(None)  # folder of data sets that have one
     download: bool = option(False)
-    crop_padding: int | None = option(None, low=0)  # pixels of zero padding before a random crop; None: an eighth of the side
+    crop_padding: int | None = option(None, low=0)  # pixels of zeros before a random crop; None: an eighth of the side
     flip: bool = option(False)  # random horizontal flip
     mean: list[float] | None = option(None)  # of each channel, in [0, 1]; None: computed from the training part
     std: list[float] | None = option(None, above=0)
@@ -59,7 +59,7 @@ class SpaceConfig:
             "dil_conv_5x5",
         ]
     )
-    edge_candidates: dict[str, list] | None = option(None)  # cell type -> one list of names an edge, null: all candidates
+    edge_candidates: dict[str, list] | None = option(None)  # cell type -> a list of names an edge, null: all candidates
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """Retrain: build the network of a genotype, train it from scratch on the whole training part, evaluate it once on the test part.
 
+Examples:
+
     python -m darts_lite.retrain                                      # the newest finished search on the same data
     python -m darts_lite.retrain genotype=outputs/search/digits/<run> seed=1
     python -m darts_lite.retrain genotype=darts_v2 recipe=darts dataset=npz dataset.path=cifar10.npz dataset.flip=true

@@ -1,5 +1,7 @@
 """Search: train a supernet and its architecture weights together by bilevel optimization (DARTS, Liu et al. 2019).
 
+Examples:
+
     python -m darts_lite.search                                       # first order, on the bundled digits
     python -m darts_lite.search method=darts_second_order seed=1
     python -m darts_lite.search dataset=npz dataset.path=my.npz dataset.flip=true preset=paper
@@ -51,7 +53,7 @@ class SearchConfig(RunConfig):
     alpha_weight_decay: float = option(1e-3, low=0)
     alpha_init_std: float = option(1e-3, low=0)
     # data
-    train_fraction: float = option(0.5, above=0, high=0.99)  # of the training part: for the weights; the rest is for the alphas
+    train_fraction: float = option(0.5, above=0, high=0.99)  # of the training part, for the weights; the rest: alphas
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
 
 
@@ -88,7 +90,9 @@ def search(config: SearchConfig, typed: Collection[str] | None = None, report: A
 
     def new_state(number: int, alive: dict | None = None) -> SearchState:
         changed = replace(skeleton, **method.phases[number].skeleton)
-        return SearchState(config, space, changed, method, device, ready.precision, epoch_steps=epoch_steps, number=number, alive=alive)
+        return SearchState(
+            config, space, changed, method, device, ready.precision, epoch_steps=epoch_steps, number=number, alive=alive
+        )
 
     epochs = sum(phase.epochs for phase in method.phases)
     with determinism(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:

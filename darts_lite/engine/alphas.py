@@ -38,7 +38,11 @@ def from_record(record: dict[str, Any], tables: dict[str, Table]) -> tuple[dict[
         one = record["mixing"][cell]
         rows, edges = (one.get("operations"), one.get("edges")) if isinstance(one, dict) else (None, None)
         shape = len(table.edges), len(table.operations)
-        if not isinstance(rows, list) or len(rows) != shape[0] or not all(_numbers(row, shape[1], True) for row in rows):
+        if (
+            not isinstance(rows, list)
+            or len(rows) != shape[0]
+            or not all(_numbers(row, shape[1], True) for row in rows)
+        ):
             raise ValueError(f"the mixing of {cell} is not {shape[0]} x {shape[1]} numbers or null")
         if edges is not None and not _numbers(edges, shape[0], False):
             raise ValueError(f"the edge weights of {cell} are not {shape[0]} numbers")

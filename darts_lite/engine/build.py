@@ -29,7 +29,10 @@ def build_method(config: Any) -> Method:
     method = Method(
         relaxation=make("relaxation", RELAXATIONS),
         solver=make("solver", SOLVERS),
-        penalties=[part() if isinstance(part, type) else part for part in (find("penalties", p, PENALTIES) for p in config.penalties)],
+        penalties=[
+            part() if isinstance(part, type) else part
+            for part in (find("penalties", p, PENALTIES) for p in config.penalties)
+        ],
         perturbation=make("perturbation", PERTURBATIONS),
         regularization=make("regularization", REGULARIZATIONS),
         selection=find("selection", config.selection, SELECTIONS),

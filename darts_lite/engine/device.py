@@ -19,7 +19,9 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and found:
         return torch.device("cuda", torch.cuda.current_device())
     if name not in have:
-        raise UserError("device", "not usable here", f"one of: auto, {', '.join(have)}", value=name, code=Exit.ENVIRONMENT)
+        raise UserError(
+            "device", "not usable here", f"one of: auto, {', '.join(have)}", value=name, code=Exit.ENVIRONMENT
+        )
     return torch.device(name)
 
 

@@ -14,7 +14,9 @@ from darts_lite.spaces.network import Network
 
 
 @torch.no_grad()
-def evaluate(classify: Callable[[Tensor], Tensor], part: Part, classes: int, *, batch_size: int, precision: str) -> dict:
+def evaluate(
+    classify: Callable[[Tensor], Tensor], part: Part, classes: int, *, batch_size: int, precision: str
+) -> dict:
     """Mean loss, accuracy (top-1), top-5 where there are more than five classes, and accuracy of each class, as fractions.
 
     `classify` maps images (N, C, H, W) to logits (N, classes). A class without samples has accuracy None.
@@ -52,7 +54,9 @@ def latencies(network: Network, device: torch.device, precision: str, batch_size
 
 
 @torch.no_grad()
-def _latency(network: Network, size: int, device: torch.device, precision: str, repeats: int = 20, warm_up: int = 3) -> float:
+def _latency(
+    network: Network, size: int, device: torch.device, precision: str, repeats: int = 20, warm_up: int = 3
+) -> float:
     shape = size, network.skeleton.input_channels, *network.skeleton.image_size
     images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
     times = []

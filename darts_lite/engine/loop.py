@@ -103,7 +103,11 @@ class Loop:
         """End the run with exit 5 if a number of it is not finite. Waits for the device."""
         state.health.raise_if_bad()
         stored = state.state_dict()
-        for part, whose, lower in (("weights", "weights", "lr"), ("architecture", "alphas", "alpha_lr"), ("alpha_optimizer", "alphas", "alpha_lr")):
+        for part, whose, lower in (
+            ("weights", "weights", "lr"),
+            ("architecture", "alphas", "alpha_lr"),
+            ("alpha_optimizer", "alphas", "alpha_lr"),
+        ):
             finite = [tensor.isfinite().all() for tensor in _tensors(stored.get(part, {}))]
             if finite and not torch.stack(finite).all():
                 raise not_finite(whose, f"a number of the {whose}", state.clock.done, lower)
@@ -120,7 +124,8 @@ class Loop:
         """One line of metrics.jsonl, and its view in TensorBoard."""
         step = state.clock.done
         for name, value in values.items():
-            if not math.isfinite(value):  # such as the loss of an evaluation: the training itself is checked by `health`
+            # Such as the loss of an evaluation: the training itself is checked by `health`.
+            if not math.isfinite(value):
                 raise not_finite("weights", name, step, "lr")
         record = {"step": step, "kind": kind, "epoch": -(-step // self.epoch_steps), "values": values}
         record["time"] = {"wall": time.time(), "seconds": self.run.seconds}
@@ -156,7 +161,12 @@ class Loop:
             "peak_memory_bytes": peak_memory(self.ready.device),
             "time": {"seconds": self.run.seconds},
         }
-        scores = {f"final/{part}_{name}": result[part][name] for part in ("validation", "test") if part in result for name in ("accuracy", "loss")}
+        scores = {
+            f"final/{part}_{name}": result[part][name]
+            for part in ("validation", "test")
+            if part in result
+            for name in ("accuracy", "loss")
+        }
         self.record("final", state, scores)
         settings = {key: value for key, value in plain_leaves(self.config).items() if key not in ("run_dir", "resume")}
         self.board.settings(settings, list(scores))

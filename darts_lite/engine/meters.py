@@ -38,4 +38,8 @@ class Meters:
 
 def read(values: dict[str, Tensor]) -> dict[str, float]:
     """0-d tensors as numbers, in one transfer."""
-    return dict(zip(values, torch.stack([value.detach().double() for value in values.values()]).tolist(), strict=True)) if values else {}
+    return (
+        dict(zip(values, torch.stack([value.detach().double() for value in values.values()]).tolist(), strict=True))
+        if values
+        else {}
+    )

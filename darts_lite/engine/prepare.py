@@ -45,10 +45,14 @@ class Prepared:
         """What is around the cells, for this data."""
         config, dataset = self.config, self.dataset
         reductions = None if config.reductions is None else tuple(config.reductions)
-        skeleton = Skeleton(config.cells, config.channels, dataset.classes, dataset.channels, dataset.image_size, reductions)
+        skeleton = Skeleton(
+            config.cells, config.channels, dataset.classes, dataset.channels, dataset.image_size, reductions
+        )
         height, width = skeleton.sizes()[-1]
         if config.batch_size * height * width < 2:
-            raise UserError("batch_size", "BatchNorm needs two values a channel", "use at least 2", value=config.batch_size)
+            raise UserError(
+                "batch_size", "BatchNorm needs two values a channel", "use at least 2", value=config.batch_size
+            )
         return skeleton
 
     def stored_result(self) -> dict[str, Any]:
@@ -76,7 +80,9 @@ def prepare(verb: str, config: Any, typed: Collection[str] | None, report: Any) 
     config = resolution.config
     size = getattr(config, "preset", None) or getattr(config, "recipe", None)
     if size == "quick" and config.dataset.name != "digits" and resolution.folder is None:
-        report.line(f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}")
+        report.line(
+            f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
+        )
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     dataset = data.load(config.dataset)

@@ -30,7 +30,9 @@ def choose_genotype(ready: Prepared) -> Genotype:
     folder = newest_finished("search", ready.dataset.fingerprint)
     if folder is None:
         command = f"python -m darts_lite.search{data_words(ready.config.dataset)}"
-        raise UserError("genotype", "none given, and no finished search on this data in outputs/", f"first run {command}")
+        raise UserError(
+            "genotype", "none given, and no finished search on this data in outputs/", f"first run {command}"
+        )
     ready.report.line(f"genotype of the newest finished search: {folder}")
     ready.config.genotype = str(folder)
     return find_genotype(str(folder))
@@ -80,7 +82,9 @@ class RetrainRecord:
             },
         )
         test = result["test"]
-        loop.report.line(f"test accuracy {test['accuracy']:.4f}, loss {test['loss']:.4f} (last epoch, {test['samples']} images)")
+        loop.report.line(
+            f"test accuracy {test['accuracy']:.4f}, loss {test['loss']:.4f} (last epoch, {test['samples']} images)"
+        )
         loop.report.line(f"{costs.parameters:,} parameters, {costs.macs:,} multiply-accumulates an image")
         loop.report.line(f"next: python -m darts_lite.evaluate run={loop.quoted_path}")
         return result

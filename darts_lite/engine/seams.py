@@ -1,5 +1,7 @@
 """Two places in the weight step where robust methods act, and their identity.
 
+Each is called as
+
     perturbation    (mixing, loss of mixing, progress, generator) -> mixing for the weight step's forward     (SDARTS)
     regularization  (weights, their gradients, progress) -> None, changes the gradients in place             (Lambda-DARTS, OLES)
 """

@@ -54,7 +54,9 @@ class SearchRecord:
         path = loop.run.path
         loop.report.line(f"supernet on the validation half: accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f}")
         loop.report.line(f"genotype: {path / 'genotype.json'}, pictures: {path / 'cells'}")
-        loop.report.line(f"next: python -m darts_lite.retrain genotype={loop.quoted_path}{data_words(loop.config.dataset)}")
+        loop.report.line(
+            f"next: python -m darts_lite.retrain genotype={loop.quoted_path}{data_words(loop.config.dataset)}"
+        )
         return result
 
     def genotype(self, record: dict[str, Any]) -> Genotype:
@@ -73,6 +75,12 @@ class SearchRecord:
             mixing = state.architecture.expected(state.clock.progress)
         state.supernet.eval()
         size = self.loop.config.batch_size
-        score = evaluate(lambda images: state.supernet(images, mixing), self.validation, self.loop.ready.dataset.classes, batch_size=size, precision=state.precision)
+        score = evaluate(
+            lambda images: state.supernet(images, mixing),
+            self.validation,
+            self.loop.ready.dataset.classes,
+            batch_size=size,
+            precision=state.precision,
+        )
         state.supernet.train()
         return score

@@ -48,7 +48,11 @@ def alpha_step(state: SearchState, train: Batch, validation: Batch, learning_rat
     state.health.check("alphas", "gradient", clock.step, *gradients)
     gated_step(state.alpha_optimizer, state.config.alpha_lr, state.health)
     norm = torch.nn.utils.get_total_norm(gradients)
-    return {"validation/loss": outer_loss, "gradient/alphas": norm, "lr/alphas": torch.full_like(norm, state.config.alpha_lr)}
+    return {
+        "validation/loss": outer_loss,
+        "gradient/alphas": norm,
+        "lr/alphas": torch.full_like(norm, state.config.alpha_lr),
+    }
 
 
 def weight_step(state: SearchState, train: Batch, learning_rate: Tensor) -> dict[str, Tensor]:

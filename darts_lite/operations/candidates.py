@@ -48,7 +48,9 @@ class SkipConnect(nn.Module):
         super().__init__()
         self.identity = stride == 1
         self.activated = not self.identity
-        self.reduce = None if self.identity else FactorizedReduce(channels, channels, copies=copies, affine=form == "final")
+        self.reduce = (
+            None if self.identity else FactorizedReduce(channels, channels, copies=copies, affine=form == "final")
+        )
 
     @staticmethod
     def shared(stride: int) -> bool:
@@ -91,7 +93,9 @@ class DilatedConvolution(nn.Module):
 
     def __init__(self, kernel: int, channels: int, stride: int, copies: int, form: str, activation: Activation):
         super().__init__()
-        self.only = DepthwiseSeparable(channels, kernel, stride=stride, dilation=2, copies=copies, affine=form == "final")
+        self.only = DepthwiseSeparable(
+            channels, kernel, stride=stride, dilation=2, copies=copies, affine=form == "final"
+        )
 
     @staticmethod
     def shared(stride: int) -> bool:

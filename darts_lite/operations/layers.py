@@ -54,7 +54,9 @@ def tracking_statistics(network: nn.Module) -> Iterator[None]:
             norm.tracks = False
 
 
-def convolution(c_in: int, c_out: int, kernel: int, *, copies: int = 1, stride: int = 1, dilation: int = 1, depthwise: bool = False) -> nn.Conv2d:
+def convolution(
+    c_in: int, c_out: int, kernel: int, *, copies: int = 1, stride: int = 1, dilation: int = 1, depthwise: bool = False
+) -> nn.Conv2d:
     """A convolution without bias whose output is ceil(H / stride) high, for `copies` copies."""
     padding = dilation * (kernel - 1) // 2
     groups = copies * (c_in if depthwise else 1)
@@ -130,9 +132,15 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """(N, copies * c_in, H, W), activated -> (N, copies * c_out, ceil(H / 2), ceil(W / 2))."""
-        shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1::2, 1::2]  # odd sides: both halves have one size
-        halves = [half.chunk(self.copies, dim=1) for half in (_sparse(x[:, :, ::2, ::2], self.even), _sparse(shifted, self.odd))]
-        pieces = [piece for pair in zip(*halves, strict=True) for piece in pair]  # in four dimensions, channels_last lasts
+        shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[
+            :, :, 1::2, 1::2
+        ]  # odd sides: both halves have one size
+        halves = [
+            half.chunk(self.copies, dim=1)
+            for half in (_sparse(x[:, :, ::2, ::2], self.even), _sparse(shifted, self.odd))
+        ]
+        # In four dimensions, channels_last lasts.
+        pieces = [piece for pair in zip(*halves, strict=True) for piece in pair]
         return self.norm(torch.cat(pieces, dim=1), scale)
 
 

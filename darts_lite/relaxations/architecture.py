@@ -15,7 +15,9 @@ from darts_lite.relaxations.table import Mixing, Table
 class Architecture(nn.Module):
     """`operations[cell]` is (E, O), `edges[cell]` (E,) where the table weighs edges; both start as small normal noise."""
 
-    def __init__(self, tables: dict[str, Table], relaxation: Any, *, init_std: float = 1e-3, generator: Generator | None = None):
+    def __init__(
+        self, tables: dict[str, Table], relaxation: Any, *, init_std: float = 1e-3, generator: Generator | None = None
+    ):
         super().__init__()
         self.tables, self.relaxation = tables, relaxation
 
@@ -23,14 +25,20 @@ class Architecture(nn.Module):
             return nn.Parameter(init_std * torch.randn(*shape, generator=generator))
 
         self.operations = nn.ParameterDict({cell: logits(*table.alive.shape) for cell, table in tables.items()})
-        self.edges = nn.ParameterDict({cell: logits(len(table.edges)) for cell, table in tables.items() if table.weighs_edges})
+        self.edges = nn.ParameterDict(
+            {cell: logits(len(table.edges)) for cell, table in tables.items() if table.weighs_edges}
+        )
         for cell, table in tables.items():
-            self.register_buffer(f"_{cell}_groups", torch.tensor([target for _, target in table.edges]), persistent=False)
+            self.register_buffer(
+                f"_{cell}_groups", torch.tensor([target for _, target in table.edges]), persistent=False
+            )
 
     def sample(self, progress: Tensor, generator: Generator) -> dict[str, Mixing]:
         """What training sees: differentiable, with this step's noise. `progress` (0-d) is the part of the phase that is done."""
         return {
-            cell: Mixing(self.relaxation.sample(self.operations[cell], table, progress, generator), self._edge_factors(cell))
+            cell: Mixing(
+                self.relaxation.sample(self.operations[cell], table, progress, generator), self._edge_factors(cell)
+            )
             for cell, table in self.tables.items()
         }
 
@@ -53,6 +61,4 @@ def flatten(mixing: dict[str, Mixing]) -> tuple[Tensor, ...]:
 def unflatten(mixing: dict[str, Mixing], tensors: tuple[Tensor, ...]) -> dict[str, Mixing]:
     """The inverse of `flatten`, with the structure of `mixing`."""
     values = iter(tensors)
-    return {
-        cell: Mixing(next(values), None if one.edges is None else next(values)) for cell, one in mixing.items()
-    }
+    return {cell: Mixing(next(values), None if one.edges is None else next(values)) for cell, one in mixing.items()}

@@ -13,11 +13,13 @@ class Table:
     edges: tuple[tuple[int, int], ...]  # (source, target) of each row
     operations: tuple[str, ...]  # of each column
     alive: Tensor  # (E, O) bool: the candidates still in the race
-    weighs_edges: bool = False  # whether edges have logits of their own, normalized over the edges into one node (PC-DARTS)
+    weighs_edges: bool = False  # whether edges have logits too, normalized over the edges into one node (PC-DARTS)
 
     def __post_init__(self) -> None:
         if self.alive.shape != (len(self.edges), len(self.operations)) or self.alive.dtype != torch.bool:
-            raise ValueError(f"alive: (edges, operations) of bool expected, got {tuple(self.alive.shape)} {self.alive.dtype}")
+            raise ValueError(
+                f"alive: (edges, operations) of bool expected, got {tuple(self.alive.shape)} {self.alive.dtype}"
+            )
         if not self.alive.any(dim=1).all():
             raise ValueError("alive: every edge needs at least one candidate")
 

@@ -1,7 +1,8 @@
 """The DARTS rule (Liu et al. 2019, section 2.4): the two strongest incoming edges of every node, each with its strongest operation.
 
 The strength of an edge is its largest mixing weight among the operations except `none`, times its edge weight where edges have one.
-`none` keeps its share of the softmax and is excluded only here. Ties go to the earlier operation of the table and to the edge from the earlier state.
+`none` keeps its share of the softmax and is excluded only here. Ties go to the earlier operation of the table and to the
+edge from the earlier state.
 """
 
 import torch

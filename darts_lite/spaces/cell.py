@@ -15,7 +15,8 @@ from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.operations.candidates import Activation
 from darts_lite.operations.layers import ConvNorm, FactorizedReduce
 
-Key = tuple[str, int, int | None]  # whose weights one copy of a stack holds: operation, source, target (None: all edges out of the source)
+# Whose weights one copy of a stack holds: operation, source, target (None: all edges out of the source).
+Key = tuple[str, int, int | None]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Plan:
 class Stage(nn.Module):
     """All live edges out of the states `sources`, which have equal shape (N, C, H, W)."""
 
-    def __init__(self, plan: Plan, sources: Sequence[int], channels: int, stride: int, form: str, activation: Activation):
+    def __init__(
+        self, plan: Plan, sources: Sequence[int], channels: int, stride: int, form: str, activation: Activation
+    ):
         super().__init__()
         self.sources, self.edges = tuple(sources), plan.edges
         self.stacks: dict[str, tuple[int, ...]] = {}  # operation -> the edges that have it
@@ -49,7 +52,9 @@ class Stage(nn.Module):
         )
         self.activation = activation()
         # One gather brings the mixing weights of all stacks into their order.
-        order = [edge * len(plan.columns) + plan.columns.index(name) for name, edges in self.stacks.items() for edge in edges]
+        order = [
+            edge * len(plan.columns) + plan.columns.index(name) for name, edges in self.stacks.items() for edge in edges
+        ]
         self.register_buffer("order", torch.tensor(order, dtype=torch.long), persistent=False)
 
     def _inputs(self, name: str) -> tuple[int, ...]:
@@ -78,7 +83,9 @@ class Stage(nn.Module):
                 if activated and inputs == self.sources:
                     x = self.activation(gather(False, inputs))
                 elif activated:
-                    pieces = dict(zip(self.sources, gather(True, self.sources).chunk(len(self.sources), dim=1), strict=True))
+                    pieces = dict(
+                        zip(self.sources, gather(True, self.sources).chunk(len(self.sources), dim=1), strict=True)
+                    )
                     x = _side_by_side([pieces[source] for source in inputs])
                 else:
                     x = _side_by_side([states[source] for source in inputs])
@@ -132,7 +139,9 @@ class Cell(nn.Module):
         affine = form == "final"
         # After a reduction the input before the previous one is twice as large.
         halve = FactorizedReduce if previous_reduces else ConvNorm
-        self.preprocess = nn.ModuleList([halve(c_before_previous, channels, affine=affine), ConvNorm(c_previous, channels, affine=affine)])
+        self.preprocess = nn.ModuleList(
+            [halve(c_before_previous, channels, affine=affine), ConvNorm(c_previous, channels, affine=affine)]
+        )
         groups = [(0, 1), *((node,) for node in range(2, plan.nodes + 2))]
         self.stages = nn.ModuleList(
             Stage(plan, group, channels, 2 if reduction and group == (0, 1) else 1, form, activation)

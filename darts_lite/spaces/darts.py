@@ -40,13 +40,18 @@ class DartsSpace:
         return {cell: Table(self.edges, self.columns, alive[cell], weighs_edges) for cell in CELLS}
 
     def _configured(self, rows: list | None) -> Tensor:
-        return torch.tensor([[name in (row or self.columns) for name in self.columns] for row in rows or [None] * len(self.edges)])
+        return torch.tensor(
+            [[name in (row or self.columns) for name in self.columns] for row in rows or [None] * len(self.edges)]
+        )
 
     def supernet(self, skeleton: Skeleton, tables: dict[str, Table]) -> Network:
         """The network of all live candidates, to be called with a mixing."""
         concat = tuple(range(2, self.nodes + 2))
         return Network(
-            {cell: Plan(table.edges, table.operations, tuple(table.live()), self.nodes, concat) for cell, table in tables.items()},
+            {
+                cell: Plan(table.edges, table.operations, tuple(table.live()), self.nodes, concat)
+                for cell, table in tables.items()
+            },
             skeleton,
             "search",
         )
@@ -99,10 +104,14 @@ def _problems(config: SpaceConfig, edges: int) -> Iterator[UserError]:
                 value=rows,
             )
         else:
-            lists += [(f"space.edge_candidates.{cell}.{row}", names) for row, names in enumerate(rows) if names is not None]
+            lists += [
+                (f"space.edge_candidates.{cell}.{row}", names) for row, names in enumerate(rows) if names is not None
+            ]
     for key, names in lists:
         if not isinstance(names, (list, tuple)):
-            yield UserError(key, "must be a list of names", "write e.g. [skip_connect,sep_conv_3x3], or null for all", value=names)
+            yield UserError(
+                key, "must be a list of names", "write e.g. [skip_connect,sep_conv_3x3], or null for all", value=names
+            )
             continue
         valid = [*OPERATIONS, NONE] if key == "space.candidates" else config.candidates
         wrong = [name for name in names if name not in valid]
@@ -111,4 +120,6 @@ def _problems(config: SpaceConfig, edges: int) -> Iterator[UserError]:
         elif len(set(names)) < len(names):
             yield UserError(key, "an operation is named twice", "name each operation once", value=names)
         elif not set(names) - ({NONE} if key == "space.candidates" else set()):
-            yield UserError(key, "no operation is left to choose from", f"name at least one of {', '.join(OPERATIONS)}", value=names)
+            yield UserError(
+                key, "no operation is left to choose from", f"name at least one of {', '.join(OPERATIONS)}", value=names
+            )

@@ -57,7 +57,9 @@ class Network(nn.Module):
         types, widths, sizes = skeleton.types(), skeleton.widths(), skeleton.sizes()
         stem_width = skeleton.stem_multiplier * skeleton.channels
         # Its BatchNorm is affine in the search, too (released code of the DARTS paper).
-        self.stem = nn.Sequential(convolution(skeleton.input_channels, stem_width, 3), BatchNorm(stem_width, affine=True))
+        self.stem = nn.Sequential(
+            convolution(skeleton.input_channels, stem_width, 3), BatchNorm(stem_width, affine=True)
+        )
         self.cells = nn.ModuleList()
         outputs = [stem_width, stem_width]  # channels of what a cell reads
         for i, (kind, channels) in enumerate(zip(types, widths, strict=True)):
@@ -97,7 +99,9 @@ class Network(nn.Module):
         """
         return self._classify(self._features(images, mixing, drop_path, generator)[-1])
 
-    def with_auxiliary(self, images: Tensor, *, drop_path: Tensor | None, generator: Generator) -> tuple[Tensor, Tensor | None]:
+    def with_auxiliary(
+        self, images: Tensor, *, drop_path: Tensor | None, generator: Generator
+    ) -> tuple[Tensor, Tensor | None]:
         """The same for training: logits of the classifier and of the auxiliary head (None without one)."""
         features = self._features(images, None, drop_path, generator)
         auxiliary = None if self.auxiliary is None else self.auxiliary(features[self.auxiliary_cell])
