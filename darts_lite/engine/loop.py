@@ -17,7 +17,7 @@ from torch import Tensor
 from darts_lite import drawing
 from darts_lite.engine import environment
 from darts_lite.engine.board import Board
-from darts_lite.engine.configuration import plain_leaves
+from darts_lite.engine.configuration import essence
 from darts_lite.engine.device import peak_memory
 from darts_lite.engine.health import not_finite
 from darts_lite.engine.meters import read
@@ -168,8 +168,7 @@ class Loop:
             for name in ("accuracy", "loss")
         }
         self.record("final", state, scores)
-        settings = {key: value for key, value in plain_leaves(self.config).items() if key not in ("run_dir", "resume")}
-        self.board.settings(settings, list(scores))
+        self.board.settings(essence(self.config), list(scores))
         self.run.write_json("result.json", result)
         self.run.status("finished", state.clock.done)
         return result
