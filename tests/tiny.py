@@ -1,0 +1,294 @@
+"""Tiny runs of every verb, half a second each, and processes of their own that die where a test wants them to.
+
+A test changes into a folder of its own, calls `write_data()`, and runs `search(search_config(...))`. `outcome(start, ...)`
+calls a function of a test module in a new process, forked from a server that has torch loaded but has computed nothing.
+`trace(run)` is all of a run folder that resume promises to be exact.
+"""
+
+import importlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from darts_lite.engine import checkpoint
+from darts_lite.engine.records import Records
+from darts_lite.options import DatasetConfig, SpaceConfig
+from darts_lite.retrain import RetrainConfig, retrain
+from darts_lite.search import SearchConfig, search
+
+SPACE = SpaceConfig(nodes=2, candidates=["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3"])
+STEPS = 6  # of a tiny search: 2 epochs of 3
+TEXT = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1), ('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=[2, 3], "
+    "reduce=[('max_pool_3x3', 0), ('skip_connect', 1), ('sep_conv_3x3', 1), ('skip_connect', 2)], reduce_concat=[2, 3])"
+)
+RAN = ("latency_ms", "peak_memory_bytes", "training_seconds", "search_seconds", "time")  # of a result: how it went, not what it is
+
+
+def write_data(path="data.npz", *, train=96, test=30, seed=0, garbage=None):
+    """Noisy 8x8 images of three brightnesses; `garbage`: the test part is replaced by noise drawn from this seed."""
+    random = np.random.default_rng(seed)
+    arrays = {}
+    for part, number in (("train", train), ("test", test)):
+        labels = np.arange(number) % 3
+        images = 60 * labels[:, None, None, None] + random.integers(0, 70, (number, 8, 8, 1))
+        arrays |= {f"x_{part}": images.astype(np.uint8), f"y_{part}": labels}
+    if garbage is not None:
+        noise = np.random.default_rng(garbage)
+        arrays["x_test"] = noise.integers(0, 256, arrays["x_test"].shape, dtype=np.uint8)
+        arrays["y_test"] = noise.integers(0, 3, arrays["y_test"].shape)
+    np.savez(path, **arrays)
+    return path
+
+
+def data_config():
+    return DatasetConfig(name="npz", path="data.npz", flip=True)
+
+
+def search_config(**changes):
+    """A search of `STEPS` steps in the folder `run`."""
+    plain = SearchConfig(
+        dataset=data_config(), space=SPACE, cells=3, channels=2, epochs=2, batch_size=16, alpha_lr=0.1, cutout=2, run_dir="run", log_every=2
+    )
+    return replace(plain, **changes)
+
+
+def retrain_config(**changes):
+    """A retraining of 12 steps in the folder `run`, with everything that draws random numbers."""
+    plain = RetrainConfig(
+        dataset=data_config(), genotype=TEXT, cells=3, channels=4, epochs=2, batch_size=16, run_dir="run", log_every=2,
+        auxiliary_weight=0.4, drop_path=0.3, cutout=3, label_smoothing=0.1, test_every=1,
+    )  # fmt: skip
+    return replace(plain, **changes)
+
+
+class Report:
+    """A reporter that remembers."""
+
+    def __init__(self):
+        self.lines, self.warnings = [], []
+
+    def line(self, text):
+        self.lines.append(text)
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+    def progress(self, done, total, text):
+        pass
+
+    def close(self):
+        pass
+
+
+def run(config, **changes):
+    """The verb of a configuration, quietly; returns its result."""
+    config = replace(config, **changes)
+    verb = {SearchConfig: search, RetrainConfig: retrain}[type(config)]
+    return verb(config, report=Report())
+
+
+# Processes
+
+
+def server():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch._dynamo", "torch.utils.tensorboard", "PIL.Image", "hydra"])
+    return context
+
+
+def start(function, *arguments):
+    """`function(*arguments)` in a new process that begins in this one's folder; what it says goes to the file `said`."""
+    process = server().Process(target=_begin, args=(os.getcwd(), function, arguments))
+    process.start()
+    return process
+
+
+def outcome(function, *arguments):
+    """Its exit code: what it returns, or minus the number of the signal that killed it."""
+    process = start(function, *arguments)
+    process.join(120)
+    assert process.exitcode is not None, "the process hangs"
+    return process.exitcode
+
+
+def _begin(folder, function, arguments):
+    os.chdir(folder)
+    said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    torch.set_num_threads(1)
+    sys.exit(function(*arguments))
+
+
+def killed_run(config, point):
+    """Run until the process is killed at `point`: the name of a function below and its arguments."""
+    if point:
+        name, *arguments = point
+        POINTS[name](*arguments)
+    run(config)
+
+
+def act(target, call, action, *, after=False, matching=""):
+    """At the `call`-th call of `target` ("module:name", or "module:class.name") that has `matching` in its arguments, `action`."""
+    module, _, names = target.partition(":")
+    owner = importlib.import_module(module)
+    *parents, name = names.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    function, calls = getattr(owner, name), itertools.count(1)
+
+    def counted(*arguments, **named):
+        now = matching in f"{arguments} {named}" and next(calls) == call
+        if now and not after:
+            action()
+        result = function(*arguments, **named)
+        if now and after:
+            action()
+        return result
+
+    setattr(owner, name, counted)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(target, call=1, matching=""):
+    act(target, call, die, matching=matching)
+
+
+def after(target, call=1, matching=""):
+    act(target, call, die, after=True, matching=matching)
+
+
+def torn(name, call):
+    """Die after half of a line has been appended to the file `name`."""
+    append, calls = Records.append, itertools.count(1)
+
+    def half(self, record):
+        append(self, record)
+        if self.path.name == name and next(calls) == call:
+            os.truncate(self.path, self.size - len(json.dumps(record)) // 2)
+            die()
+
+    Records.append = half
+
+
+def at_event(number):
+    """Die at the `number`-th of all moments at which something may have been written, or not yet."""
+    events = itertools.count(1)
+
+    def event():
+        if next(events) == number:
+            die()
+
+    for target in (
+        *("os:replace", "os:fsync", "pathlib:Path.unlink", "darts_lite.engine.board:Board._write", "darts_lite.engine.records:Records.append"),
+        *("darts_lite.engine.search_step:search_step", "darts_lite.engine.search_step:weight_step"),
+        *("darts_lite.engine.retrain_state:retrain_step", "darts_lite.engine.loop:Loop.boundary"),
+        *("darts_lite.engine.records:Records.truncate", "darts_lite.engine.folder:RunFolder.status"),
+    ):
+        module, _, names = target.partition(":")
+        owner = importlib.import_module(module)
+        *parents, name = names.split(".")
+        for parent in parents:
+            owner = getattr(owner, parent)
+        setattr(owner, name, _between(event, getattr(owner, name)))
+
+
+def _between(event, function):
+    def surrounded(*arguments, **named):
+        event()
+        result = function(*arguments, **named)
+        event()
+        return result
+
+    return surrounded
+
+
+POINTS = {"before": before, "after": after, "torn": torn, "at_event": at_event}
+
+
+# What a run has left behind
+
+
+def newest(run):
+    """The state in the newest checkpoint."""
+
+    def damaged(text):
+        raise AssertionError(text)
+
+    return checkpoint.load_newest(Path(run) / "checkpoints", damaged).state
+
+
+def trace(run):
+    """Everything in a finished run's folder that must not depend on how often it was stopped."""
+    run = Path(run)
+    state = newest(run)
+    del state["time"]
+    state["files"] = {"alphas.jsonl": state["files"]["alphas.jsonl"]}  # the other one's length depends on wall-clock digits
+    status = json.loads((run / "status.json").read_text())
+    result = json.loads((run / "result.json").read_text())
+    texts = ("alphas.jsonl", "genotype.json", "config.yaml", "env.json", "model.pt")
+    return {
+        "checkpoint": _frozen(state),
+        "metrics": [{key: value for key, value in record.items() if key != "time"} for record in read_lines(run / "metrics.jsonl")],
+        "status": {key: value for key, value in status.items() if key != "time"},
+        "result": {key: value for key, value in result.items() if key not in RAN},
+        "board": events(run),
+        "cells": {path.name: path.read_bytes() for path in run.glob("cells/*")},
+        **{name: (run / name).read_bytes() for name in texts if (run / name).exists()},
+    }
+
+
+def read_lines(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def events(run):
+    """(tag, step, value) of all that TensorBoard reads, sorted; its wall-clock tags left out."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert len(list((Path(run) / "tensorboard").iterdir())) == 1
+    board = EventAccumulator(str(Path(run) / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    board.Reload()
+    tags = board.Tags()
+    seen = [(tag, event.step, event.value) for tag in tags["scalars"] if not tag.startswith("time/") for event in board.Scalars(tag)]
+    seen += [(tag, event.step, event.encoded_image_string) for tag in tags["images"] for event in board.Images(tag)]
+    seen += [(tag, event.step, event.tensor_proto.SerializeToString()) for tag in tags["tensors"] for event in board.Tensors(tag)]
+    seen += [(tag, 0, content) for tag, content in board.PluginTagToContent("hparams").items()]
+    assert len({(tag, step) for tag, step, _ in seen}) == len(seen), "duplicates"
+    return sorted(seen, key=lambda event: event[:2])
+
+
+def _frozen(value):
+    """Tensors as (dtype, shape, strides, bytes), so that == compares bits."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.stride(), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: _frozen(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_frozen(entry) for entry in value]
+    return value
+
+
+def assert_same(left, right):
+    """Two traces are equal; says where they are not."""
+    differing = _differences(left, right, "")
+    assert not differing, differing[:10]
+
+
+def _differences(left, right, where):
+    if isinstance(left, dict) and isinstance(right, dict):
+        missing = [f"{where}.{key}: only in one" for key in left.keys() ^ right.keys()]
+        return missing + [one for key in left.keys() & right.keys() for one in _differences(left[key], right[key], f"{where}.{key}")]
+    return [] if left == right else [f"{where}: {str(left)[:200]} / {str(right)[:200]}"]
