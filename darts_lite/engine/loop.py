@@ -77,7 +77,7 @@ class Loop:
             yield
         except torch.OutOfMemoryError:
             raise
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             if self.stored is None:
                 raise
             reason = f"its checkpoint does not fit its configuration: {error}"
