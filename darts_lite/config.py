@@ -16,6 +16,8 @@ from darts_lite.settings import leaves, unknown_key
 
 VERBS = ("search", "discretize", "retrain", "evaluate")  # in the order of their use
 PATHS = {"run_dir", "resume", "run", "genotype", "dataset.path", "dataset.root", "dataset_path"}
+# Quoted for Hydra, so never a number: device=0 is a device that is not there (6), not a wrong type (2).
+TEXTS = {*PATHS, "device"}
 SWEEP_FLAGS = ("-m", "--multirun")
 VALUE_FLAGS = {
     "--cfg": ("job", "hydra", "all"),
@@ -134,7 +136,7 @@ def _override(word: str, sweep: bool, groups: dict[str, list[str]], known: dict)
         return key, _option(key, value, groups[key], sweep)
     if key not in known:
         raise unknown_key(key, names)
-    if key in PATHS:
+    if key in TEXTS:
         return key, ",".join(_quote(piece) for piece in (_split(value) if sweep else [value]))
     return key, value
 

@@ -64,7 +64,7 @@ CASES = [
     ("interpolation", "search", ["seed=${oc.env:HOME}"], TWO, ["seed: ${...} is not allowed"]),
     ("interpolation-path", "search", ["run_dir=a/${seed}"], TWO, ["run_dir: ${...} is not allowed"]),
     ("bracket", "search", ["penalties=[a"], TWO, ["penalties: cannot be read", "'[a'"]),
-    ("parenthesis", "search", ["device=(cpu"], TWO, ["device: cannot be read"]),
+    ("parenthesis", "search", ["precision=(fp32"], TWO, ["precision: cannot be read"]),
     ("huge-number", "search", [f"seed={'1' * 5000}"], TWO, ["seed: cannot be read"]),
     ("not-utf-8", "search", ["run_dir=\udcff"], TWO, ["is not UTF-8"]),
     ("several-values", "search", ["seed=0,1"], TWO, ["seed: several values need a sweep", "add -m"]),
@@ -172,7 +172,7 @@ CASES = [
     # devices
     *(
         (f"device-{name}", "search", [f"device={name}"], 6, ["device: ", name, "cpu"])
-        for name in ("cuda:99", "tpu", "cuda:-1")
+        for name in ("cuda:99", "tpu", "cuda:-1", "0", "(cpu")
     ),
     ("device-retrain", "retrain", ["device=cuda:99", "genotype=snas"], 6, ["device: not usable here, got 'cuda:99'"]),
     ("device-evaluate", "evaluate", ["run=@retrain", "device=tpu"], 6, ["device: not usable here, got 'tpu'"]),
@@ -295,9 +295,9 @@ def check_stderr(text, said):
 
 
 def test_every_problem_is_listed_at_once(capsys):
-    assert run_verb("search", ["epochs=0", "lr=nan", "lr_mn=1", "preset=papr", "device=(", "space.nodes=0"]) == 2
+    assert run_verb("search", ["epochs=0", "lr=nan", "lr_mn=1", "preset=papr", "precision=(", "space.nodes=0"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[2] for line in lines] == ["lr_mn", "preset", "device", "space.nodes", "epochs", "lr"]
+    assert [line.split(": ")[2] for line in lines] == ["lr_mn", "preset", "precision", "space.nodes", "epochs", "lr"]
     assert all(line.startswith("darts_lite: error: ") for line in lines)
 
 
