@@ -257,6 +257,7 @@ def read_lines(path):
 def events(run):
     """(tag, step, value) of all that TensorBoard reads, sorted; its wall-clock tags left out."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     assert len(list((Path(run) / "tensorboard").iterdir())) == 1
     board = EventAccumulator(str(Path(run) / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
@@ -265,7 +266,8 @@ def events(run):
     seen = [(tag, event.step, event.value) for tag in tags["scalars"] if not tag.startswith("time/") for event in board.Scalars(tag)]
     seen += [(tag, event.step, event.encoded_image_string) for tag in tags["images"] for event in board.Images(tag)]
     seen += [(tag, event.step, event.tensor_proto.SerializeToString()) for tag in tags["tensors"] for event in board.Tensors(tag)]
-    seen += [(tag, 0, content) for tag, content in board.PluginTagToContent("hparams").items()]
+    for tag, content in board.PluginTagToContent("hparams").items():  # maps, which are written in any order
+        seen.append((tag, 0, HParamsPluginData.FromString(content).SerializeToString(deterministic=True)))
     assert len({(tag, step) for tag, step, _ in seen}) == len(seen), "duplicates"
     return sorted(seen, key=lambda event: event[:2])
 
