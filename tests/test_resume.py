@@ -155,7 +155,15 @@ def signalled(words, number, times):
 
 
 WORDS = [
-    *("dataset=npz", "dataset.path=data.npz", "dataset.flip=true", "space.nodes=2", "cells=3", "channels=2", "epochs=2"),
+    *(
+        "dataset=npz",
+        "dataset.path=data.npz",
+        "dataset.flip=true",
+        "space.nodes=2",
+        "cells=3",
+        "channels=2",
+        "epochs=2",
+    ),
     *("space.candidates=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "batch_size=16", "alpha_lr=0.1", "cutout=2"),
     *("run_dir=run", "log_every=2"),
 ]
@@ -241,7 +249,10 @@ def latest(run):
 
 
 def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "payload"])
@@ -380,7 +391,9 @@ def test_strides_of_a_checkpoint_do_not_matter(stopped, whole):
     state = checkpoint.unpack(latest(stopped).read_bytes())
     for number, tensors in state["weights"]["optimizer"].items():
         velocity = tensors["momentum_buffer"]
-        state["weights"]["optimizer"][number] = {"momentum_buffer": velocity.mT.contiguous().mT if velocity.dim() > 1 else velocity}
+        state["weights"]["optimizer"][number] = {
+            "momentum_buffer": velocity.mT.contiguous().mT if velocity.dim() > 1 else velocity
+        }
     replace_checkpoints(stopped, bytes(checkpoint.pack(state)))
     tiny.run(tiny.search_config(resume="run"))
     assert_exact("first_order", whole)

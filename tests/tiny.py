@@ -30,7 +30,13 @@ TEXT = (
     "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1), ('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=[2, 3], "
     "reduce=[('max_pool_3x3', 0), ('skip_connect', 1), ('sep_conv_3x3', 1), ('skip_connect', 2)], reduce_concat=[2, 3])"
 )
-RAN = ("latency_ms", "peak_memory_bytes", "training_seconds", "search_seconds", "time")  # of a result: how it went, not what it is
+RAN = (
+    "latency_ms",
+    "peak_memory_bytes",
+    "training_seconds",
+    "search_seconds",
+    "time",
+)  # of a result: how it went, not what it is
 
 
 def write_data(path="data.npz", *, train=96, test=30, seed=0, garbage=None):
@@ -56,7 +62,16 @@ def data_config():
 def search_config(**changes):
     """A search of `STEPS` steps in the folder `run`."""
     plain = SearchConfig(
-        dataset=data_config(), space=SPACE, cells=3, channels=2, epochs=2, batch_size=16, alpha_lr=0.1, cutout=2, run_dir="run", log_every=2
+        dataset=data_config(),
+        space=SPACE,
+        cells=3,
+        channels=2,
+        epochs=2,
+        batch_size=16,
+        alpha_lr=0.1,
+        cutout=2,
+        run_dir="run",
+        log_every=2,
     )
     return replace(plain, **changes)
 
@@ -191,18 +206,28 @@ def at_event(number):
         if next(events) == number:
             die()
 
-    for target in (
-        *("os:replace", "os:fsync", "pathlib:Path.unlink", "darts_lite.engine.board:Board._write", "darts_lite.engine.records:Records.append"),
-        *("darts_lite.engine.search_step:search_step", "darts_lite.engine.search_step:weight_step"),
-        *("darts_lite.engine.retrain_state:retrain_step", "darts_lite.engine.loop:Loop.boundary"),
-        *("darts_lite.engine.records:Records.truncate", "darts_lite.engine.folder:RunFolder.status"),
-    ):
+    for target in EVENTS:
         module, _, names = target.partition(":")
         owner = importlib.import_module(module)
         *parents, name = names.split(".")
         for parent in parents:
             owner = getattr(owner, parent)
         setattr(owner, name, _between(event, getattr(owner, name)))
+
+
+EVENTS = [
+    "os:replace",
+    "os:fsync",
+    "pathlib:Path.unlink",
+    "darts_lite.engine.board:Board._write",
+    "darts_lite.engine.folder:RunFolder.status",
+    "darts_lite.engine.loop:Loop.boundary",
+    "darts_lite.engine.records:Records.append",
+    "darts_lite.engine.records:Records.truncate",
+    "darts_lite.engine.search_step:search_step",
+    "darts_lite.engine.search_step:weight_step",
+    "darts_lite.engine.retrain_state:retrain_step",
+]
 
 
 def _between(event, function):
@@ -235,13 +260,18 @@ def trace(run):
     run = Path(run)
     state = newest(run)
     del state["time"]
-    state["files"] = {"alphas.jsonl": state["files"]["alphas.jsonl"]}  # the other one's length depends on wall-clock digits
+    state["files"] = {
+        "alphas.jsonl": state["files"]["alphas.jsonl"]
+    }  # the other one's length depends on wall-clock digits
     status = json.loads((run / "status.json").read_text())
     result = json.loads((run / "result.json").read_text())
     texts = ("alphas.jsonl", "genotype.json", "config.yaml", "env.json", "model.pt")
     return {
-        "checkpoint": _frozen(state),
-        "metrics": [{key: value for key, value in record.items() if key != "time"} for record in read_lines(run / "metrics.jsonl")],
+        "checkpoint": frozen(state),
+        "metrics": [
+            {key: value for key, value in record.items() if key != "time"}
+            for record in read_lines(run / "metrics.jsonl")
+        ],
         "status": {key: value for key, value in status.items() if key != "time"},
         "result": {key: value for key, value in result.items() if key not in RAN},
         "board": events(run),
@@ -263,23 +293,32 @@ def events(run):
     board = EventAccumulator(str(Path(run) / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
     board.Reload()
     tags = board.Tags()
-    seen = [(tag, event.step, event.value) for tag in tags["scalars"] if not tag.startswith("time/") for event in board.Scalars(tag)]
+    seen = [
+        (tag, event.step, event.value)
+        for tag in tags["scalars"]
+        if not tag.startswith("time/")
+        for event in board.Scalars(tag)
+    ]
     seen += [(tag, event.step, event.encoded_image_string) for tag in tags["images"] for event in board.Images(tag)]
-    seen += [(tag, event.step, event.tensor_proto.SerializeToString()) for tag in tags["tensors"] for event in board.Tensors(tag)]
+    seen += [
+        (tag, event.step, event.tensor_proto.SerializeToString())
+        for tag in tags["tensors"]
+        for event in board.Tensors(tag)
+    ]
     for tag, content in board.PluginTagToContent("hparams").items():  # maps, which are written in any order
         seen.append((tag, 0, HParamsPluginData.FromString(content).SerializeToString(deterministic=True)))
     assert len({(tag, step) for tag, step, _ in seen}) == len(seen), "duplicates"
     return sorted(seen, key=lambda event: event[:2])
 
 
-def _frozen(value):
+def frozen(value):
     """Tensors as (dtype, shape, strides, bytes), so that == compares bits."""
     if isinstance(value, torch.Tensor):
         return str(value.dtype), tuple(value.shape), value.stride(), value.numpy().tobytes()
     if isinstance(value, dict):
-        return {key: _frozen(entry) for key, entry in value.items()}
+        return {key: frozen(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_frozen(entry) for entry in value]
+        return [frozen(entry) for entry in value]
     return value
 
 
@@ -292,5 +331,7 @@ def assert_same(left, right):
 def _differences(left, right, where):
     if isinstance(left, dict) and isinstance(right, dict):
         missing = [f"{where}.{key}: only in one" for key in left.keys() ^ right.keys()]
-        return missing + [one for key in left.keys() & right.keys() for one in _differences(left[key], right[key], f"{where}.{key}")]
+        return missing + [
+            one for key in left.keys() & right.keys() for one in _differences(left[key], right[key], f"{where}.{key}")
+        ]
     return [] if left == right else [f"{where}: {str(left)[:200]} / {str(right)[:200]}"]

@@ -15,7 +15,7 @@ from darts_lite.engine.configuration import PLACES, digest, essence, inert, plai
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import RunFolder, existing, silent
 from darts_lite.errors import Exit, UserError, show
-from darts_lite.settings import flat, from_plain
+from darts_lite.settings import flat, from_plain, leaves
 
 OUTPUTS = Path("outputs")
 
@@ -54,8 +54,12 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
         notices.append(f"run_dir is not used: the run goes on in {folder}")
     for key in changed:
         _set(stored, key, flat(config)[key])
-    _keep_objects(stored, config)
-    return Resolution(stored, folder, _finished(folder), notices)
+    lost, finished = _keep_objects(stored, config), _finished(folder)
+    if lost and not finished:
+        listed = ", ".join(f"{key}={show(old[key])}" for key in lost)
+        fix = "resume it from Python, with an object of that class"
+        raise UserError("resume", f"the run was started from Python with {listed}", fix, code=Exit.RUN)
+    return Resolution(stored, folder, finished, notices)
 
 
 def newest_finished(verb: str, fingerprint: str, base: Path = OUTPUTS) -> Path | None:
@@ -132,12 +136,18 @@ def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
     return f"{key} {show(old[key])} -> {show(new[key])}"
 
 
-def _keep_objects(stored: Any, given: Any) -> None:
-    """An object passed from Python, or a list of them, is stored as the name of its class; put the object of that name back."""
-    names, objects = plain_leaves(stored), flat(given)
-    for key, name in plain_leaves(given).items():
-        if name == names[key] and name != objects[key]:
+def _keep_objects(stored: Any, given: Any) -> list[str]:
+    """An object passed from Python, or a list with one, is stored by the name of its class; put the object of that name back.
+
+    Returns the keys for which none was given.
+    """
+    names, given_names, objects, lost = plain_leaves(stored), plain_leaves(given), flat(given), []
+    for key, leaf in leaves(type(stored)).items():
+        if names[key] == given_names[key]:
             _set(stored, key, objects[key])
+        elif "Any" in str(leaf.hint) and "<" in str(names[key]):
+            lost.append(key)
+    return lost
 
 
 def _set(config: Any, key: str, value: Any) -> None:
