@@ -263,8 +263,8 @@ def trace(run):
     state["files"] = {
         "alphas.jsonl": state["files"]["alphas.jsonl"]
     }  # the other one's length depends on wall-clock digits
-    status = json.loads((run / "status.json").read_text())
-    result = json.loads((run / "result.json").read_text())
+    status = read_json(run / "status.json")
+    result = read_json(run / "result.json")
     texts = ("alphas.jsonl", "genotype.json", "config.yaml", "env.json", "model.pt")
     return {
         "checkpoint": frozen(state),
@@ -280,8 +280,12 @@ def trace(run):
     }
 
 
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
 def read_lines(path):
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return [json.loads(line) for line in Path(path).read_text().splitlines()] if Path(path).exists() else []
 
 
 def events(run):

@@ -12,7 +12,7 @@ TERMS = (
     ("alphas", "gradient", "alpha_lr or lr"),
     ("weights", "training loss", "lr"),
     ("weights", "gradient", "lr"),
-    ("weights", "BatchNorm statistics", "lr"),
+    ("weights", "BatchNorm variance", "lr"),
 )
 
 

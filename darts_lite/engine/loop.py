@@ -126,7 +126,8 @@ class Loop:
         for name, value in values.items():
             # Such as the loss of an evaluation: the training itself is checked by `health`.
             if not math.isfinite(value):
-                raise not_finite("weights", name, step, "lr")
+                alphas = name.endswith("/alphas")
+                raise not_finite("alphas" if alphas else "weights", name, step, "alpha_lr" if alphas else "lr")
         record = {"step": step, "kind": kind, "epoch": -(-step // self.epoch_steps), "values": values}
         record["time"] = {"wall": time.time(), "seconds": self.run.seconds}
         self.run.metrics.append(record)

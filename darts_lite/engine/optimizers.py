@@ -106,7 +106,7 @@ class Descent:
         health.check("weights", "training loss", clock, loss)
         health.check("weights", "gradient", clock, norm)
         # A variance overflows before anything else does: it makes the output zero, and loss and gradients stay finite.
-        health.check("weights", "BatchNorm statistics", clock, torch.cat(self.statistics))
+        health.check("weights", "BatchNorm variance", clock, torch.cat(self.statistics))
         gated_step(self.optimizer, learning_rate, health)
         kept = torch.where(health.bad > 0, statistics, torch.cat(self.statistics))
         torch._foreach_copy_(self.statistics, list(kept.split([buffer.numel() for buffer in self.statistics])))

@@ -51,7 +51,7 @@ def alpha_step(state: SearchState, train: Batch, validation: Batch, learning_rat
     return {
         "validation/loss": outer_loss,
         "gradient/alphas": norm,
-        "lr/alphas": torch.full_like(norm, state.config.alpha_lr),
+        "lr/alphas": state.alpha_optimizer.param_groups[0]["lr"].clone(),
     }
 
 
