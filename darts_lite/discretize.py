@@ -36,9 +36,10 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     from darts_lite.engine.folder import WRITTEN, RunFolder, existing, silent
     from darts_lite.engine.records import Records
     from darts_lite.engine.report import Plain
+    from darts_lite.engine.resume import stored_part
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotype import to_json, to_plain
-    from darts_lite.options import SpaceConfig
+    from darts_lite.options import DatasetConfig, SpaceConfig
 
     report = report or Plain()
     settings.check(config)
@@ -48,7 +49,7 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     state = checkpoint.load_newest(folder / "checkpoints", silent).state
     if state["run"].get("verb") != "search":
         raise UserError("run", "is not a search", "give the folder of a search", value=folder, code=Exit.RUN)
-    space = build_space(settings.from_plain(SpaceConfig, state["config"]["space"]))
+    space = build_space(stored_part(state, "space", SpaceConfig, folder))
     path = folder / "alphas.jsonl"
     records = {record.get("epoch"): record for record in Records(path).read()}
     if not records:
@@ -61,7 +62,7 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     except ValueError as error:
         raise UserError(path, f"epoch {epoch}: {error}", "restore the file", code=Exit.RUN) from error
 
-    dataset = str(state["config"]["dataset"]["name"])
+    dataset = stored_part(state, "dataset", DatasetConfig, folder).name
     facts = environment.describe("cpu", state["env"].get("data"))
     with RunFolder.create("discretize", dataset, config.run_dir, config, facts, report.warning) as run:
         run.status("running", 0)
@@ -72,7 +73,7 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
             "format": 1,
             "verb": "discretize",
             "dataset": dataset,
-            "seed": state["config"]["seed"],
+            "seed": state["config"].get("seed"),
             "genotype": to_plain(genotype),
             "epoch": epoch,
             "run": config.run,

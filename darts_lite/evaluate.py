@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from darts_lite.errors import show
 from darts_lite.options import option
 
 
@@ -40,6 +41,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     from darts_lite.engine.files import read_json
     from darts_lite.engine.folder import RunFolder
     from darts_lite.engine.report import Plain
+    from darts_lite.engine.resume import stored_part
     from darts_lite.models import check_data, restore_model
     from darts_lite.options import DatasetConfig
 
@@ -49,7 +51,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     precision = resolve_precision(config.precision, device)
     network, state = restore_model(config.run)
     model = state["model"]
-    source = settings.from_plain(DatasetConfig, state["config"]["dataset"])
+    source = stored_part(state, "dataset", DatasetConfig, config.run)
     dataset = data.load(replace(source, path=config.dataset_path or source.path))
     check_data(dataset, model)
     facts = environment.describe(device, dataset.fingerprint)
@@ -66,7 +68,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
             "format": 1,
             "verb": "evaluate",
             "dataset": dataset.name,
-            "seed": state["config"]["seed"],
+            "seed": state["config"].get("seed"),
             "genotype": json.loads(model["genotype"]),
             "test": evaluation.evaluate(
                 network, test, dataset.classes, batch_size=config.batch_size, precision=precision
@@ -104,7 +106,10 @@ def table(result: dict[str, Any], class_names: Sequence[str]) -> list[str]:
             for size, ms in result["latency_ms"].items()
         ),
         ("peak memory", f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB"),
-        *((f"class {name}", "no test image" if hits is None else f"{hits:.4f}") for name, hits in per_class),
+        *(
+            (f"class {show(name, quote=False)}", "no test image" if hits is None else f"{hits:.4f}")
+            for name, hits in per_class
+        ),
     ]
     return [f"{name:<20} {value}" for name, value in rows]
 

@@ -8,6 +8,7 @@ Examples:
 """
 
 import hashlib
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,6 +117,7 @@ def restore_model(run: str | Path | None) -> tuple[Network, dict[str, Any]]:
             raise ValueError("does not have the hash in result.json")
         weights = checkpoint.unpack(data)
         model = state["model"]
+        _check_description(model)
         network = create_network(
             genotypes.from_json(model["genotype"]),
             cells=model["cells"],
@@ -126,10 +128,23 @@ def restore_model(run: str | Path | None) -> tuple[Network, dict[str, Any]]:
             reductions=model["reductions"],
         )
         network.load_state_dict(weights)
-    except (ValueError, KeyError, TypeError, RuntimeError, UserError) as error:
+    except (ValueError, LookupError, TypeError, RuntimeError, UserError) as error:
         reason = f"cannot be used: {error}"
         raise UserError(path, reason, "retrain again with another run_dir", code=Exit.RUN) from error
     return network.eval(), state
+
+
+def _check_description(model: dict[str, Any]) -> None:
+    """ValueError unless `model` has the form that `describe_model` gives it: it may come from anywhere."""
+    height, width = model["image_size"]
+    counts = model["cells"], model["channels"], model["input_channels"], height, width
+    if not all(type(count) is int and 0 < count < 2**16 for count in counts):
+        raise ValueError("the model is described by impossible numbers")
+    for values in (model["mean"], model["std"]):
+        if len(values) != model["input_channels"] or not all(type(x) is float and math.isfinite(x) for x in values):
+            raise ValueError("the model is described by an impossible mean or std")
+    if not all(type(name) is str for name in model["class_names"]):
+        raise ValueError("the model is described by class names that are no names")
 
 
 def check_data(dataset: Dataset, model: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """A run that was stopped anywhere and resumed is bit-identical to one that was never stopped; what cannot be resumed says so."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -286,14 +285,6 @@ class Payload:
         return os.mkdir, (str(self.path),)
 
 
-def replace_checkpoints(run, data):
-    """Only one checkpoint, with these bytes and the hash of them."""
-    step = latest(run).name[:13]
-    for path in checkpoint.files(run / "checkpoints"):
-        path.unlink()
-    (run / "checkpoints" / f"{step}.{hashlib.sha256(data).hexdigest()[:16]}.pt").write_bytes(data)
-
-
 def refusal(capsys, words, code, verb="search"):
     """The one line that a command ends with."""
     capsys.readouterr()
@@ -310,7 +301,7 @@ def test_a_payload_is_not_executed(kind, stopped, capsys):
     payload = Payload(Path("executed").resolve())
     state = checkpoint.unpack(latest(stopped).read_bytes())
     torch.save({**state, "more": payload}, "hostile.pt")
-    replace_checkpoints(stopped, pickle.dumps(payload) if kind == "pickle" else Path("hostile.pt").read_bytes())
+    tiny.rewrite(stopped, pickle.dumps(payload) if kind == "pickle" else Path("hostile.pt").read_bytes())
     before = tree(stopped)
     refusal(capsys, ["resume=run"], Exit.RUN)
     assert not Path("executed").exists() and tree(stopped) == before
@@ -371,7 +362,7 @@ TAMPERED = {
 def test_a_checkpoint_that_does_not_fit(kind, stopped):
     state = checkpoint.unpack(latest(stopped).read_bytes())
     TAMPERED[kind](state)
-    replace_checkpoints(stopped, bytes(checkpoint.pack(state)))
+    tiny.rewrite(stopped, state)
     before = tree(stopped)
     with pytest.raises(UserError) as error:
         tiny.run(tiny.search_config(resume="run"))
@@ -382,7 +373,7 @@ def test_a_checkpoint_that_does_not_fit(kind, stopped):
 def test_a_checkpoint_that_does_not_fit_is_one_line(stopped, capsys):
     state = checkpoint.unpack(latest(stopped).read_bytes())
     TAMPERED["weight small"](state)
-    replace_checkpoints(stopped, bytes(checkpoint.pack(state)))
+    tiny.rewrite(stopped, state)
     assert "does not fit its configuration" in refusal(capsys, ["resume=run"], Exit.RUN)
 
 
@@ -394,7 +385,7 @@ def test_strides_of_a_checkpoint_do_not_matter(stopped, whole):
         state["weights"]["optimizer"][number] = {
             "momentum_buffer": velocity.mT.contiguous().mT if velocity.dim() > 1 else velocity
         }
-    replace_checkpoints(stopped, bytes(checkpoint.pack(state)))
+    tiny.rewrite(stopped, state)
     tiny.run(tiny.search_config(resume="run"))
     assert_exact("first_order", whole)
 
@@ -403,7 +394,7 @@ def test_another_machine_is_one_warning(stopped):
     state = checkpoint.unpack(latest(stopped).read_bytes())
     state["env"]["threads"] = 96
     state["env"]["versions"]["torch"] = "2.11.0"
-    replace_checkpoints(stopped, bytes(checkpoint.pack(state)))
+    tiny.rewrite(stopped, state)
     report = tiny.Report()
     search(tiny.search_config(resume="run"), report=report)
     assert len(report.warnings) == 1 and "threads 96 -> 1" in report.warnings[0] and "2.11.0" in report.warnings[0]

@@ -121,10 +121,19 @@ def _stored_config(verb: str, folder: Path, kind: type) -> Any:
     if state["run"].get("verb") != verb:
         fix = f"give the folder of a {verb}"
         raise UserError("resume", f"{show(folder)} holds a run of another verb", fix, code=Exit.RUN)
+    return _usable(kind, state["config"], folder)
+
+
+def stored_part(state: dict[str, Any], name: str, kind: type, folder: str | Path | None) -> Any:
+    """The part `name` of the configuration in a checkpoint of `folder`. Raises UserError (4)."""
+    return _usable(kind, state["config"].get(name), folder)
+
+
+def _usable(kind: type, plain: Any, folder: str | Path | None) -> Any:
     try:
-        return from_plain(kind, state["config"])
+        return from_plain(kind, plain)
     except UserError as error:
-        fix = "resume with the version that wrote it, or start a new run"
+        fix = "use the version that wrote it, or start a new run"
         raise UserError(folder, f"its stored configuration cannot be used: {error}", fix, code=Exit.RUN) from error
 
 

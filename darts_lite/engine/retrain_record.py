@@ -12,7 +12,7 @@ from darts_lite.engine.loop import Loop, data_words
 from darts_lite.engine.prepare import Prepared
 from darts_lite.engine.resume import newest_finished
 from darts_lite.engine.retrain_state import RetrainState
-from darts_lite.errors import UserError
+from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, from_json
 from darts_lite.models import describe_model, find_genotype
 from darts_lite.spaces.network import Skeleton
@@ -24,7 +24,12 @@ def choose_genotype(ready: Prepared) -> Genotype:
     Raises UserError (2), in the last case with the command to type first.
     """
     if ready.folder is not None:
-        return from_json(checkpoint.load_newest(ready.folder / "checkpoints", silent).state["model"]["genotype"])
+        state = checkpoint.load_newest(ready.folder / "checkpoints", silent).state
+        try:
+            return from_json(state["model"]["genotype"])
+        except (LookupError, TypeError, UserError) as error:
+            reason, fix = f"its checkpoint holds no genotype: {error}", "start a new run with another run_dir"
+            raise UserError(ready.folder, reason, fix, code=Exit.RUN) from error
     if ready.config.genotype is not None:
         return find_genotype(ready.config.genotype, seed=ready.config.seed)
     folder = newest_finished("search", ready.dataset.fingerprint)
