@@ -34,6 +34,7 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     from darts_lite.engine.build import build_selection, build_space
     from darts_lite.engine.files import refuse_links
     from darts_lite.engine.folder import WRITTEN, RunFolder, existing, silent
+    from darts_lite.engine.loop import draw
     from darts_lite.engine.records import Records
     from darts_lite.engine.report import Plain
     from darts_lite.engine.resume import stored_part
@@ -67,8 +68,7 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     with RunFolder.create("discretize", dataset, config.run_dir, config, facts, report.warning) as run:
         run.status("running", 0)
         run.write_text("genotype.json", to_json(genotype))
-        for name, cell in genotype.cells.items():
-            run.write_text(f"cells/{name}.svg", drawing.svg(cell, name))
+        draw(run, genotype)
         result = {
             "format": 1,
             "verb": "discretize",

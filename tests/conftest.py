@@ -17,3 +17,17 @@ def data_folder():
     if not folder:
         pytest.skip("DARTS_LITE_DATA is not set: name the folder with cifar10/, mnist/ and darts_genotypes.json")
     return Path(folder)
+
+
+@pytest.fixture
+def tiny_folder(tmp_path, monkeypatch):
+    """An empty folder to work in, with the tiny data set in it, and one thread."""
+    import tiny
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    tiny.write_data()
+    yield
+    torch.set_num_threads(threads)

@@ -15,17 +15,9 @@ from darts_lite.errors import Exit, UserError
 from darts_lite.solvers import SOLVERS
 from darts_lite.spaces.network import Network
 
+pytestmark = pytest.mark.usefixtures("tiny_folder")
+
 FIRST_ORDER = SOLVERS["first_order"]
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    tiny.write_data()
-    yield
-    torch.set_num_threads(threads)
 
 
 # Parts that break at the second step

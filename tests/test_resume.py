@@ -17,6 +17,8 @@ from darts_lite.engine import checkpoint, search_step, signals
 from darts_lite.errors import Exit, UserError
 from darts_lite.search import search
 
+pytestmark = pytest.mark.usefixtures("tiny_folder")
+
 STEP = "darts_lite.engine.search_step:search_step"
 WEIGHT_STEP = "darts_lite.engine.search_step:weight_step"
 RETRAIN_STEP = "darts_lite.engine.retrain_state:retrain_step"
@@ -42,16 +44,6 @@ def whole(tmp_path_factory):
         return folders[name] / "run"
 
     return get
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    tiny.write_data()
-    yield
-    torch.set_num_threads(threads)
 
 
 CONFIGS = {

@@ -22,15 +22,7 @@ from darts_lite.evaluate import EvaluateConfig, evaluate
 from darts_lite.genotype import from_json, parse_text, published, to_json
 from darts_lite.models import find_genotype, load_model
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    tiny.write_data()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("tiny_folder")
 
 
 @pytest.fixture(scope="module")

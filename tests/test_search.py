@@ -27,15 +27,7 @@ from darts_lite.search import search
 from darts_lite.seeds import derive
 from darts_lite.spaces.network import Skeleton
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    tiny.write_data()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("tiny_folder")
 
 
 def make(config):

@@ -18,9 +18,11 @@ def build_method(config: Any) -> Method:
     problems: list[UserError] = []
 
     def find(key: str, value: Any, table: dict[str, Any]) -> Any:
-        if isinstance(value, str) and value not in table:
-            problems.append(choice(key, value, table))
-        return table.get(value) if isinstance(value, str) else value
+        try:
+            return _named(key, value, table)
+        except UserError as error:
+            problems.append(error)
+            return None
 
     def make(key: str, table: dict[str, Any]) -> Any:
         part = find(key, getattr(config, key), table)
@@ -52,15 +54,18 @@ def build_method(config: Any) -> Method:
 def build_space(config: Any) -> Any:
     """The search space of a `SpaceConfig`, or of a space object. Raises UserError (2)."""
     name = getattr(config, "name", None)
-    if not isinstance(name, str):
-        return config
-    if name not in SPACES:
-        raise choice("space.name", name, SPACES)
-    return SPACES[name](config)
+    return _named("space.name", name, SPACES)(config) if isinstance(name, str) else config
 
 
 def build_selection(selection: Any) -> Any:
     """The rule that makes a genotype of a mixing. Raises UserError (2)."""
-    if isinstance(selection, str) and selection not in SELECTIONS:
-        raise choice("selection", selection, SELECTIONS)
-    return SELECTIONS[selection] if isinstance(selection, str) else selection
+    return _named("selection", selection, SELECTIONS)
+
+
+def _named(key: str, value: Any, table: dict[str, Any]) -> Any:
+    """The entry of `table` that `value` names, or `value` itself where it is no name."""
+    if not isinstance(value, str):
+        return value
+    if value not in table:
+        raise choice(key, value, table)
+    return table[value]

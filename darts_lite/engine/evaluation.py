@@ -2,15 +2,27 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from darts_lite.data.parts import Part
 from darts_lite.engine.device import computing
 from darts_lite.spaces.network import Network
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Inside, `network` is in eval mode; afterwards in the mode that it was in."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 @torch.no_grad()
@@ -46,11 +58,8 @@ def evaluate(
 
 def latencies(network: Network, device: torch.device, precision: str, batch_size: int) -> dict[str, float]:
     """Median milliseconds of a forward pass in eval mode, of one image and of a batch: {"1": ..., "<batch_size>": ...}."""
-    training = network.training
-    network.eval()
-    times = {str(size): _latency(network, size, device, precision) for size in (1, batch_size)}
-    network.train(training)
-    return times
+    with evaluating(network):
+        return {str(size): _latency(network, size, device, precision) for size in (1, batch_size)}
 
 
 @torch.no_grad()

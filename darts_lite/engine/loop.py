@@ -19,6 +19,7 @@ from darts_lite.engine import environment
 from darts_lite.engine.board import Board
 from darts_lite.engine.configuration import essence
 from darts_lite.engine.device import peak_memory
+from darts_lite.engine.folder import RunFolder
 from darts_lite.engine.health import not_finite
 from darts_lite.engine.meters import read
 from darts_lite.engine.prepare import Prepared
@@ -134,19 +135,13 @@ class Loop:
         self.board.metrics(record)
 
     def epoch_done(self, state: Any, values: dict[str, float]) -> None:
-        """After the last step of an epoch: the means over it, with `values` measured at its end."""
-        self.check(state)
+        """After the last step of an epoch, once it is checked: the means over it, with `values` measured at its end."""
         means = {f"epoch/{name}": value for name, value in (state.meters.read() | values).items()}
         self.record("epoch", state, means)
         shown = ("train/accuracy", "validation/accuracy", "test/accuracy", "train/loss", "validation/loss")
         parts = [f"{name} {means[f'epoch/{name}']:.4f}" for name in shown if f"epoch/{name}" in means]
         self.text = f"epoch {state.clock.done // self.epoch_steps}  {', '.join(parts)}"
         self.run.log(self.text)
-
-    def draw(self, genotype: Genotype) -> None:
-        """A picture of each cell in cells/."""
-        for name, cell in genotype.cells.items():
-            self.run.write_text(f"cells/{name}.svg", drawing.svg(cell, name))
 
     def finish(self, state: Any, genotype: Genotype, result: dict[str, Any]) -> dict[str, Any]:
         """Write result.json, after everything else: with it the run is finished."""
@@ -181,6 +176,12 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
     elif isinstance(tree, dict):
         for branch in tree.values():
             yield from _tensors(branch)
+
+
+def draw(run: RunFolder, genotype: Genotype) -> None:
+    """A picture of each cell in cells/."""
+    for name, cell in genotype.cells.items():
+        run.write_text(f"cells/{name}.svg", drawing.svg(cell, name))
 
 
 def data_words(config: DatasetConfig) -> str:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from darts_lite.engine import checkpoint
-from darts_lite.engine.evaluation import evaluate, latencies
+from darts_lite.engine.evaluation import evaluate, evaluating, latencies
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import silent
-from darts_lite.engine.loop import Loop, data_words
+from darts_lite.engine.loop import Loop, data_words, draw
 from darts_lite.engine.prepare import Prepared
 from darts_lite.engine.resume import newest_finished
 from darts_lite.engine.retrain_state import RetrainState
@@ -56,10 +56,11 @@ class RetrainRecord:
         """Show what is trained."""
         self.loop.start(state)
         self.loop.board.genotype(0, self.genotype)
-        self.loop.draw(self.genotype)
+        draw(self.loop.run, self.genotype)
 
     def epoch(self, state: RetrainState) -> None:
         """After an epoch; the test part is looked at only every `test_every` epochs, and never by default."""
+        self.loop.check(state)
         every = self.loop.config.test_every
         epoch = state.clock.done // self.loop.epoch_steps
         score = self._evaluate(state) if every and epoch % every == 0 else {}
@@ -95,12 +96,10 @@ class RetrainRecord:
         return result
 
     def _evaluate(self, state: RetrainState) -> dict[str, Any]:
-        state.network.eval()
         size = max(self.loop.config.batch_size, 256)
         classes = self.loop.ready.dataset.classes
-        score = evaluate(state.network, self.test, classes, batch_size=size, precision=state.precision)
-        state.network.train()
-        return score
+        with evaluating(state.network):
+            return evaluate(state.network, self.test, classes, batch_size=size, precision=state.precision)
 
 
 def search_seconds(genotype: str | None) -> float | None:

@@ -7,8 +7,8 @@ import torch
 from darts_lite import drawing
 from darts_lite.data.parts import Part
 from darts_lite.engine import alphas
-from darts_lite.engine.evaluation import evaluate
-from darts_lite.engine.loop import Loop, data_words
+from darts_lite.engine.evaluation import evaluate, evaluating
+from darts_lite.engine.loop import Loop, data_words, draw
 from darts_lite.engine.search_state import SearchState
 from darts_lite.genotype import Genotype, to_json
 from darts_lite.spaces.darts import network
@@ -45,7 +45,7 @@ class SearchRecord:
         loop.save(state)
         genotype = self.genotype(alphas.to_record(state.architecture, state.clock.progress, epoch=0, step=0))
         loop.run.write_text("genotype.json", to_json(genotype))
-        loop.draw(genotype)
+        draw(loop.run, genotype)
         with torch.device("meta"):
             costs = network(genotype, loop.ready.skeleton()).costs()
         score = self._validate(state)
@@ -73,14 +73,11 @@ class SearchRecord:
     def _validate(self, state: SearchState) -> dict[str, Any]:
         with torch.no_grad():
             mixing = state.architecture.expected(state.clock.progress)
-        state.supernet.eval()
-        size = self.loop.config.batch_size
-        score = evaluate(
-            lambda images: state.supernet(images, mixing),
-            self.validation,
-            self.loop.ready.dataset.classes,
-            batch_size=size,
-            precision=state.precision,
-        )
-        state.supernet.train()
-        return score
+        with evaluating(state.supernet):
+            return evaluate(
+                lambda images: state.supernet(images, mixing),
+                self.validation,
+                self.loop.ready.dataset.classes,
+                batch_size=self.loop.config.batch_size,
+                precision=state.precision,
+            )

@@ -64,8 +64,10 @@ class SearchState:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(config.seed, "weights", number))
             self.supernet = space.supernet(skeleton, tables).to(device)
-            torch.default_generator.manual_seed(derive(config.seed, "alphas", number))
-            self.architecture = Architecture(tables, method.relaxation, init_std=config.alpha_init_std).to(device)
+        draws = torch.Generator().manual_seed(derive(config.seed, "alphas", number))
+        self.architecture = Architecture(tables, method.relaxation, init_std=config.alpha_init_std, generator=draws).to(
+            device
+        )
         self.descent = Descent(self.supernet, config)
         self.alpha_optimizer = adam(
             self.architecture.parameters(), betas=config.alpha_betas, weight_decay=config.alpha_weight_decay

@@ -133,13 +133,9 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """(N, copies * c_in, H, W), activated -> (N, copies * c_out, ceil(H / 2), ceil(W / 2))."""
-        shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[
-            :, :, 1::2, 1::2
-        ]  # odd sides: both halves have one size
-        halves = [
-            half.chunk(self.copies, dim=1)
-            for half in (_sparse(x[:, :, ::2, ::2], self.even), _sparse(shifted, self.odd))
-        ]
+        padded = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))  # odd sides: both halves have one size
+        even, odd = _sparse(x[:, :, ::2, ::2], self.even), _sparse(padded[:, :, 1::2, 1::2], self.odd)
+        halves = even.chunk(self.copies, dim=1), odd.chunk(self.copies, dim=1)
         # In four dimensions, channels_last lasts.
         pieces = [piece for pair in zip(*halves, strict=True) for piece in pair]
         return self.norm(torch.cat(pieces, dim=1), scale)
