@@ -98,18 +98,18 @@ def load_model(run: str | Path) -> Network:
     return restore_model(run)[0]
 
 
-def restore_model(run: str | Path | None) -> tuple[Network, dict[str, Any]]:
-    """The same, with the run's checkpoint: its configuration, environment and `model` (see `describe_model`)."""
-    folder = existing(run)
+def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, dict[str, Any]]:
+    """The same, with the run's checkpoint: its configuration, environment and `model` (see `describe_model`). Errors name `key`."""
+    folder = existing(run, key)
     state = checkpoint.load_newest(folder / "checkpoints", silent).state
     if state["run"].get("verb") != "retrain":
         fix = "give the folder of a retraining (python -m darts_lite.retrain)"
-        raise UserError("run", "is not a retraining", fix, value=folder, code=Exit.RUN)
+        raise UserError(key, "is not a retraining", fix, value=folder, code=Exit.RUN)
     result = read_json(folder / "result.json")
     path = folder / "model.pt"
     if not path.is_file() or path.is_symlink():
         raise UserError(
-            "run", "is not finished: it has no model.pt", f"python -m darts_lite.retrain resume={folder}", code=Exit.RUN
+            key, "is not finished: it has no model.pt", f"python -m darts_lite.retrain resume={folder}", code=Exit.RUN
         )
     data = path.read_bytes()
     try:

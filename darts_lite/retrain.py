@@ -22,6 +22,9 @@ class RetrainConfig(RunConfig):
 
     dataset: DatasetConfig = option(DatasetConfig())
     genotype: str | None = option(None)  # file, run folder, text, published name, random; None: newest finished search
+    init: str = option(
+        "none"
+    )  # where the weights start: none, supernet (of the genotype's search), or a finished retraining
     recipe: str = option("quick")
     experiment: str | None = option(None)
     # recipe: the network
@@ -33,6 +36,8 @@ class RetrainConfig(RunConfig):
     batch_size: int = option(64, low=1)
     lr: float = option(0.05, above=0)
     lr_min: float = option(0.0, low=0)
+    schedule: str = option("cosine", choices=("cosine", "linear"))  # from lr to lr_min
+    warmup_epochs: int = option(0, low=0)  # in which lr rises from 0, before that
     momentum: float = option(0.9, low=0, high=0.9999)
     nesterov: bool = option(False)
     weight_decay: float = option(3e-4, low=0)
@@ -41,7 +46,13 @@ class RetrainConfig(RunConfig):
     drop_path: float = option(0.0, low=0, high=0.95)  # probability at the end; grows linearly from 0
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
     label_smoothing: float = option(0.0, low=0, high=0.99)
+    ema: float | None = option(
+        None, above=0, high=0.999999
+    )  # decay of the average of the weights that is reported; None: off
     test_every: int | None = option(None, low=1)  # epochs between two looks at the test part; None: only at the end
+    train_fraction: float | None = option(
+        None, above=0, high=0.99
+    )  # None: all, judged by the test part; else by the rest
 
 
 def retrain(config: RetrainConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
@@ -52,6 +63,7 @@ def retrain(config: RetrainConfig, typed: Collection[str] | None = None, report:
     """
     from darts_lite.data.parts import Order
     from darts_lite.engine.device import determinism
+    from darts_lite.engine.initial import initialize
     from darts_lite.engine.loop import Loop
     from darts_lite.engine.prepare import prepare
     from darts_lite.engine.retrain_record import RetrainRecord, choose_genotype
@@ -61,17 +73,19 @@ def retrain(config: RetrainConfig, typed: Collection[str] | None = None, report:
     ready = prepare("retrain", config, typed, report)
     if ready.finished:
         return ready.stored_result()
-    config, dataset, device = ready.config, ready.dataset, ready.device
+    config, device = ready.config, ready.device
     genotype, skeleton = choose_genotype(ready), ready.skeleton()
 
-    # All of the training part, halves of the search included; the test part is looked at once, at the end.
-    train = ready.part(dataset.x_train, dataset.y_train, augmented=True)
+    train, judge = ready.parts(config.train_fraction)
     order = Order(len(train), config.batch_size, derive(config.seed, "train"), device)
-    network = new_network(genotype, skeleton, config).to(device)
+    network = new_network(genotype, skeleton, config)
+    if ready.folder is None:
+        initialize(network, config.init, genotype, config.genotype)
+    network = network.to(device)
     state = RetrainState(config, network, device, ready.precision, steps=config.epochs * order.steps_per_epoch)
 
     with determinism(device, config.deterministic), Loop(ready, order.steps_per_epoch, config.epochs) as loop:
-        record = RetrainRecord(loop, genotype, skeleton)
+        record = RetrainRecord(loop, genotype, skeleton, judge)
         record.start(state)
         while not state.clock.finished:
             loop.boundary(state)

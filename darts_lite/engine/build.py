@@ -1,5 +1,6 @@
 """Names of a configuration -> the parts that they name; an object given from Python in place of a name is taken as it is."""
 
+from itertools import pairwise
 from typing import Any
 
 from darts_lite.engine.phases import PHASES
@@ -48,6 +49,10 @@ def build_method(config: Any) -> Method:
     if error:
         raise error
     method.phases.extend(phases(config))
+    for number, (before, phase) in enumerate(pairwise(method.phases), 1):
+        if phase.carry != "nothing" and phase.skeleton != before.skeleton:
+            reason = f"phase {number} carries {phase.carry} over from another skeleton ({before.skeleton} -> {phase.skeleton})"
+            raise UserError("phases", reason, "use carry='nothing' where cells or channels change")
     return method
 
 

@@ -17,6 +17,22 @@ def cosine(progress: Tensor, high: float, low: float) -> Tensor:
     return low + 0.5 * (high - low) * (1 + torch.cos(math.pi * progress))
 
 
+def linear(progress: Tensor, high: float, low: float) -> Tensor:
+    """The same along a straight line."""
+    return high + (low - high) * progress
+
+
+SCHEDULES = {"cosine": cosine, "linear": linear}
+
+
+def warmed_up(progress: Tensor, schedule: str, high: float, low: float, *, warmup: float) -> Tensor:
+    """A learning rate (0-d) of SCHEDULES that first rises from 0 along a line, for the part `warmup` of the training (Goyal et al. 2017)."""
+    if warmup == 0:
+        return SCHEDULES[schedule](progress, high, low)
+    rest = ((progress - warmup) / max(1 - warmup, 1e-9)).clamp(0, 1)
+    return torch.where(progress < warmup, high * progress / warmup, SCHEDULES[schedule](rest, high, low))
+
+
 def adam(parameters: Iterable[nn.Parameter], *, betas: list[float], weight_decay: float) -> torch.optim.Adam:
     """Adam with an L2 penalty (not decoupled), as DARTS uses it on alpha."""
     parameters = list(parameters)

@@ -10,14 +10,14 @@ import torch
 from darts_lite import data, settings
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.dataset import Dataset
-from darts_lite.data.parts import Part
+from darts_lite.data.parts import Part, split
 from darts_lite.engine import environment
 from darts_lite.engine.device import resolve_device, resolve_precision
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import RunFolder
 from darts_lite.engine.report import Plain
 from darts_lite.engine.resume import resolve
-from darts_lite.errors import UserError
+from darts_lite.errors import Exit, UserError
 from darts_lite.spaces.network import Skeleton
 
 
@@ -40,6 +40,24 @@ class Prepared:
         source = self.config.dataset
         augmentation = Augmentation(source.crop_padding, source.flip, self.config.cutout) if augmented else None
         return Part(images, labels, self.device, self.dataset.mean, self.dataset.std, augmentation)
+
+    def parts(self, fraction: float | None) -> tuple[Part, Part]:
+        """What a retraining is trained on and what it is judged by.
+
+        All of the training part, halves of the search included, and the test part; or, with a `fraction`, the halves of a search with
+        this seed, and the test part is not touched.
+        """
+        data = self.dataset
+        if fraction is None:
+            train, judge = (data.x_train, data.y_train), (data.x_test, data.y_test)
+        else:
+            halves = split(data.y_train, fraction, self.config.seed)
+            train, judge = ((data.x_train[half], data.y_train[half]) for half in halves)
+        if not len(judge[1]):
+            raise UserError(
+                "dataset", "no image is left for validation", "use more images of each class", code=Exit.DATA
+            )
+        return self.part(*train, augmented=True), self.part(*judge, augmented=False)
 
     def skeleton(self) -> Skeleton:
         """What is around the cells, for this data."""

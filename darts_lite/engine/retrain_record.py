@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from darts_lite.data.parts import Part
 from darts_lite.engine import checkpoint
 from darts_lite.engine.evaluation import evaluate, evaluating, latencies
 from darts_lite.engine.files import read_json
@@ -46,11 +47,11 @@ def choose_genotype(ready: Prepared) -> Genotype:
 class RetrainRecord:
     """Writes the curve, if it is asked for, and at the end model.pt and result.json."""
 
-    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton):
-        self.loop, self.genotype = loop, genotype
+    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton, judge: Part):
+        self.loop, self.genotype, self.judge = loop, genotype, judge
+        self.whose = "test" if loop.config.train_fraction is None else "validation"  # part that the judge is
         data = loop.ready.dataset
         loop.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)
-        self.test = loop.ready.part(data.x_test, data.y_test, augmented=False)
 
     def start(self, state: RetrainState) -> None:
         """Show what is trained."""
@@ -64,42 +65,46 @@ class RetrainRecord:
         every = self.loop.config.test_every
         epoch = state.clock.done // self.loop.epoch_steps
         score = self._evaluate(state) if every and epoch % every == 0 else {}
-        self.loop.epoch_done(state, {f"test/{name}": score[name] for name in ("loss", "accuracy") if name in score})
+        self.loop.epoch_done(
+            state, {f"{self.whose}/{name}": score[name] for name in ("loss", "accuracy") if name in score}
+        )
 
     def finish(self, state: RetrainState) -> dict[str, Any]:
         """The last checkpoint; then the weights of the last epoch are what is reported."""
         loop, config = self.loop, self.loop.config
         loop.save(state)
-        weights = {n: t for n, t in state.network.state_dict().items() if not n.startswith("auxiliary.")}
+        weights = {n: t for n, t in state.reported.state_dict().items() if not n.startswith("auxiliary.")}
         model = checkpoint.pack(weights)
         loop.run.write_bytes("model.pt", model)
-        costs = state.network.costs()
+        costs = state.reported.costs()
         result = loop.finish(
             state,
             self.genotype,
             {
-                "test": self._evaluate(state),
+                self.whose: self._evaluate(state),
                 "parameters": costs.parameters,
                 "macs": costs.macs,
-                "latency_ms": latencies(state.network, state.device, state.precision, config.batch_size),
+                "latency_ms": latencies(state.reported, state.device, state.precision, config.batch_size),
                 "search_seconds": search_seconds(config.genotype),
                 "training_seconds": loop.run.seconds,
                 "model_sha256": hashlib.sha256(model).hexdigest(),
             },
         )
-        test = result["test"]
+        score = result[self.whose]
+        whose = "averaged weights of the last epoch" if config.ema else "last epoch"
         loop.report.line(
-            f"test accuracy {test['accuracy']:.4f}, loss {test['loss']:.4f} (last epoch, {test['samples']} images)"
+            f"{self.whose} accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f} ({whose}, {score['samples']} images)"
         )
         loop.report.line(f"{costs.parameters:,} parameters, {costs.macs:,} multiply-accumulates an image")
-        loop.report.line(f"next: python -m darts_lite.evaluate run={loop.quoted_path}")
+        if self.whose == "test":
+            loop.report.line(f"next: python -m darts_lite.evaluate run={loop.quoted_path}")
         return result
 
     def _evaluate(self, state: RetrainState) -> dict[str, Any]:
         size = max(self.loop.config.batch_size, 256)
         classes = self.loop.ready.dataset.classes
-        with evaluating(state.network):
-            return evaluate(state.network, self.test, classes, batch_size=size, precision=state.precision)
+        with evaluating(state.reported):
+            return evaluate(state.reported, self.judge, classes, batch_size=size, precision=state.precision)
 
 
 def search_seconds(genotype: str | None) -> float | None:

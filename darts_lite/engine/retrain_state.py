@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darts_lite.engine.average import Average
 from darts_lite.engine.clock import Clock
 from darts_lite.engine.device import computing
 from darts_lite.engine.health import Health
 from darts_lite.engine.meters import Meters
-from darts_lite.engine.optimizers import Descent, cosine
+from darts_lite.engine.optimizers import Descent, warmed_up
 from darts_lite.genotype import Genotype
 from darts_lite.seeds import derive
 from darts_lite.spaces.darts import network as build
@@ -33,6 +34,12 @@ class RetrainState:
         self.clock = Clock(config.seed, device, steps=steps)
         self.health = Health(device)
         self.meters = Meters()
+        self.average = None if config.ema is None else Average(network, config.ema)
+
+    @property
+    def reported(self) -> Network:
+        """The network that is evaluated and kept: the average, where there is one."""
+        return self.network if self.average is None else self.average.network
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers."""
@@ -40,6 +47,7 @@ class RetrainState:
             "clock": self.clock.state_dict(),
             "weights": self.descent.state_dict(),
             "meters": self.meters.state_dict(),
+            **({} if self.average is None else {"average": self.average.network.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -47,10 +55,12 @@ class RetrainState:
         self.clock.load_state_dict(state["clock"])
         self.descent.load_state_dict(state["weights"])
         self.meters.load_state_dict(state["meters"], self.device)
+        if self.average is not None:
+            self.average.network.load_state_dict(state["average"])
 
 
 def retrain_step(state: RetrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Move the weights once; returns 0-d metrics. Nothing in it waits for the device."""
+    """Move the weights, and their average, once; returns 0-d metrics. Nothing in it waits for the device."""
     config, clock = state.config, state.clock
     drop_path = config.drop_path * clock.progress if config.drop_path else None
 
@@ -64,5 +74,9 @@ def retrain_step(state: RetrainState, images: Tensor, labels: Tensor) -> dict[st
                 )
             return loss, logits
 
-    learning_rate = cosine(clock.progress, config.lr, config.lr_min)
-    return state.descent.step(forward, labels, learning_rate, state.health, clock.step)
+    warmup = config.warmup_epochs / config.epochs
+    learning_rate = warmed_up(clock.progress, config.schedule, config.lr, config.lr_min, warmup=warmup)
+    metrics = state.descent.step(forward, labels, learning_rate, state.health, clock.step)
+    if state.average is not None:
+        state.average.update(clock.step, state.health.bad)
+    return metrics

@@ -116,6 +116,7 @@ class SearchState:
         """Tensors and plain containers."""
         return {
             "clock": self.clock.state_dict(),
+            "skeleton": self.supernet.skeleton.describe(),
             "alive": {cell: table.alive for cell, table in self.architecture.tables.items()},
             "weights": self.descent.state_dict(),
             "architecture": self.architecture.state_dict(),

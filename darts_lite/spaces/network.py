@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -30,6 +31,28 @@ class Skeleton:
         """The type of each cell, from the input to the output."""
         reductions = {self.cells // 3, 2 * self.cells // 3} if self.reductions is None else set(self.reductions)
         return ["reduce" if i in reductions else "normal" for i in range(self.cells)]
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data that two skeletons share if weights of one fit the other."""
+        return {
+            "cells": self.cells,
+            "channels": self.channels,
+            "classes": self.classes,
+            "input_channels": self.input_channels,
+            "image_size": list(self.image_size),
+            "reductions": [i for i, kind in enumerate(self.types()) if kind == "reduce"],
+        }
+
+    @classmethod
+    def described(cls, plain: dict[str, Any]) -> "Skeleton":
+        """The skeleton of a description, which may come from anywhere. ValueError, TypeError or KeyError where it is none."""
+        numbers = [plain[name] for name in ("cells", "channels", "classes", "input_channels")]
+        size, reductions = tuple(plain["image_size"]), tuple(plain["reductions"])
+        if not all(type(number) is int and 0 < number < 2**16 for number in (*numbers, *size)) or len(size) != 2:
+            raise ValueError("impossible numbers")
+        if not all(type(place) is int for place in reductions):
+            raise ValueError("impossible reductions")
+        return cls(*numbers, size, reductions)
 
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of the input of each cell and, last, of the output of the last one; a reduction rounds up."""
@@ -146,8 +169,10 @@ def carry(old: Network, new: Network, tensors: dict[str, Tensor]) -> dict[str, T
 
     The copies of each stack are taken by (cell, operation, edge); what is in no stack (stem, preprocessing, classifier) as it is. This one
     primitive serves pruning, discretization and warm start: momentum moves with its weight. Fails with KeyError on a copy that
-    `old` does not have.
+    `old` does not have, with ValueError where other numbers of cells, channels, ... make other tensors.
     """
+    if old.skeleton.describe() != new.skeleton.describe():
+        raise ValueError(f"weights of {old.skeleton.describe()} do not fit {new.skeleton.describe()}")
     homes = {key: (prefix, i, len(keys)) for prefix, keys in old.stacks() for i, key in enumerate(keys)}
     stacked = {prefix for prefix, _ in old.stacks()}
     taken = {name: value for name, value in tensors.items() if not any(map(name.startswith, stacked))}
