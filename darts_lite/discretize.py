@@ -38,6 +38,7 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     from darts_lite.engine.records import Records
     from darts_lite.engine.report import Plain
     from darts_lite.engine.resume import stored_part
+    from darts_lite.engine.several import refuse_several
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotype import to_json, to_plain
     from darts_lite.options import DatasetConfig, SpaceConfig
@@ -50,6 +51,7 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     state = checkpoint.load_newest(folder / "checkpoints", silent).state
     if state["run"].get("verb") != "search":
         raise UserError("run", "is not a search", "give the folder of a search", value=folder, code=Exit.RUN)
+    refuse_several(folder, state["config"])
     space = build_space(stored_part(state, "space", SpaceConfig, folder))
     path = folder / "alphas.jsonl"
     records = {record.get("epoch"): record for record in Records(path).read()}

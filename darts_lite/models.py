@@ -19,6 +19,7 @@ from darts_lite.data.dataset import Dataset
 from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import existing, silent
+from darts_lite.engine.several import refuse_several
 from darts_lite.errors import Exit, UserError, nearest
 from darts_lite.genotype import Genotype
 from darts_lite.options import SpaceConfig
@@ -105,6 +106,7 @@ def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, di
     if state["run"].get("verb") != "retrain":
         fix = "give the folder of a retraining (python -m darts_lite.retrain)"
         raise UserError(key, "is not a retraining", fix, value=folder, code=Exit.RUN)
+    refuse_several(folder, state["config"], key)
     result = read_json(folder / "result.json")
     path = folder / "model.pt"
     if not path.is_file() or path.is_symlink():

@@ -5,6 +5,7 @@ Examples:
     python -m darts_lite.retrain                                      # the newest finished search on the same data
     python -m darts_lite.retrain genotype=outputs/search/digits/<run> seed=1
     python -m darts_lite.retrain genotype=darts_v2 recipe=darts dataset=npz dataset.path=cifar10.npz dataset.flip=true
+    python -m darts_lite.retrain 'seeds=[0,1,2]'                       # three retrainings, their mean and standard deviation
     python -m darts_lite.retrain resume=outputs/retrain/digits/<run>
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from darts_lite.options import DatasetConfig, RunConfig, option
+from darts_lite.options import LARGEST_SEED, DatasetConfig, RunConfig, option
 
 
 @dataclass
@@ -22,6 +23,7 @@ class RetrainConfig(RunConfig):
 
     dataset: DatasetConfig = option(DatasetConfig())
     genotype: str | None = option(None)  # file, run folder, text, published name, random; None: newest finished search
+    seeds: list[int] | None = option(None, low=0, high=LARGEST_SEED)  # a retraining with each; None: one, with seed
     init: str = option(
         "none"
     )  # where the weights start: none, supernet (of the genotype's search), or a finished retraining
@@ -68,11 +70,17 @@ def retrain(config: RetrainConfig, typed: Collection[str] | None = None, report:
     from darts_lite.engine.prepare import prepare
     from darts_lite.engine.retrain_record import RetrainRecord, choose_genotype
     from darts_lite.engine.retrain_state import RetrainState, new_network, retrain_step
+    from darts_lite.errors import UserError
+    from darts_lite.repeats import every_seed
     from darts_lite.seeds import derive
 
+    if config.seeds is not None and (config.seed != 0 or "seed" in (typed or ())):
+        raise UserError("seed", "cannot be given beside seeds", "give one of them", value=config.seed)
     ready = prepare("retrain", config, typed, report)
     if ready.finished:
         return ready.stored_result()
+    if ready.config.seeds is not None:
+        return every_seed(ready)
     config, device = ready.config, ready.device
     genotype, skeleton = choose_genotype(ready), ready.skeleton()
 

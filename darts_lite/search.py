@@ -5,6 +5,7 @@ Examples:
     python -m darts_lite.search                                       # first order, on the bundled digits
     python -m darts_lite.search method=darts_second_order seed=1
     python -m darts_lite.search dataset=npz dataset.path=my.npz dataset.flip=true preset=paper
+    python -m darts_lite.search restarts=4                            # four searches; a short retraining picks one
     python -m darts_lite.search resume=outputs/search/digits/<run>    # go on where a run was stopped
 """
 
@@ -25,12 +26,14 @@ class SearchConfig(RunConfig):
     method: str = option("darts_first_order")  # the names that chose the values below; kept for the record
     preset: str = option("quick")
     experiment: str | None = option(None)
+    restarts: int = option(1, low=1, high=100)  # searches with the seeds seed, seed + 1, ..., of which one is picked
     # preset
     cells: int = option(5, low=1, high=100)
     channels: int = option(8, low=1, high=4096)
     reductions: list[int] | None = option(None, low=0)  # cells that halve the resolution; None: at 1/3 and 2/3
     epochs: int = option(12, low=1)
     batch_size: int = option(64, low=1)
+    restart_epochs: int = option(10, low=1)  # of the retraining that picks one of several restarts
     # method: the algorithm
     relaxation: str | Any = option("softmax")
     solver: str | Any = option("first_order")
@@ -71,11 +74,14 @@ def search(config: SearchConfig, typed: Collection[str] | None = None, report: A
     from darts_lite.engine.search_record import SearchRecord
     from darts_lite.engine.search_state import SearchState
     from darts_lite.engine.search_step import search_step
+    from darts_lite.repeats import best_restart
     from darts_lite.seeds import derive
 
     ready = prepare("search", config, typed, report)
     if ready.finished:
         return ready.stored_result()
+    if ready.config.restarts > 1:
+        return best_restart(ready)
     config, dataset, device = ready.config, ready.dataset, ready.device
     method, space, skeleton = build_method(config), build_space(config.space), ready.skeleton()
 

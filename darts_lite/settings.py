@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from darts_lite.errors import UserError, all_of, nearest, show
+from darts_lite.options import LARGEST_SEED
 
 Config = TypeVar("Config")
 
@@ -48,6 +49,16 @@ RELATIONS = (
         lambda places, cells: not places or max(places) < cells,
         "must be numbers of cells, counted from 0",
         "give numbers below cells, or null",
+    ),
+    Relation(
+        ("seeds",), lambda seeds: seeds is None or len(seeds) > 0, "must not be empty", "give e.g. [0,1,2], or null"
+    ),
+    Relation(("seeds",), _distinct, "must be distinct", "name each seed once"),
+    Relation(
+        ("restarts", "seed"),
+        lambda restarts, seed: seed + restarts - 1 <= LARGEST_SEED,
+        "need seeds up to seed + restarts - 1, above the largest one",
+        "lower seed",
     ),
     Relation(("reductions",), _distinct, "must be distinct", "name each cell once"),
     Relation(("alpha_betas",), lambda betas: len(betas) == 2, "must be two numbers", "give e.g. [0.5,0.999]"),

@@ -81,7 +81,7 @@ def test_published_sizes(composed):
 
 
 def test_presets_set_size_and_nothing_else(composed):
-    size = {"preset", "cells", "channels", "epochs", "batch_size"}
+    size = {"preset", "cells", "channels", "epochs", "batch_size", "restart_epochs"}
     quick, paper = flat(composed("search")), flat(composed("search", ["preset=paper"]))
     assert {key for key in quick if quick[key] != paper[key]} <= size
 

@@ -210,6 +210,10 @@ class RunFolder:
 
     # The end
 
+    def forget(self) -> None:
+        """Nothing has begun here after all, although it was saved: a new run that ends now leaves nothing."""
+        self._saved = self._begun = False
+
     def __enter__(self) -> "RunFolder":
         return self
 

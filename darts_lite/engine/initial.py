@@ -34,10 +34,7 @@ def initialize(network: Network, init: str, genotype: Genotype, source: str | No
     """
     if init == "none":
         return
-    if init == "supernet":
-        tensors = _from_supernet(network, source)
-    else:
-        tensors = _from_run(network, init, genotype)
+    tensors = _from_supernet(network, source) if init == "supernet" else _from_run(network, init, genotype)
     own = network.state_dict()
     network.load_state_dict(own | {name: tensor for name, tensor in tensors.items() if name in own})
 

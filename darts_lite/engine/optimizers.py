@@ -26,7 +26,7 @@ SCHEDULES = {"cosine": cosine, "linear": linear}
 
 
 def warmed_up(progress: Tensor, schedule: str, high: float, low: float, *, warmup: float) -> Tensor:
-    """A learning rate (0-d) of SCHEDULES that first rises from 0 along a line, for the part `warmup` of the training (Goyal et al. 2017)."""
+    """A learning rate (0-d) of SCHEDULES; in the first part, `warmup`, of the training it rises from 0 along a line (Goyal et al. 2017)."""
     if warmup == 0:
         return SCHEDULES[schedule](progress, high, low)
     rest = ((progress - warmup) / max(1 - warmup, 1e-9)).clamp(0, 1)

@@ -6,7 +6,7 @@ cannot change the result. Nothing here changes a file.
 
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,10 @@ def runs_below(base: Path) -> Iterator[Path]:
 
 
 def _newest_equal(verb: str, config: Any) -> Resolution:
-    wanted, name = essence(config), digest(config)
     for folder in _newest_first(_places(verb, config.run_dir)):
         known = read_json(folder / "status.json")
+        wanted = _completed(config, folder)
+        name = digest(wanted)
         if known.get("verb", verb) != verb or known.get("configuration", name) != name:
             continue
         if not checkpoint.files(folder / "checkpoints"):
@@ -92,9 +93,17 @@ def _newest_equal(verb: str, config: Any) -> Resolution:
             if known or error.code != Exit.RUN:
                 raise  # this one is meant, and starting another instead would be silent
             continue
-        if essence(stored) == wanted:
-            return Resolution(config, folder, _finished(folder))
+        if essence(stored) == essence(wanted):
+            return Resolution(wanted, folder, _finished(folder))
     return Resolution(config)
+
+
+def _completed(config: Any, folder: Path) -> Any:
+    """A retraining without a genotype means the newest finished search, on the data of the run that it is compared with."""
+    if getattr(config, "genotype", "") is not None:
+        return config
+    newest = newest_finished("search", str(read_json(folder / "env.json").get("data")))
+    return config if newest is None else replace(config, genotype=str(newest))
 
 
 def _places(verb: str, run_dir: str | None) -> Iterator[Path]:

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from types import FrameType
+from typing import ClassVar
 
 
 class Interrupted(Exception):
@@ -25,26 +26,39 @@ class Signals:
     """Context that turns SIGTERM and SIGINT into a flag; a second SIGINT ends the process at once with 130.
 
     `farewell` is written to stderr in that case. Outside the main thread, where Python allows no handlers, nothing is
-    installed.
+    installed. Inside another one, as of a run of several runs, it shares the flag and the farewell of that.
     """
+
+    _installed: ClassVar["Signals | None"] = None
 
     def __init__(self, farewell: str = ""):
         self.farewell = farewell
-        self.raised: int | None = None
+        self._raised: int | None = None
         self._interrupts = 0
         self._previous: dict[int, object] = {}
+        self._outer: Signals | None = None
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
+            self._outer = Signals._installed
+            if self._outer is None:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    self._previous[number] = signal.signal(number, self._note)
+                Signals._installed = self
         return self
 
     def __exit__(self, *_: object) -> None:
+        if Signals._installed is self:
+            Signals._installed = None
         for number, handler in self._previous.items():
             # None: a handler that was not installed from Python; it cannot be put back, the default is nearest.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
         self._previous.clear()
+
+    @property
+    def raised(self) -> int | None:
+        """The signal that came first."""
+        return self._raised if self._outer is None else self._outer.raised
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal has come."""
@@ -57,5 +71,5 @@ class Signals:
             # Not sys.exit: that runs finally blocks and waits for threads, and the user has asked twice.
             os.write(2, self.farewell.encode("ascii", "backslashreplace"))
             os._exit(128 + signal.SIGINT)
-        if self.raised is None:
-            self.raised = int(number)
+        if self._raised is None:
+            self._raised = int(number)
