@@ -62,8 +62,10 @@ def best_restart(ready: Any) -> dict[str, Any]:
         f"highest accuracy on the validation half of its search after {epochs} of training from scratch on the "
         "training half; ties: the lower loss, then the lower seed"
     )
-    shared = ("dataset", "cells", "channels", "reductions", "batch_size", "cutout", "train_fraction", "device")
-    shared += ("precision", "deterministic", "log_every", "checkpoint_minutes", "checkpoint_steps")
+    shared = (
+        *("dataset", "cells", "channels", "reductions", "batch_size", "cutout", "train_fraction"),
+        *("device", "precision", "deterministic", "log_every", "checkpoint_minutes", "checkpoint_steps"),
+    )
     short = RetrainConfig(
         recipe="validation", epochs=config.restart_epochs, **{key: getattr(config, key) for key in shared}
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from process import ROOT
 
 from darts_lite.cli import run_verb
 from darts_lite.discretize import DiscretizeConfig, discretize
@@ -23,6 +24,7 @@ from darts_lite.evaluate import EvaluateConfig, evaluate
 from darts_lite.genotype import from_json, to_json
 from darts_lite.models import find_genotype, load_model
 from darts_lite.options import LARGEST_SEED
+from darts_lite.retrain import retrain
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 
@@ -114,8 +116,6 @@ def test_all_seeds_are_reported(both):
 
 def test_a_single_seed_and_random_genotypes():
     report = tiny.Report()
-    from darts_lite.retrain import retrain
-
     result = retrain(seeds(seeds=[5], genotype="random", drop_path=0.0), report=report)
     assert result["test"]["accuracy_std"] is None and result["test"]["runs"] == 1
     assert from_json(json.dumps(result["genotype"])) == find_genotype("random", seed=5)
@@ -291,7 +291,7 @@ def test_a_second_sigint_says_how_to_go_on_with_the_parent():
         "with Signals('parent\\n') as outer, Signals('child\\n') as inner:\n    os.kill(os.getpid(), signal.SIGINT)\n"
     )
     script += "    assert inner.raised == outer.raised == 2\n    os.kill(os.getpid(), signal.SIGINT)\n    print('no')"
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    answer = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (answer.returncode, answer.stdout, answer.stderr) == (130, "", "parent\n")
 
 
@@ -325,7 +325,7 @@ WORDS = ["dataset=npz", "dataset.path=data.npz", "cells=2", "channels=2", "run_d
         ("retrain", ["seeds=[1,1]"], 2, "seeds: must be distinct"),
         ("retrain", ["seeds=[0,-1]"], 2, "seeds[1]: must be at least 0"),
         ("retrain", ["seeds=[0,0.5]"], 2, "seeds[1]: must be an integer"),
-        ("retrain", ["seeds=3"], 2, "seeds: must be a list of integers"),
+        ("retrain", ["seeds=3"], 2, "seeds: must be a list, got 3"),
         ("retrain", ["seeds=0,1"], 2, "write [a,b] for a list"),
         ("retrain", ["seeds=[0,1]", "seed=0"], 2, "seed: cannot be given beside seeds"),
         ("retrain", ["seeds=[0,1]", "seed=4"], 2, "seed: cannot be given beside seeds"),

@@ -8,13 +8,15 @@ still count for a half after 660 steps.
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from darts_lite.spaces.network import Network
 
 
 class Average:
     """`network` is a copy whose tensors are the averages. Nothing in `update` waits for the device, so a graph can capture it."""
 
-    def __init__(self, network: nn.Module, decay: float):
+    def __init__(self, network: Network, decay: float):
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.decay = decay
         self._now, self._averages = _tensors(network), _tensors(self.network)
@@ -28,5 +30,5 @@ class Average:
         torch._foreach_add_(self._averages, moves)
 
 
-def _tensors(network: nn.Module) -> list[Tensor]:
+def _tensors(network: Network) -> list[Tensor]:
     return [*network.parameters(), *(buffer for buffer in network.buffers() if buffer.is_floating_point())]

@@ -52,7 +52,8 @@ class Skeleton:
             raise ValueError("impossible numbers")
         if not all(type(place) is int for place in reductions):
             raise ValueError("impossible reductions")
-        return cls(*numbers, size, reductions)
+        cells, channels, classes, input_channels = numbers
+        return cls(cells, channels, classes, input_channels, size, reductions)
 
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of the input of each cell and, last, of the output of the last one; a reduction rounds up."""
