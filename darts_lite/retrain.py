@@ -57,10 +57,13 @@ class RetrainConfig(RunConfig):
     )  # None: all, judged by the test part; else by the rest
 
 
-def retrain(config: RetrainConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
+def retrain(
+    config: RetrainConfig, typed: Collection[str] | None = None, report: Any = None, dataset: Any = None
+) -> dict[str, Any]:
     """Retrain, or go on with a retraining, and return what `result.json` of its run folder holds.
 
     `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `engine.report`.
+    `dataset`: the data of the configuration, where it has been loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
     from darts_lite.data.parts import Order
@@ -76,7 +79,7 @@ def retrain(config: RetrainConfig, typed: Collection[str] | None = None, report:
 
     if config.seeds is not None and (config.seed != 0 or "seed" in (typed or ())):
         raise UserError("seed", "cannot be given beside seeds", "give one of them", value=config.seed)
-    ready = prepare("retrain", config, typed, report)
+    ready = prepare("retrain", config, typed, report, dataset)
     if ready.finished:
         return ready.stored_result()
     if ready.config.seeds is not None:

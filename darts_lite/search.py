@@ -60,10 +60,13 @@ class SearchConfig(RunConfig):
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
 
 
-def search(config: SearchConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
+def search(
+    config: SearchConfig, typed: Collection[str] | None = None, report: Any = None, dataset: Any = None
+) -> dict[str, Any]:
     """Run a search, or go on with one, and return what `result.json` of its run folder holds.
 
     `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `engine.report`.
+    `dataset`: the data of the configuration, where it has been loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
     from darts_lite.data.parts import Order, split
@@ -77,7 +80,7 @@ def search(config: SearchConfig, typed: Collection[str] | None = None, report: A
     from darts_lite.repeats import best_restart
     from darts_lite.seeds import derive
 
-    ready = prepare("search", config, typed, report)
+    ready = prepare("search", config, typed, report, dataset)
     if ready.finished:
         return ready.stored_result()
     if ready.config.restarts > 1:

@@ -14,6 +14,7 @@ import pytest
 import tiny
 from process import ROOT
 
+from darts_lite import data
 from darts_lite.cli import run_verb
 from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.engine import checkpoint, retrain_state
@@ -28,15 +29,14 @@ from darts_lite.retrain import retrain
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 
-SEARCH_STEP = "darts_lite.engine.search_step:search_step"
 RETRAIN_STEP = "darts_lite.engine.retrain_state:retrain_step"
 WRITE = "darts_lite.engine.folder:RunFolder.write_json"
 
 
 def seeds(**changes):
     """Two retrainings of two steps."""
-    small = {"seeds": [2, 0], "epochs": 1, "batch_size": 48, "test_every": None, "ema": 0.9, "checkpoint_steps": 1}
-    return tiny.retrain_config(**{**small, **changes})
+    small = {"seeds": [2, 0], "cells": 2, "channels": 2, "epochs": 1, "batch_size": 48, "test_every": None}
+    return tiny.retrain_config(**{**small, "ema": 0.9, "checkpoint_steps": 1, **changes})
 
 
 def restarts(**changes):
@@ -151,6 +151,14 @@ def test_the_short_retraining_picks_and_all_are_reported(both):
     assert result["validation"]["runs"] == 2 and "highest accuracy" in result["rule"]
 
 
+def test_data_are_loaded_once_and_a_notice_is_said_once(monkeypatch):
+    loads, load = [], data.load
+    monkeypatch.setattr(data, "load", lambda config: (loads.append(config), load(config))[1])
+    report = tiny.Report()
+    retrain(seeds(), report=report)
+    assert len(loads) == 1 and sum("is a trial" in line for line in report.lines) == 1
+
+
 # Where others look
 
 
@@ -162,7 +170,7 @@ def test_a_parent_is_the_newest_finished_search(both):
     found = from_json(Path("restarts/genotype.json").read_text())
     assert to_json(find_genotype("restarts")) == to_json(found)
     # Retraining it, from the supernet of the restart that was picked.
-    small = seeds(seeds=None, genotype=None, init="supernet", channels=2, drop_path=0.0)
+    small = seeds(seeds=None, genotype=None, init="supernet", cells=3, drop_path=0.0)
     result = tiny.run(small)
     assert from_json(json.dumps(result["genotype"])) == found
     state = tiny.newest("run")["config"]
@@ -224,14 +232,13 @@ def test_where_one_run_is_needed(call, config, said, both):
             "seeds",
             seeds(),
             [
-                ("before", "darts_lite.engine.prepare:data.load", 2),  # the parent is there, and no child
+                ("before", "darts_lite.engine.retrain_state:new_network"),  # the parent is there, and no child
                 ("after", RETRAIN_STEP, 2),
                 (
                     "before",
                     "darts_lite.engine.folder:RunFolder.save",
                     2,
                 ),  # the first is finished, the parent does not know
-                ("before", "os:replace", 1, "model.pt"),  # of the second
                 ("before", WRITE, 1, "'runs': 2"),  # all is done but the result
             ],
         ),
@@ -240,7 +247,6 @@ def test_where_one_run_is_needed(call, config, said, both):
             restarts(),
             [
                 ("before", RETRAIN_STEP, 2),
-                ("after", SEARCH_STEP, 3),  # of the second
                 ("after", "darts_lite.engine.folder:RunFolder.write_text", 1, "'genotype.json', '{"),
                 ("after", WRITE, 1, "'picked'"),
             ],
@@ -255,6 +261,25 @@ def test_killed(name, config, points, made):
         assert code == (-signal.SIGKILL if point else 0), (point, Path("said").read_text())
         folder = "run"
     tiny.assert_same(family("run"), made[1][name])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("name", "config", "stride"), [("seeds", seeds(), 11), ("restarts", restarts(), 29)])
+def test_killed_at_every_moment(name, config, stride, made):
+    """Every `stride`-th of all moments before and after a rename, removal, line or step, of parent and children."""
+    number = 1
+    while True:
+        shutil.rmtree("run", ignore_errors=True)
+        code = tiny.outcome(tiny.killed_run, config, ("at_event", number))
+        assert code in (0, -signal.SIGKILL), Path("said").read_text()
+        if code == 0:
+            break
+        again = replace(config, resume="run") if checkpoint.files(Path("run/checkpoints")) else config
+        assert tiny.outcome(tiny.killed_run, again, ()) == 0, (number, Path("said").read_text())
+        tiny.assert_same(family("run"), made[1][name])
+        number += stride
+    assert number > 100
 
 
 def signalled(number, at):

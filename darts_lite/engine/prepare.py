@@ -88,8 +88,13 @@ class Prepared:
         return run, run.load(self.report.warning)
 
 
-def prepare(verb: str, config: Any, typed: Collection[str] | None, report: Any) -> Prepared:
-    """Check everything that can be checked without the run folder. Raises UserError (2, 3, 4, 6, 7)."""
+def prepare(
+    verb: str, config: Any, typed: Collection[str] | None, report: Any, dataset: Dataset | None = None
+) -> Prepared:
+    """Check everything that can be checked without the run folder. Raises UserError (2, 3, 4, 6, 7).
+
+    `dataset`: given to one of several runs by their parent, which has said what is to be said about it.
+    """
     report = report or Plain()
     settings.check(config)
     resolution = resolve(verb, config, typed)
@@ -97,13 +102,13 @@ def prepare(verb: str, config: Any, typed: Collection[str] | None, report: Any) 
         report.line(notice)
     config = resolution.config
     size = getattr(config, "preset", None) or getattr(config, "recipe", None)
-    if size == "quick" and config.dataset.name != "digits" and resolution.folder is None:
+    if size == "quick" and config.dataset.name != "digits" and resolution.folder is None and dataset is None:
         report.line(
             f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
         )
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    dataset = data.load(config.dataset)
+    dataset = dataset or data.load(config.dataset)
     facts = environment.describe(device, dataset.fingerprint)
     if resolution.finished:
         report.line(f"already finished: {resolution.folder}")

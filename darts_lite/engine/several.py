@@ -84,7 +84,7 @@ def run_children(
                 if found.finished:
                     results[child.name] = read_json(run.path / child.name / "result.json")
                 else:
-                    results[child.name] = child.start(found.config, child.compared, ready.report)
+                    results[child.name] = child.start(found.config, child.compared, ready.report, ready.dataset)
                 if done > run.step:
                     run.save(done, {})
                 signals.check()
