@@ -209,9 +209,13 @@ def test_auto_without_a_genotype_is_about_the_newest_search(both):
 @pytest.mark.parametrize(
     ("call", "config", "said"),
     [
-        (evaluate, EvaluateConfig(run="seeds"), "run: holds several runs, got 'seeds'; fix: give one of them: seeds/"),
-        (discretize, DiscretizeConfig(run="restarts"), "give one of them: restarts/restart_0, restarts/restart_1"),
-        (lambda config, report: load_model(config), "seeds", "give one of them: seeds/seed_0, seeds/seed_2"),
+        (
+            evaluate,
+            EvaluateConfig(run="seeds"),
+            "run: holds several runs, got 'seeds'; fix: give one of them: seeds/seed_0, seed_2",
+        ),
+        (discretize, DiscretizeConfig(run="restarts"), "give one of them: restarts/restart_0, restart_1"),
+        (lambda config, report: load_model(config), "seeds", "give one of them: seeds/seed_0, seed_2"),
         (lambda config, report: tiny.run(config), seeds(init="seeds"), "init: holds several runs"),
     ],
 )

@@ -157,8 +157,9 @@ def in_words(summary: Result) -> str:
 def refuse_several(folder: Path, config: Result, key: str = "run") -> None:
     """Refuse (4) the folder of several runs where that of a single one is needed, and name them; `config`: what is stored there."""
     if config.get("seeds") is not None or config.get("restarts", 1) != 1:
-        names = ", ".join(str(path) for pattern in ("seed_*", "restart_*") for path in sorted(folder.glob(pattern)))
-        raise UserError(key, "holds several runs", f"give one of them: {names}", value=folder, code=Exit.RUN)
+        names = sorted(path.name for pattern in ("seed_*", "restart_*") for path in folder.glob(pattern))
+        fix = f"give one of them: {folder}/{', '.join(names)}"
+        raise UserError(key, "holds several runs", fix, value=folder, code=Exit.RUN)
 
 
 def _refuse_others(parent: Path, children: Sequence[Child]) -> None:
