@@ -24,9 +24,7 @@ class RetrainConfig(RunConfig):
     dataset: DatasetConfig = option(DatasetConfig())
     genotype: str | None = option(None)  # file, run folder, text, published name, random; None: newest finished search
     seeds: list[int] | None = option(None, low=0, high=LARGEST_SEED)  # a retraining with each; None: one, with seed
-    init: str = option(
-        "none"
-    )  # where the weights start: none, supernet (of the genotype's search), or a finished retraining
+    init: str = option("none")  # where the weights start: none, supernet (of the genotype's search), or a run folder
     recipe: str = option("quick")
     experiment: str | None = option(None)
     # recipe: the network
@@ -48,13 +46,9 @@ class RetrainConfig(RunConfig):
     drop_path: float = option(0.0, low=0, high=0.95)  # probability at the end; grows linearly from 0
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
     label_smoothing: float = option(0.0, low=0, high=0.99)
-    ema: float | None = option(
-        None, above=0, high=0.999999
-    )  # decay of the average of the weights that is reported; None: off
+    ema: float | None = option(None, above=0, high=0.999999)  # decay of the averaged weights; None: no average
     test_every: int | None = option(None, low=1)  # epochs between two looks at the test part; None: only at the end
-    train_fraction: float | None = option(
-        None, above=0, high=0.99
-    )  # None: all, judged by the test part; else by the rest
+    train_fraction: float | None = option(None, above=0, high=0.99)  # None: all; else the rest replaces the test part
 
 
 def retrain(

@@ -128,6 +128,30 @@ def test_each_restart_is_the_search_that_it_would_be_by_itself(both):
     tiny.assert_same(without(ours), without(theirs))
 
 
+class Tired:
+    """A regularization that does less each time."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, weights, gradients, progress):
+        self.calls += 1
+        for gradient in gradients:
+            gradient.div_(self.calls)
+
+    def state_dict(self):
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state):
+        self.calls = state["calls"]
+
+
+def test_an_object_of_the_users_own_starts_anew_in_each_restart():
+    tiny.run(restarts(regularization=Tired(), run_dir="several"))
+    tiny.run(restarts(regularization=Tired(), restarts=1, seed=4))
+    assert Path("several/restart_1/alphas.jsonl").read_text() == Path("run/alphas.jsonl").read_text()
+
+
 def test_the_short_retraining_picks_and_all_are_reported(both):
     result = json.loads(Path("restarts/result.json").read_text())
     assert result == both["restarts"]

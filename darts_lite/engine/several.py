@@ -5,6 +5,7 @@ folder like any other (lock, configuration, status, a checkpoint), so `resume`, 
 how many children are finished, and what is missing is seen from their folders.
 """
 
+import copy
 import json
 import math
 import os
@@ -38,10 +39,13 @@ class Child:
     start: Callable[..., Result]
 
     def resolve(self, parent: Path) -> Resolution:
-        """Its configuration in the folder of the parent, and whether it goes on or is finished. Raises UserError (4, 7)."""
+        """Its configuration in the folder of the parent, and whether it goes on or is finished. Raises UserError (4, 7).
+
+        Copied, because an object of the user's own in it may remember what it does.
+        """
         folder = parent / self.name
         begun = bool(checkpoint.files(folder / "checkpoints"))
-        config = replace(self.config, run_dir=str(folder), resume=str(folder) if begun else None)
+        config = replace(copy.deepcopy(self.config), run_dir=str(folder), resume=str(folder) if begun else None)
         found = resolve(self.verb, config, self.compared)
         return replace(found, config=config)
 
