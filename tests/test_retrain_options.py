@@ -246,7 +246,7 @@ def test_from_nothing_is_from_the_seed():
         ({"init": "supernet", "cells": 4}, Exit.CONFIGURATION, "init: the supernet has cells 3, this network 4"),
         ({"init": "supernet", "genotype": "darts_v1"}, Exit.CONFIGURATION, "so there is no supernet"),
         ({"init": "supernet", "genotype": "random"}, Exit.CONFIGURATION, "so there is no supernet"),
-        ({"init": "supernet", "genotype": tiny.TEXT}, Exit.CONFIGURATION, "so there is no supernet"),
+        ({"init": "supernet", "genotype": f"{tiny.TEXT}{' ' * 200}"}, Exit.CONFIGURATION, "so there is no supernet"),
         ({"init": "supernet", "dataset": "wide.npz"}, Exit.CONFIGURATION, "image_size [8, 8], this network [16, 16]"),
     ],
     ids=lambda value: str(value)[:40],

@@ -2,7 +2,8 @@
 
 After step t (counted from 0): average <- average + r (network - average), r = max(1 - decay, 9 / (10 + t)). The second term is the ramp of
 TensorFlow's `ExponentialMovingAverage(num_updates)`: a short training would otherwise report its first weights, which with decay = 0.999
-still count for a half after 660 steps.
+still count for a half after 660 steps. `torch.optim.swa_utils.AveragedModel` is the same without a gate: the average has to stand still
+with the weights once a number was not finite.
 """
 
 import copy

@@ -81,10 +81,12 @@ def _search_folder(source: str | None) -> Path:
     """The folder of the search that found a genotype: of several restarts the one that was picked."""
     path = Path(source or "")
     folder = path.parent if path.name == "genotype.json" else path
-    picked = read_json(folder / "result.json").get("picked") if source else None
+    if source is None or not os.path.isdir(folder):
+        raise _no_supernet(source)
+    picked = read_json(folder / "result.json").get("picked")
     if isinstance(picked, str) and re.fullmatch(r"restart_\d{1,6}", picked):
         folder = folder / picked
-    if not source or not checkpoint.files(folder / "checkpoints"):
+    if not checkpoint.files(folder / "checkpoints"):
         raise _no_supernet(source)
     return folder
 
