@@ -81,7 +81,8 @@ def retrain(
     config, device = ready.config, ready.device
     genotype, skeleton = choose_genotype(ready), ready.skeleton()
 
-    train, judge = ready.parts(config.train_fraction)
+    learned, judging = ready.learned_and_judging()
+    train, judge = ready.part(*learned, augmented=True), ready.part(*judging, augmented=False)
     order = Order(len(train), config.batch_size, derive(config.seed, "train"), device)
     network = new_network(genotype, skeleton, config)
     if ready.folder is None:

@@ -41,23 +41,26 @@ class Prepared:
         augmentation = Augmentation(source.crop_padding, source.flip, self.config.cutout) if augmented else None
         return Part(images, labels, self.device, self.dataset.mean, self.dataset.std, augmentation)
 
-    def parts(self, fraction: float | None) -> tuple[Part, Part]:
-        """What a retraining is trained on and what it is judged by.
+    def halves(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """Images and labels of the two halves that a search with this seed cuts the training part into."""
+        data = self.dataset
+        first, second = split(data.y_train, self.config.train_fraction, self.config.seed)
+        return (data.x_train[first], data.y_train[first]), (data.x_train[second], data.y_train[second])
 
-        All of the training part, halves of the search included, and the test part; or, with a `fraction`, the halves of a search with
-        this seed, and the test part is not touched.
+    def learned_and_judging(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """Images and labels that a retraining learns from, and those that judge it.
+
+        All of the training part, halves of the search included, and the test part, which is looked at once, at the end; or, with a
+        `train_fraction`, the halves of the search, and the test part is not touched.
         """
         data = self.dataset
-        if fraction is None:
-            train, judge = (data.x_train, data.y_train), (data.x_test, data.y_test)
-        else:
-            halves = split(data.y_train, fraction, self.config.seed)
-            train, judge = ((data.x_train[half], data.y_train[half]) for half in halves)
-        if not len(judge[1]):
-            raise UserError(
-                "dataset", "no image is left for validation", "use more images of each class", code=Exit.DATA
-            )
-        return self.part(*train, augmented=True), self.part(*judge, augmented=False)
+        if self.config.train_fraction is None:
+            return (data.x_train, data.y_train), (data.x_test, data.y_test)
+        learned, judging = self.halves()
+        if not len(judging[1]):
+            fix = "use more images of each class"
+            raise UserError("dataset", "no image is left for validation", fix, code=Exit.DATA)
+        return learned, judging
 
     def skeleton(self) -> Skeleton:
         """What is around the cells, for this data."""
