@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from darts_lite.data import DATASETS, digits, load, npz
+from darts_lite.data import DATASETS, digits, files, load, npz
 from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
 from darts_lite.data.dataset import channel_statistics
 from darts_lite.data.parts import Order, Part, split
@@ -269,7 +269,7 @@ def test_decompression_bomb_takes_no_memory(tmp_path, monkeypatch):
     path, size = tmp_path / "data.npz", 64 * 10**6
     archive(path, x_train=header((10**6, 8, 8, 1)) + bytes(size), y_train=header((10**6,)) + bytes(10**6))
     assert path.stat().st_size < 200_000
-    monkeypatch.setattr(npz, "available_memory", lambda: 2 * size)
+    monkeypatch.setattr(files, "available_memory", lambda: 2 * size)
     monkeypatch.setattr(npz, "_read", None)  # would fail if it were called
     start = time.monotonic()
     refused(lambda: load_npz(archive_like(path)), Exit.DATA, "GB")
@@ -284,7 +284,7 @@ def archive_like(path):
 
 
 def test_available_memory():
-    assert npz.available_memory() > 1 << 24
+    assert files.available_memory() > 1 << 24
 
 
 @settings(max_examples=150, deadline=None)
