@@ -52,7 +52,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     network, state = restore_model(config.run)
     model = state["model"]
     source = stored_part(state, "dataset", DatasetConfig, config.run)
-    dataset = data.load(replace(source, path=config.dataset_path or source.path))
+    dataset = data.load(replace(data.moved(source, config.dataset_path), download=False))
     check_data(dataset, model)
     facts = environment.describe(device, dataset.fingerprint)
     if dataset.fingerprint != state["env"].get("data"):

@@ -34,7 +34,7 @@ class DatasetConfig:
     name: str = option("digits")  # a name of darts_lite.data.DATASETS
     path: str | None = option(None)  # npz: the file
     root: str | None = option(None)  # folder of data sets that have one
-    download: bool = option(False)
+    download: bool = option(False, inert=True)  # fetch what is missing there
     crop_padding: int | None = option(None, low=0)  # pixels of zeros before a random crop; None: an eighth of the side
     flip: bool = option(False)  # random horizontal flip
     mean: list[float] | None = option(None)  # of each channel, in [0, 1]; None: computed from the training part

@@ -39,7 +39,7 @@ def damage(key: object, fix: str) -> Iterator[None]:
         raise UserError(key, f"cannot be read ({why(error)})", fix, code=Exit.DATA) from error
 
 
-def why(error: BaseException) -> str:
+def why(error: object) -> str:
     """The first line of what an exception says."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text.splitlines()[0][:100]

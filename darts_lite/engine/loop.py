@@ -3,6 +3,7 @@
 `state` in here is that of the training, with `clock`, `health`, `meters`, `state_dict()` and `load_state_dict()`.
 """
 
+import json
 import math
 import shlex
 import time
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from darts_lite import drawing
+from darts_lite.data import usual
 from darts_lite.engine import environment
 from darts_lite.engine.board import Board
 from darts_lite.engine.configuration import essence
@@ -27,6 +29,7 @@ from darts_lite.engine.signals import Interrupted, Signals
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, to_plain
 from darts_lite.options import DatasetConfig
+from darts_lite.settings import to_plain
 
 
 class Loop:
@@ -186,9 +189,10 @@ def draw(run: RunFolder, genotype: Genotype) -> None:
 
 def data_words(config: DatasetConfig) -> str:
     """What has to be typed to get the same data again, with a space before each word."""
-    default = DatasetConfig()
-    words = [] if config.name == default.name else [f"dataset={config.name}"]
-    for key in ("path", "root", "crop_padding", "flip"):
-        if getattr(config, key) != getattr(default, key):
-            words.append(f"dataset.{key}={shlex.quote(str(getattr(config, key)))}")
+    words = [] if config.name == DatasetConfig().name else [f"dataset={config.name}"]
+    given, chosen = to_plain(config), to_plain(usual(config.name))
+    for key in given:
+        if given[key] != chosen[key] and key != "download":  # what is there need not be downloaded again
+            text = given[key] if isinstance(given[key], str) else json.dumps(given[key])
+            words.append(f"dataset.{key}={shlex.quote(text)}")
     return "".join(f" {word}" for word in words)

@@ -79,7 +79,8 @@ def prepare(verb: str, config: Any, typed: Collection[str] | None, report: Any) 
         report.line(notice)
     config = resolution.config
     size = getattr(config, "preset", None) or getattr(config, "recipe", None)
-    if size == "quick" and config.dataset.name != "digits" and resolution.folder is None:
+    trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
+    if trial and config.dataset.name != "digits" and resolution.folder is None:
         report.line(
             f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
         )
