@@ -69,6 +69,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
             "verb": "evaluate",
             "dataset": dataset.name,
             "seed": state["config"].get("seed"),
+            "class_names": list(model["class_names"]),
             "genotype": json.loads(model["genotype"]),
             "test": evaluation.evaluate(
                 network, test, dataset.classes, batch_size=config.batch_size, precision=precision

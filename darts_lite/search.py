@@ -63,7 +63,8 @@ def search(config: SearchConfig, typed: Collection[str] | None = None, report: A
     `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `engine.report`.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.data.parts import Order, split
+    from darts_lite.data.parts import Order
+    from darts_lite.data.splits import split
     from darts_lite.engine.build import build_method, build_space
     from darts_lite.engine.device import determinism
     from darts_lite.engine.loop import Loop

@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from darts_lite.data import DATASETS, digits, files, load, npz
 from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
 from darts_lite.data.dataset import channel_statistics
-from darts_lite.data.parts import Order, Part, split
+from darts_lite.data.parts import Order, Part
+from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
 from darts_lite.options import DatasetConfig
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from darts_lite.data import cifar, digits, idx, npz, svhn
+from darts_lite.data import cifar, digits, idx, image_folder, npz, svhn
 from darts_lite.data.dataset import Dataset
 from darts_lite.data.fetch import ROOT
 from darts_lite.data.published import PUBLISHED
@@ -17,6 +17,7 @@ from darts_lite.options import DatasetConfig
 DATASETS: dict[str, Callable[[DatasetConfig], Dataset]] = {
     "digits": digits.load,
     "npz": npz.load,
+    "image_folder": image_folder.load,
     "cifar10": cifar.load,
     "cifar100": cifar.load,
     "mnist": idx.load,
@@ -52,6 +53,16 @@ def problems(config: DatasetConfig) -> list[UserError]:
         found.append(choice("dataset.name", config.name, DATASETS))
     if config.name == "npz" and not config.path:
         found.append(UserError("dataset.path", "dataset=npz needs a file", "give dataset.path=<file>.npz"))
+    if config.name == "image_folder":
+        found += image_folder.problems(config)
+    else:
+        default = DatasetConfig()
+        for key in ("image_size", "channels", "test_fraction"):
+            if getattr(config, key) != getattr(default, key):
+                fix = f"leave it out; dataset={config.name} has its own"
+                found.append(
+                    UserError(f"dataset.{key}", "is for dataset=image_folder", fix, value=getattr(config, key))
+                )
     if config.name in PUBLISHED and config.path:
         fix = "give dataset.root=<the folder above its files>, or dataset=npz for a file of your own"
         found.append(UserError("dataset.path", f"dataset={config.name} lies in a folder", fix, value=config.path))

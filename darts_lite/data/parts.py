@@ -13,22 +13,6 @@ from darts_lite.seeds import derive
 LAST = torch.channels_last
 
 
-def split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two disjoint, sorted int64 index arrays that together cover `labels` (N,), drawn class by class.
-
-    The first gets round(n_c * fraction) of the n_c images of class c; both get at least one when n_c >= 2.
-    """
-    first = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        number = int(len(members) * fraction + 0.5)
-        if len(members) >= 2:
-            number = min(max(number, 1), len(members) - 1)
-        random = np.random.default_rng(derive(seed, "split", int(label)))
-        first[random.permutation(members)[:number]] = True
-    return np.flatnonzero(first), np.flatnonzero(~first)
-
-
 class Order:
     """Which images make the batch of a step: a pure function of the step, so that resume needs no state.
 

@@ -153,6 +153,7 @@ class Loop:
             "verb": self.ready.verb,
             "dataset": self.ready.dataset.name,
             "seed": self.config.seed,
+            "class_names": list(self.ready.dataset.class_names),
             "genotype": to_plain(genotype),
             **result,
             "steps": state.clock.done,
