@@ -38,8 +38,18 @@ def _old(value):
         empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
         dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         shape = b"(" + b"".join(map(_old, value.shape)) + b"t"
-        raw = value.tobytes()
-        return empty + b"(K\x01" + shape + dtype + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
+        columns = value.ndim > 1 and value.flags.f_contiguous
+        raw = value.tobytes("F" if columns else "C")
+        return (
+            empty
+            + b"(K\x01"
+            + shape
+            + dtype
+            + (b"\x88T" if columns else b"\x89T")
+            + struct.pack("<i", len(raw))
+            + raw
+            + b"tb"
+        )
     if value is True or value is False:
         return b"\x88" if value else b"\x89"
     return b"J" + struct.pack("<i", value) if isinstance(value, int) else b"G" + struct.pack(">d", value)

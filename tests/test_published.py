@@ -183,6 +183,14 @@ def test_plain_pickles_are_read_as_python_does(value, protocol):
     assert pickles.read(pickle.dumps(value, protocol)) == value
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_are_read_as_python_does(order):
+    written = files.old_pickle({"data": np.asarray(files.images(5, 7), order=order)})
+    expected = pickle.loads(written, encoding="latin1")["data"]
+    assert expected.flags.f_contiguous == (order == "F")
+    assert np.array_equal(pickles.array(pickles.read(written)["data"]), expected)
+
+
 class Payload:
     def __reduce__(self):
         return os.system, ("touch owned",)
