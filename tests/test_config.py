@@ -3,10 +3,7 @@
 import re
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from darts_lite import config as words
 from darts_lite.errors import UserError
@@ -14,28 +11,6 @@ from darts_lite.search import SearchConfig
 from darts_lite.settings import check, describe, flat, from_plain, leaves, to_plain
 
 VERBS = words.VERBS
-
-
-@pytest.fixture
-def composed():
-    """compose(verb, overrides) -> the configuration of a verb."""
-
-    def build(verb, overrides=()):
-        plain = OmegaConf.to_container(compose(verb, overrides=list(overrides)), resolve=False)
-        assert set(leaves(words.config_class(verb))) == set(_keys(plain)), "the files of conf/ are complete"
-        return from_plain(words.config_class(verb), plain)
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(words.conf_folder()), version_base="1.3"):
-        yield build
-
-
-def _keys(plain, prefix=""):
-    for key, value in plain.items():
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
 
 
 @pytest.mark.parametrize("verb", VERBS)

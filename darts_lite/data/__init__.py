@@ -42,8 +42,9 @@ def usual(name: str, **changes: Any) -> DatasetConfig:
 
 def moved(config: DatasetConfig, place: str | None) -> DatasetConfig:
     """The settings for data that lies at `place` now (None: where it was): a file, or the folder of a set that has one."""
-    key = "path" if config.name == "npz" else "root"
-    return replace(config, **{key: place or getattr(config, key)})
+    if config.name == "npz":
+        return replace(config, path=place or config.path)
+    return replace(config, root=place or config.root)
 
 
 def problems(config: DatasetConfig) -> list[UserError]:

@@ -33,7 +33,7 @@ class Stand:
 def read(content: bytes) -> Any:
     """The value of a pickle of protocol 0 to 2 (Python 2 wrote CIFAR's). Raises ValueError and other exceptions."""
     stack: list[Any] = []
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}
 
     def marked() -> list[Any]:
         place = len(stack) - 1 - stack[::-1].index(_MARK)
@@ -84,13 +84,13 @@ def read(content: bytes) -> Any:
 
 
 def array(value: Any) -> np.ndarray:
-    """The uint8 array that a `Stand` describes. Raises ValueError unless it is one of bytes in the usual order."""
+    """The uint8 array that a `Stand` describes. Raises ValueError and others unless it is one of bytes."""
     if not isinstance(value, Stand) or value.name != RECONSTRUCT:
         raise ValueError("there is no array where one should be")
     _, shape, kind, fortran, raw = value.state
-    if kind.name != DTYPE or kind.arguments[0] != "u1" or fortran:
-        raise ValueError("the array is not one of uint8 in C order")
-    return np.frombuffer(raw.encode("latin-1"), np.uint8).reshape(shape)
+    if kind.name != DTYPE or kind.arguments[0] != "u1":
+        raise ValueError("the array is not one of uint8")
+    return np.frombuffer(raw.encode("latin-1"), np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
 def _extend(target: Any, items: list[Any]) -> None:

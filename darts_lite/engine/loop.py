@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darts_lite import drawing
+from darts_lite import drawing, settings
 from darts_lite.data import usual
 from darts_lite.engine import environment
 from darts_lite.engine.board import Board
@@ -29,7 +29,6 @@ from darts_lite.engine.signals import Interrupted, Signals
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, to_plain
 from darts_lite.options import DatasetConfig
-from darts_lite.settings import to_plain
 
 
 class Loop:
@@ -191,7 +190,7 @@ def draw(run: RunFolder, genotype: Genotype) -> None:
 def data_words(config: DatasetConfig) -> str:
     """What has to be typed to get the same data again, with a space before each word."""
     words = [] if config.name == DatasetConfig().name else [f"dataset={config.name}"]
-    given, chosen = to_plain(config), to_plain(usual(config.name))
+    given, chosen = settings.to_plain(config), settings.to_plain(usual(config.name))
     for key in given:
         if given[key] != chosen[key] and key != "download":  # what is there need not be downloaded again
             text = given[key] if isinstance(given[key], str) else json.dumps(given[key])
