@@ -50,13 +50,11 @@ def retrain(config: RetrainConfig, typed: Collection[str] | None = None, report:
     `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `engine.report`.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.data.parts import Order
     from darts_lite.engine.device import determinism
     from darts_lite.engine.loop import Loop
     from darts_lite.engine.prepare import prepare
     from darts_lite.engine.retrain_record import RetrainRecord, choose_genotype
     from darts_lite.engine.retrain_state import RetrainState, new_network, retrain_step
-    from darts_lite.seeds import derive
 
     ready = prepare("retrain", config, typed, report)
     if ready.finished:
@@ -65,21 +63,20 @@ def retrain(config: RetrainConfig, typed: Collection[str] | None = None, report:
     genotype, skeleton = choose_genotype(ready), ready.skeleton()
 
     # All of the training part, halves of the search included; the test part is looked at once, at the end.
-    train = ready.part(dataset.x_train, dataset.y_train, augmented=True)
-    order = Order(len(train), config.batch_size, derive(config.seed, "train"), device)
+    train = ready.feed(dataset.x_train, dataset.y_train, "train")
     network = new_network(genotype, skeleton, config).to(device)
-    state = RetrainState(config, network, device, ready.precision, steps=config.epochs * order.steps_per_epoch)
+    state = RetrainState(config, network, device, ready.precision, steps=config.epochs * train.steps_per_epoch)
 
-    with determinism(device, config.deterministic), Loop(ready, order.steps_per_epoch, config.epochs) as loop:
+    with determinism(device, config.deterministic), Loop(ready, train.steps_per_epoch, config.epochs) as loop:
         record = RetrainRecord(loop, genotype, skeleton)
         record.start(state)
         while not state.clock.finished:
             loop.boundary(state)
-            images, labels = train.batch(order.indices(state.clock.done), state.clock.generator)
+            images, labels = train.batch(state.clock.done, state.clock.generator)
             metrics = retrain_step(state, images, labels)
             state.clock.tick()
             loop.step_done(state, metrics)
-            if state.clock.done % order.steps_per_epoch == 0:
+            if state.clock.done % train.steps_per_epoch == 0:
                 record.epoch(state)
         return record.finish(state)
 

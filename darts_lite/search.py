@@ -53,7 +53,9 @@ class SearchConfig(RunConfig):
     alpha_weight_decay: float = option(1e-3, low=0)
     alpha_init_std: float = option(1e-3, low=0)
     # data
-    train_fraction: float = option(0.5, above=0, high=0.99)  # of the training part, for the weights; the rest: alphas
+    train_fraction: float = option(
+        0.5, above=0, high=0.99
+    )  # for the weights; the rest: alphas. Not with a validation part
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
 
 
@@ -63,8 +65,6 @@ def search(config: SearchConfig, typed: Collection[str] | None = None, report: A
     `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `engine.report`.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.data.parts import Order
-    from darts_lite.data.splits import split
     from darts_lite.engine.build import build_method, build_space
     from darts_lite.engine.device import determinism
     from darts_lite.engine.loop import Loop
@@ -72,22 +72,18 @@ def search(config: SearchConfig, typed: Collection[str] | None = None, report: A
     from darts_lite.engine.search_record import SearchRecord
     from darts_lite.engine.search_state import SearchState
     from darts_lite.engine.search_step import search_step
-    from darts_lite.seeds import derive
 
     ready = prepare("search", config, typed, report)
     if ready.finished:
         return ready.stored_result()
-    config, dataset, device = ready.config, ready.dataset, ready.device
+    config, device = ready.config, ready.device
     method, space, skeleton = build_method(config), build_space(config.space), ready.skeleton()
 
-    # Two disjoint halves of the training part; the test part is not touched.
-    halves = split(dataset.y_train, config.train_fraction, config.seed)
-    train, validation = (ready.part(dataset.x_train[half], dataset.y_train[half], augmented=True) for half in halves)
-    train_order, validation_order = (
-        Order(len(half), config.batch_size, derive(config.seed, name), device)
-        for half, name in zip(halves, ("train", "validation"), strict=True)
+    # Disjoint images for weights and alphas; the test part is not touched.
+    train, validation = (
+        ready.feed(*half, name) for half, name in zip(ready.halves(), ("train", "validation"), strict=True)
     )
-    epoch_steps = train_order.steps_per_epoch
+    epoch_steps = train.steps_per_epoch
 
     def new_state(number: int, alive: dict | None = None) -> SearchState:
         changed = replace(skeleton, **method.phases[number].skeleton)
@@ -100,7 +96,7 @@ def search(config: SearchConfig, typed: Collection[str] | None = None, report: A
         stored = loop.stored
         with loop.fitting():
             state = new_state(0) if stored is None else new_state(stored["clock"]["phase"], stored["alive"])
-        record = SearchRecord(loop, space, method.selection, validation)
+        record = SearchRecord(loop, space, method.selection, validation.part)
         record.start(state)
         for number, phase in enumerate(method.phases):
             if number < state.clock.phase:
@@ -113,8 +109,8 @@ def search(config: SearchConfig, typed: Collection[str] | None = None, report: A
                 clock = state.clock
                 metrics = search_step(
                     state,
-                    train.batch(train_order.indices(clock.done), clock.generator),
-                    validation.batch(validation_order.indices(clock.done), clock.generator),
+                    train.batch(clock.done, clock.generator),
+                    validation.batch(clock.done, clock.generator),
                     learn_alphas=clock.phase_step >= phase.warmup_epochs * epoch_steps,
                 )
                 clock.tick()

@@ -140,6 +140,17 @@ def test_unicode_and_spaces_in_the_path(tmp_path):
     refused(lambda: load_npz(folder / "fehlt.npz"), Exit.DATA, "no such file")
 
 
+def test_a_fraction_is_of_each_class_and_of_the_training_part_only(tmp_path):
+    path = saved(tmp_path, **small(train=90, test=9))
+    whole, part = load_npz(path), load_npz(path, fraction=0.3)
+    assert np.bincount(part.y_train).tolist() == [9, 9, 9] and np.array_equal(part.x_test, whole.x_test)
+    kept = [np.flatnonzero((whole.x_train == image).all((1, 2, 3)))[0] for image in part.x_train]
+    assert kept == sorted(set(kept)) and np.array_equal(whole.y_train[kept], part.y_train)
+    assert part.fingerprint != whole.fingerprint == load_npz(path, fraction=1.0).fingerprint
+    assert (part.mean, part.std) == channel_statistics(part.x_train) != (whole.mean, whole.std)
+    assert np.bincount(load_npz(path, fraction=1e-9).y_train).tolist() == [1, 1, 1]  # no class is lost
+
+
 def test_fingerprint_is_of_the_content(tmp_path):
     arrays = small()
     first = load_npz(saved(tmp_path)).fingerprint

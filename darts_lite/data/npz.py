@@ -1,7 +1,7 @@
 """A NumPy archive of the user's own: `dataset=npz dataset.path=my.npz` with x_train, y_train, x_test, y_test.
 
-Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,). The file is untrusted: everything that can be judged
-from the headers of the four arrays is, before a byte of data is read or memory is taken; nothing is ever unpickled.
+Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,); x_val and y_val may be there too. The file is untrusted: what can be
+judged from the headers of the arrays is, before a byte of data is read or memory is taken; nothing is ever unpickled.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from darts_lite.data.dataset import ARRAYS, Dataset, assemble, check_forms
+from darts_lite.data.dataset import ARRAYS, OPTIONAL, Dataset, assemble, check_forms
 from darts_lite.data.files import check_memory, damage, open_regular, why
 from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.options import DatasetConfig
@@ -71,14 +71,15 @@ def _open(file: BinaryIO, path: str) -> zipfile.ZipFile:
 
 def _members(archive: zipfile.ZipFile, path: str, stack: ExitStack) -> dict[str, Member]:
     present = set(archive.namelist())
-    missing = [name for name in ARRAYS if f"{name}.npy" not in present]
+    wanted = ARRAYS + OPTIONAL if any(f"{name}.npy" in present for name in OPTIONAL) else ARRAYS
+    missing = [name for name in wanted if f"{name}.npy" not in present]
     if missing:
         names = sorted(name.removesuffix(".npy") for name in present)
         reason = f"missing: {', '.join(missing)}; the archive has {', '.join(names)[:60] or 'nothing'}"
         raise _error(f"{path}:{missing[0]}", reason, _WRITE)
     members: dict[str, Member] = {}
     found: list[UserError] = []
-    for name in ARRAYS:
+    for name in wanted:
         try:
             members[name] = _member(archive, name, f"{path}:{name}", stack)
         except UserError as problem:

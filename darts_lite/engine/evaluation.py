@@ -33,7 +33,7 @@ def evaluate(
 
     `classify` maps images (N, C, H, W) to logits (N, classes). A class without samples has accuracy None.
     """
-    device = part.labels.device
+    device = part.device
     total_loss = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros(classes, dtype=torch.int64, device=device)
     counts = torch.zeros(classes, dtype=torch.int64, device=device)

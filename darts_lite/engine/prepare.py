@@ -10,7 +10,8 @@ import torch
 from darts_lite import data, settings
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.dataset import Dataset
-from darts_lite.data.parts import Part
+from darts_lite.data.parts import Feed, Part
+from darts_lite.data.splits import split
 from darts_lite.engine import environment
 from darts_lite.engine.device import resolve_device, resolve_precision
 from darts_lite.engine.files import read_json
@@ -18,6 +19,7 @@ from darts_lite.engine.folder import RunFolder
 from darts_lite.engine.report import Plain
 from darts_lite.engine.resume import resolve
 from darts_lite.errors import UserError
+from darts_lite.seeds import derive
 from darts_lite.spaces.network import Skeleton
 
 
@@ -40,6 +42,22 @@ class Prepared:
         source = self.config.dataset
         augmentation = Augmentation(source.crop_padding, source.flip, self.config.cutout) if augmented else None
         return Part(images, labels, self.device, self.dataset.mean, self.dataset.std, augmentation)
+
+    def halves(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """Images and labels that the weights and the alphas of a search learn from; the test part is not touched.
+
+        Without a validation part of the user's own they are two disjoint parts of the training images.
+        """
+        data = self.dataset
+        if data.x_val is not None:
+            return (data.x_train, data.y_train), (data.x_val, data.y_val)
+        weights, alphas = split(data.y_train, self.config.train_fraction, self.config.seed)
+        return (data.x_train[weights], data.y_train[weights]), (data.x_train[alphas], data.y_train[alphas])
+
+    def feed(self, images: Any, labels: Any, name: str) -> Feed:
+        """Their augmented batches, in an order of seed and name: with one order, two halves would be paired alike in every epoch."""
+        part = self.part(images, labels, augmented=True)
+        return Feed(part, self.config.batch_size, derive(self.config.seed, name))
 
     def skeleton(self) -> Skeleton:
         """What is around the cells, for this data."""
@@ -88,6 +106,13 @@ def prepare(verb: str, config: Any, typed: Collection[str] | None, report: Any) 
     precision = resolve_precision(config.precision, device)
     dataset = data.load(config.dataset)
     facts = environment.describe(device, dataset.fingerprint)
+    if dataset.x_val is not None and verb == "search" and _typed(config, "train_fraction", typed):
+        report.line("train_fraction is not used: this data has a validation part")
     if resolution.finished:
         report.line(f"already finished: {resolution.folder}")
     return Prepared(verb, config, resolution.folder, resolution.finished, device, precision, dataset, facts, report)
+
+
+def _typed(config: Any, key: str, typed: Collection[str] | None) -> bool:
+    """Whether the user gave this setting; from Python, whether it is off its default."""
+    return key in typed if typed is not None else getattr(config, key) != getattr(type(config)(), key)

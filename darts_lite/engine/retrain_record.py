@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from darts_lite.data.parts import Part
 from darts_lite.engine import checkpoint
 from darts_lite.engine.evaluation import evaluate, evaluating, latencies
 from darts_lite.engine.files import read_json
@@ -51,6 +52,7 @@ class RetrainRecord:
         data = loop.ready.dataset
         loop.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)
         self.test = loop.ready.part(data.x_test, data.y_test, augmented=False)
+        self.validation = None if data.x_val is None else loop.ready.part(data.x_val, data.y_val, augmented=False)
 
     def start(self, state: RetrainState) -> None:
         """Show what is trained."""
@@ -59,12 +61,16 @@ class RetrainRecord:
         draw(self.loop.run, self.genotype)
 
     def epoch(self, state: RetrainState) -> None:
-        """After an epoch; the test part is looked at only every `test_every` epochs, and never by default."""
+        """After an epoch: a validation part, if the data has one; the test part only every `test_every` epochs, and never by default."""
         self.loop.check(state)
         every = self.loop.config.test_every
         epoch = state.clock.done // self.loop.epoch_steps
-        score = self._evaluate(state) if every and epoch % every == 0 else {}
-        self.loop.epoch_done(state, {f"test/{name}": score[name] for name in ("loss", "accuracy") if name in score})
+        scores = {} if self.validation is None else {"validation": self._evaluate(state, self.validation)}
+        if every and epoch % every == 0:
+            scores["test"] = self._evaluate(state, self.test)
+        self.loop.epoch_done(
+            state, {f"{part}/{name}": scores[part][name] for part in scores for name in ("loss", "accuracy")}
+        )
 
     def finish(self, state: RetrainState) -> dict[str, Any]:
         """The last checkpoint; then the weights of the last epoch are what is reported."""
@@ -78,7 +84,8 @@ class RetrainRecord:
             state,
             self.genotype,
             {
-                "test": self._evaluate(state),
+                **({} if self.validation is None else {"validation": self._evaluate(state, self.validation)}),
+                "test": self._evaluate(state, self.test),
                 "parameters": costs.parameters,
                 "macs": costs.macs,
                 "latency_ms": latencies(state.network, state.device, state.precision, config.batch_size),
@@ -95,11 +102,11 @@ class RetrainRecord:
         loop.report.line(f"next: python -m darts_lite.evaluate run={loop.quoted_path}")
         return result
 
-    def _evaluate(self, state: RetrainState) -> dict[str, Any]:
+    def _evaluate(self, state: RetrainState, part: Part) -> dict[str, Any]:
         size = max(self.loop.config.batch_size, 256)
         classes = self.loop.ready.dataset.classes
         with evaluating(state.network):
-            return evaluate(state.network, self.test, classes, batch_size=size, precision=state.precision)
+            return evaluate(state.network, part, classes, batch_size=size, precision=state.precision)
 
 
 def search_seconds(genotype: str | None) -> float | None:
