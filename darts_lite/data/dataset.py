@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ OPTIONAL = ("x_val", "y_val")  # a validation part of the user's own; both or no
 LARGEST_LABEL = 99_999  # a guard: labels beyond are identifiers of something; ImageNet-21k has 21,841 classes
 MEASURED = 2000  # decoded files whose pixels give mean and std, evenly spaced
 _CHUNK = 1 << 22  # pixels counted at once: bounds the temporary int64 copy to 32 MB
+
+
+Some = TypeVar("Some", np.ndarray, Files)
 
 
 class Form(Protocol):
@@ -160,7 +163,7 @@ def assemble(
     return Dataset(name, class_names=tuple(class_names), mean=mean, std=std, **made)
 
 
-def fraction_of(images: Images, labels: np.ndarray, fraction: float) -> tuple[Images, np.ndarray]:
+def fraction_of(images: Some, labels: np.ndarray, fraction: float) -> tuple[Some, np.ndarray]:
     """That fraction of each class, at least one image. Drawn without the run's seed, so that every run of a study sees the same images."""
     if fraction == 1:
         return images, labels

@@ -11,6 +11,7 @@ refused, because an image that is silently left out is found too late.
 import os
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def load(config: DatasetConfig) -> Dataset:
         parts |= {"train": (names[kept], labels[kept]), "test": (names[out], labels[out])}
     parts["train"] = fraction_of(*parts["train"], config.fraction)
     images = _files(root, {part: names for part, (names, _) in parts.items()}, config)
-    arrays = {f"x_{part}": files for part, files in images.items()}
+    arrays: dict[str, Any] = {f"x_{part}": files for part, files in images.items()}
     arrays |= {f"y_{part}": labels for part, (_, labels) in parts.items()}
     return assemble("image_folder", arrays, replace(config, fraction=1.0), root, classes)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -24,21 +24,10 @@ ORIENTATION = 0x0112  # EXIF
 EXACT = 4 << 30  # bytes of files that are hashed whole: some seconds; of larger sets beginnings and ends
 EDGE = 1 << 12  # bytes of a beginning and of an end
 LISTED = 5  # problems that are named one by one
+THREADS = min(8, os.cpu_count() or 1)  # that decode at once; Pillow lets them run side by side
 _BLOCK = 256  # files between two looks at the keyboard
 
 Result = TypeVar("Result")
-
-
-class Images(Protocol):
-    """uint8 (N, H, W, C): an ndarray, or `Files`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, which: Any) -> Any: ...
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -108,6 +97,9 @@ class Files:
             digest.update(bytes(name) + b"\0" + str(size).encode() + content.digest())
 
 
+Images = np.ndarray | Files  # uint8 (N, H, W, C)
+
+
 def decode(path: str, channels: int, size: tuple[int, int] | None) -> np.ndarray:
     """uint8 (H, W, channels) of one file, upright; `size` (height, width): the centre of that shape, as large as possible, resized to it.
 
@@ -147,7 +139,7 @@ def check_each(items: Sequence[Any], function: Callable[[Any], Result], where: s
             return problem
 
     results: list[Any] = []
-    with bombs_are_errors(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with bombs_are_errors(), ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(items), _BLOCK):
             results += pool.map(attempt, items[start : start + _BLOCK])
     problems = sorted((result for result in results if isinstance(result, UserError)), key=lambda one: str(one.key))

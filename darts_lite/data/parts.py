@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -136,10 +137,22 @@ class Part:
             yield self.preparation.plain(pixels), labels
 
 
+class Source(Protocol):
+    """Where a feed gets its images from: a `Part`, or a `Stream`."""
+
+    preparation: Preparation
+    device: torch.device  # of its batches
+    order_device: torch.device  # where it wants indices
+
+    def __len__(self) -> int: ...
+    def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
 class Feed:
     """The batches of a training, by step: what a part holds, in an order drawn from `seed`."""
 
-    def __init__(self, part: Part, batch_size: int, seed: int):
+    def __init__(self, part: Source, batch_size: int, seed: int):
         self.part = part
         self.order = Order(len(part), batch_size, seed, part.order_device)
         self.steps_per_epoch = self.order.steps_per_epoch

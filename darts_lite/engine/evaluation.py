@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darts_lite.data.parts import Part
+from darts_lite.data.parts import Source
 from darts_lite.engine.device import computing
 from darts_lite.spaces.network import Network
 
@@ -27,7 +27,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(
-    classify: Callable[[Tensor], Tensor], part: Part, classes: int, *, batch_size: int, precision: str
+    classify: Callable[[Tensor], Tensor], part: Source, classes: int, *, batch_size: int, precision: str
 ) -> dict:
     """Mean loss, accuracy (top-1), top-5 where there are more than five classes, and accuracy of each class, as fractions.
 

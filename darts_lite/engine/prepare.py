@@ -12,6 +12,7 @@ from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.dataset import Dataset
 from darts_lite.data.parts import Feed, Part
 from darts_lite.data.splits import split
+from darts_lite.data.stream import Stream, part_or_stream
 from darts_lite.engine import environment
 from darts_lite.engine.device import resolve_device, resolve_precision
 from darts_lite.engine.files import read_json
@@ -37,11 +38,26 @@ class Prepared:
     environment: dict[str, Any]
     report: Any
 
-    def part(self, images: Any, labels: Any, *, augmented: bool) -> Part:
-        """Images and labels on the device."""
-        source = self.config.dataset
+    def part(self, images: Any, labels: Any, *, augmented: bool) -> Part | Stream:
+        """Images and labels on the device, or streamed to it."""
+        source, data = self.config.dataset, self.dataset
         augmentation = Augmentation(source.crop_padding, source.flip, self.config.cutout) if augmented else None
-        return Part(images, labels, self.device, self.dataset.mean, self.dataset.std, augmentation)
+        part = part_or_stream(
+            images,
+            labels,
+            self.device,
+            data.mean,
+            data.std,
+            augmentation,
+            storage=source.storage,
+            workers=source.workers,
+            warn=self.report.warning,
+        )
+        if source.storage == "auto" and isinstance(part, Stream):
+            where = "in memory" if self.device.type == "cpu" else f"on {self.device}"
+            size = f"{len(part):,} images, {images.nbytes / 1e9:.1f} GB"
+            self.report.line(f"{size}: too many to keep {where}, so they are streamed (workers: {part.workers})")
+        return part
 
     def halves(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         """Images and labels that the weights and the alphas of a search learn from; the test part is not touched.

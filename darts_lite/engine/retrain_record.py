@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from darts_lite.data.parts import Part
+from darts_lite.data.parts import Source
 from darts_lite.engine import checkpoint
 from darts_lite.engine.evaluation import evaluate, evaluating, latencies
 from darts_lite.engine.files import read_json
@@ -102,7 +102,7 @@ class RetrainRecord:
         loop.report.line(f"next: python -m darts_lite.evaluate run={loop.quoted_path}")
         return result
 
-    def _evaluate(self, state: RetrainState, part: Part) -> dict[str, Any]:
+    def _evaluate(self, state: RetrainState, part: Source) -> dict[str, Any]:
         size = max(self.loop.config.batch_size, 256)
         classes = self.loop.ready.dataset.classes
         with evaluating(state.network):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from darts_lite import drawing
-from darts_lite.data.parts import Part
+from darts_lite.data.parts import Source
 from darts_lite.engine import alphas
 from darts_lite.engine.evaluation import evaluate, evaluating
 from darts_lite.engine.loop import Loop, data_words, draw
@@ -17,7 +17,7 @@ from darts_lite.spaces.darts import network
 class SearchRecord:
     """Writes alphas.jsonl an epoch, and genotype.json, pictures and result.json at the end."""
 
-    def __init__(self, loop: Loop, space: Any, selection: Any, validation: Part):
+    def __init__(self, loop: Loop, space: Any, selection: Any, validation: Source):
         self.loop, self.space, self.selection, self.validation = loop, space, selection, validation
 
     def start(self, state: SearchState) -> None:
