@@ -28,6 +28,7 @@ class RetrainConfig(RunConfig):
     cells: int = option(5, low=1, high=100)
     channels: int = option(16, low=1, high=4096)
     reductions: list[int] | None = option(None, low=0)
+    stem: str = option("auto", choices=("auto", "cifar", "imagenet"))  # auto: imagenet from 96 pixels on
     # recipe: the training
     epochs: int = option(30, low=1)
     batch_size: int = option(64, low=1)

@@ -29,6 +29,7 @@ class SearchConfig(RunConfig):
     cells: int = option(5, low=1, high=100)
     channels: int = option(8, low=1, high=4096)
     reductions: list[int] | None = option(None, low=0)  # cells that halve the resolution; None: at 1/3 and 2/3
+    stem: str = option("auto", choices=("auto", "cifar", "imagenet"))  # auto: imagenet from 96 pixels on
     epochs: int = option(12, low=1)
     batch_size: int = option(64, low=1)
     # method: the algorithm

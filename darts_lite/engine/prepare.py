@@ -22,6 +22,7 @@ from darts_lite.engine.resume import resolve
 from darts_lite.errors import UserError
 from darts_lite.seeds import derive
 from darts_lite.spaces.network import Skeleton
+from darts_lite.spaces.stem import choose
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,13 @@ class Prepared:
         config, dataset = self.config, self.dataset
         reductions = None if config.reductions is None else tuple(config.reductions)
         skeleton = Skeleton(
-            config.cells, config.channels, dataset.classes, dataset.channels, dataset.image_size, reductions
+            config.cells,
+            config.channels,
+            dataset.classes,
+            dataset.channels,
+            dataset.image_size,
+            reductions,
+            stem=choose(config.stem, dataset.image_size),
         )
         height, width = skeleton.sizes()[-1]
         if config.batch_size * height * width < 2:
@@ -122,6 +129,11 @@ def prepare(verb: str, config: Any, typed: Collection[str] | None, report: Any) 
     precision = resolve_precision(config.precision, device)
     dataset = data.load(config.dataset)
     facts = environment.describe(device, dataset.fingerprint)
+    if config.stem == "auto" and choose("auto", dataset.image_size) == "imagenet" and resolution.folder is None:
+        height, width = dataset.image_size
+        report.line(
+            f"images of {width}x{height}: the imagenet stem makes an eighth of that; stem=cifar keeps every pixel"
+        )
     if dataset.x_val is not None and verb == "search" and _typed(config, "train_fraction", typed):
         report.line("train_fraction is not used: this data has a validation part")
     if resolution.finished:
