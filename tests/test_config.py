@@ -45,6 +45,21 @@ def test_every_file_is_an_option_or_a_verb_and_names_its_command():
         assert "_target_" not in text and "${" not in text, name
 
 
+EXPERIMENTS = [(verb, option) for verb, group, option in EVERY_OPTION if group == "experiment"]
+
+
+@pytest.mark.parametrize(("verb", "name"), EXPERIMENTS)
+def test_experiments_say_how_they_are_run(verb, name, composed):
+    """The command in the header is that of the file, and runs what it is named after."""
+    header = (words.conf_folder() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").partition("\n\n")[0]
+    command = re.search(r"#   python -m darts_lite\.(.+)", header)[1].split()
+    line = words.read_line(verb, command[1:])
+    assert command[0] == verb and line.overrides["experiment"] == name and not line.problems
+    made = composed(verb, [f"experiment={name}"])
+    assert name.startswith(made.dataset.name), "the first word of an experiment is its data set"
+    assert verb == ("retrain" if "retrain" in name else "search")
+
+
 def test_published_sizes(composed):
     paper = composed("search", ["preset=paper", "method=darts_second_order"])
     assert (paper.cells, paper.channels, paper.epochs, paper.batch_size) == (8, 16, 50, 64)

@@ -1,5 +1,6 @@
 """What a search leaves behind: the architecture of every epoch, and at the end its genotype."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,9 +55,8 @@ class SearchRecord:
         path = loop.run.path
         loop.report.line(f"supernet on the validation half: accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f}")
         loop.report.line(f"genotype: {path / 'genotype.json'}, pictures: {path / 'cells'}")
-        loop.report.line(
-            f"next: python -m darts_lite.retrain genotype={loop.quoted_path}{data_words(loop.config.dataset)}"
-        )
+        whole = replace(loop.config.dataset, fraction=1.0)  # a part was enough to search; a network gets all there is
+        loop.report.line(f"next: python -m darts_lite.retrain genotype={loop.quoted_path}{data_words(whole)}")
         return result
 
     def genotype(self, record: dict[str, Any]) -> Genotype:
