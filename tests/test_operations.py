@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce, tracking_statistics
+from darts_lite.operations.pointwise import pointwise_norm
 
 CHANNELS = 4
 
@@ -221,7 +222,7 @@ def test_batch_norm_is_torchs(affine):
 
 
 def test_batch_norm_scales_its_bias_too():
-    norm = BatchNorm(4, affine=True).double()
+    norm = BatchNorm(2, copies=2, affine=True).double()
     with torch.no_grad():
         norm.bias.copy_(torch.arange(4.0))
     scale = torch.tensor([3.0, -1.0], dtype=torch.float64)
@@ -236,6 +237,34 @@ def test_tracking_statistics_reaches_every_norm_and_ends():
     assert not network[0].tracks and not network[1][0].tracks
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_pointwise_norm_and_its_derivatives(groups, affine, frozen):
+    def draw(*shape):
+        return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    x, weight, terms = draw(3, 4, 3, 2), draw(4, 4 // groups, 1, 1), (draw(4), draw(4)) if affine else ()
+    running = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+    expected = [buffer.clone() for buffer in running]
+
+    def ours(x, weight, scale=None, shift=None, statistics=(None, None)):
+        weight = weight.detach() if frozen else weight
+        return pointwise_norm(x, weight, scale, shift, statistics, groups=groups, momentum=0.1, eps=1e-5)
+
+    inputs = (x, weight, *terms)
+    theirs = F.batch_norm(F.conv2d(x, weight, groups=groups), *expected, *(terms or (None, None)), training=True)
+    torch.testing.assert_close(ours(*inputs, *([] if terms else [None, None]), running), theirs)
+    torch.testing.assert_close(list(running), expected)
+    if frozen:
+        inputs = (x, *terms)
+        function = lambda x, *terms: ours(x, weight, *terms)  # noqa: E731
+    else:
+        function = ours
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
 @pytest.mark.parametrize("size", [(8, 8), (7, 6), (3, 3), (2, 2), (1, 5), (1, 1)])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -243,13 +272,20 @@ def test_depthwise_separable_is_its_convolutions(kernel, stride, dilation, size)
     """Whatever a device has a faster way for: values, gradients and second derivatives."""
     layer = DepthwiseSeparable(4, kernel, stride=stride, dilation=dilation, copies=2, affine=False).double().eval()
     x, parameters = draw(2, size).requires_grad_(), list(layer.parameters())
+
+    def convolve(x):
+        padding = dilation * (kernel // 2)
+        return F.conv2d(x, layer.depthwise.weight, None, stride, padding, dilation, groups=8)
+
     for format in (torch.contiguous_format, torch.channels_last):
         found = []
-        for forward in (layer, lambda x: layer.norm(layer.pointwise(layer.depthwise(x)))):
+        for forward in (layer, lambda x: layer.norm(layer.pointwise(convolve(x)))):
             outputs = forward(x.contiguous(memory_format=format))
-            first = torch.autograd.grad(outputs.pow(3).sum(), [x, *parameters], create_graph=True)
+            loss = outputs.pow(3).sum()
+            once = torch.autograd.grad(loss, [x, *parameters], retain_graph=True)  # takes other ways than the next line
+            first = torch.autograd.grad(loss, [x, *parameters], create_graph=True)
             second = torch.autograd.grad(sum(g.square().sum() for g in first), [x, *parameters])
-            found.append([outputs, *first, *second])
+            found.append([outputs, *once, *first, *second])
         for fast, plain in zip(*found, strict=True):
             torch.testing.assert_close(fast, plain, rtol=1e-11, atol=1e-12)
 

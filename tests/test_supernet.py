@@ -12,10 +12,12 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from darts_lite.operations import pointwise
 from darts_lite.operations.layers import FactorizedReduce, tracking_statistics
 from darts_lite.options import SpaceConfig
 from darts_lite.reference import CANDIDATES, ReferenceSupernet
 from darts_lite.relaxations.table import Mixing
+from darts_lite.spaces import cell as cells
 from darts_lite.spaces.darts import DartsSpace
 from darts_lite.spaces.network import Skeleton, carry
 
@@ -233,15 +235,23 @@ CASES = {
 }
 
 
+@pytest.fixture(params=["small", "large"])
+def tensors(request, monkeypatch):
+    """Whether a CPU takes these tensors for large ones, which it computes a copy at a time and keeps fewer of."""
+    if request.param == "large":
+        monkeypatch.setattr(cells, "CACHE", 1)
+        monkeypatch.setattr(pointwise, "LARGE", 1)
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_stacks_equal_the_reference(case, training):
+def test_stacks_equal_the_reference(case, training, tensors):
     network, reference = (net.train(training) for net in case.both())
     agree(network, reference, case.images(), case.mixing())
 
 
 @pytest.mark.parametrize("case", [CASES["3 cells"], CASES["all at once"]], ids=["3 cells", "all at once"])
-def test_second_derivatives_equal_those_of_the_reference(case):
+def test_second_derivatives_equal_those_of_the_reference(case, tensors):
     """What `unrolled_exact` needs: gradients of the weights, of a function of the mixing's gradients."""
     mixing, found = case.mixing(), []
     for network in case.both():
@@ -257,7 +267,7 @@ def test_second_derivatives_equal_those_of_the_reference(case):
 
 
 @pytest.mark.parametrize("name", ["3 cells", "own candidates", "all at once"])
-def test_running_statistics_move_as_in_the_reference(name):
+def test_running_statistics_move_as_in_the_reference(name, tensors):
     case = CASES[name]
     network, reference = case.both()
     mixing = case.mixing()

@@ -8,7 +8,7 @@ Every class is built as `Operation(channels, stride, copies, form, activation)` 
     activated        the input is activation(state), which the caller computes once for a state, rather than the state itself
     identity         the operation changes nothing, so drop-path spares it (released code of the paper)
 
-What is not shared is called with `scale` (copies,) or None: a factor of each copy's output.
+Called with `scale` (copies,) or None, a factor of each copy's output (what is shared is called without), and with `first`, see layers.py.
 """
 
 from collections.abc import Callable
@@ -29,16 +29,17 @@ class Pool(nn.Module):
     def __init__(self, kind: str, channels: int, stride: int, copies: int, form: str, activation: Activation):
         super().__init__()
         self.pool = nn.MaxPool2d(3, stride, 1) if kind == "max" else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
-        self.norm = BatchNorm(copies * channels, affine=False) if form == "search" else nn.Identity()
+        self.norm = BatchNorm(channels, copies=copies, affine=False) if form == "search" else nn.Identity()
 
     @staticmethod
     def shared(stride: int) -> bool:
         """It has no weights."""
         return True
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """Pool every copy."""
-        return self.norm(self.pool(x))
+        x = self.pool(x)
+        return self.norm(x, scale, first) if isinstance(self.norm, BatchNorm) else x
 
 
 class SkipConnect(nn.Module):
@@ -57,9 +58,9 @@ class SkipConnect(nn.Module):
         """A reduction has weights."""
         return stride == 1
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """Pass on or reduce every copy."""
-        return x if self.reduce is None else self.reduce(x, scale)
+        return x if self.reduce is None else self.reduce(x, scale, first)
 
 
 class SeparableConvolution(nn.Module):
@@ -80,9 +81,9 @@ class SeparableConvolution(nn.Module):
         """It has weights."""
         return False
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """Convolve every copy with its own kernels."""
-        return self.second(self.activation(self.first(x)), scale)
+        return self.second(self.activation(self.first(x, None, first)), scale, first)
 
 
 class DilatedConvolution(nn.Module):
@@ -102,6 +103,6 @@ class DilatedConvolution(nn.Module):
         """It has weights."""
         return False
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """Convolve every copy with its own kernels."""
-        return self.only(x, scale)
+        return self.only(x, scale, first)

@@ -1,15 +1,25 @@
 """The layers that candidate operations are made of, each for `copies` parallel copies in one tensor.
 
 Copy i reads and writes the channels [i * channels, (i + 1) * channels): convolutions are grouped, so copies never mix. Dimension 0 of
-every parameter and buffer is copies x something, which is what `spaces.carry` relies on. Tensors are (N, copies * C, H, W).
+every parameter and buffer is copies x something, which is what `spaces.carry` relies on. Tensors are (N, copies * C, H, W). A layer may be
+called for some neighbouring copies only: its input has their channels, and `first` is the number of the first of them.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from darts_lite.operations.depthwise import depthwise
+from darts_lite.operations.pointwise import pointwise_norm, spares_memory
+
+
+def rows(stacked: Tensor, start: int, number: int) -> Tensor:
+    """Rows `start` to `start + number` of dimension 0."""
+    return stacked if number == len(stacked) else stacked.narrow(0, start, number)
 
 
 class BatchNorm(nn.Module):
@@ -22,23 +32,33 @@ class BatchNorm(nn.Module):
 
     momentum, eps = 0.1, 1e-5
 
-    def __init__(self, channels: int, *, affine: bool):
+    def __init__(self, channels: int, *, copies: int = 1, affine: bool):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
+        self.channels = channels  # of a copy
+        self.weight = nn.Parameter(torch.ones(copies * channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(copies * channels)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(copies * channels))
+        self.register_buffer("running_var", torch.ones(copies * channels))
         self.tracks = False
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """Normalize (N, copies * C, H, W); `scale` (copies,) multiplies the output of each copy."""
-        weight, bias = self.weight, self.bias
+        statistics, weight, bias = self.terms(x.shape[1], scale, first)
+        return F.batch_norm(x, *statistics, weight, bias, self.training, self.momentum, self.eps)
+
+    def terms(self, number: int, scale: Tensor | None, first: int) -> tuple[Any, Tensor | None, Tensor | None]:
+        """Running statistics if the call uses or moves them, weight and bias, of the `number` channels from copy `first` on."""
+
+        def own(stacked: Tensor | None) -> Tensor | None:
+            return None if stacked is None else rows(stacked, first * self.channels, number)
+
+        weight, bias = own(self.weight), own(self.bias)
         if scale is not None:
-            scale = scale.repeat_interleave(x.shape[1] // len(scale))
+            scale = scale.repeat_interleave(self.channels)
             weight = scale if weight is None else weight * scale
             bias = None if bias is None else bias * scale
-        running = (self.running_mean, self.running_var) if self.tracks or not self.training else (None, None)
-        return F.batch_norm(x, *running, weight, bias, self.training, self.momentum, self.eps)
+        used = self.tracks or not self.training
+        return (own(self.running_mean), own(self.running_var)) if used else (None, None), weight, bias
 
 
 @contextmanager
@@ -54,13 +74,10 @@ def tracking_statistics(network: nn.Module) -> Iterator[None]:
             norm.tracks = False
 
 
-def convolution(
-    c_in: int, c_out: int, kernel: int, *, copies: int = 1, stride: int = 1, dilation: int = 1, depthwise: bool = False
-) -> nn.Conv2d:
-    """A convolution without bias whose output is ceil(H / stride) high, for `copies` copies."""
-    padding = dilation * (kernel - 1) // 2
+def convolution(c_in: int, c_out: int, kernel: int, *, copies: int = 1, depthwise: bool = False) -> nn.Conv2d:
+    """A convolution without bias that keeps the resolution, for `copies` copies. Where they have a stride, only its weights are used."""
     groups = copies * (c_in if depthwise else 1)
-    return nn.Conv2d(copies * c_in, copies * c_out, kernel, stride, padding, dilation, groups, bias=False)
+    return nn.Conv2d(copies * c_in, copies * c_out, kernel, padding=kernel // 2, groups=groups, bias=False)
 
 
 class ConvNorm(nn.Module):
@@ -81,44 +98,22 @@ class DepthwiseSeparable(nn.Module):
 
     def __init__(self, channels: int, kernel: int, *, stride: int, dilation: int, copies: int, affine: bool):
         super().__init__()
-        self.depthwise = convolution(
-            channels, channels, kernel, copies=copies, stride=stride, dilation=dilation, depthwise=True
-        )
+        self.channels, self.stride, self.dilation = channels, stride, dilation
+        self.depthwise = convolution(channels, channels, kernel, copies=copies, depthwise=True)
         self.pointwise = convolution(channels, channels, 1, copies=copies)
-        self.norm = BatchNorm(copies * channels, affine=affine)
+        self.norm = BatchNorm(channels, copies=copies, affine=affine)
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """(N, copies * C, H, W), activated -> (N, copies * C, ceil(H / stride), ceil(W / stride))."""
-        x = fast_depthwise(x, self.depthwise) if x.device.type == "cpu" else self.depthwise(x)
-        return self.norm(self.pointwise(x), scale)
-
-
-def fast_depthwise(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """What the depthwise `layer` computes, exactly, by kernels that are fast on a CPU: (N, C, H, W) -> (N, C, ceil(H / stride), ...).
-
-    Its dilated kernels have no fast gradients there. Forward and backward together, one thread, batch 64, 64 channels of 8x8 to 32x32:
-    4 to 14 times faster at stride 2, 0.8 to 1.7 times at stride 1, where taking the phases apart costs most of what is won.
-    """
-    weight, stride = layer.weight, layer.stride[0]
-    if layer.dilation[0] == 1:
-        return _dense(x, weight, stride)
-    if stride == 2:
-        return _dense(x[:, :, ::2, ::2], weight)
-    # Stride 1, dilation 2: each of the 2 x 2 phases of the image sees only itself.
-    n, c, h, w = x.shape
-    rows, columns = -(-h // 2), -(-w // 2)
-    x = F.pad(x, (0, 2 * columns - w, 0, 2 * rows - h))  # odd sides: zeros, as the padding would be
-    phases = x.view(n, c, rows, 2, columns, 2).permute(3, 5, 0, 1, 2, 4).reshape(4 * n, c, rows, columns)
-    phases = _dense(phases.contiguous(memory_format=torch.channels_last), weight)
-    x = phases.view(2, 2, n, c, rows, columns).permute(2, 3, 4, 0, 5, 1).reshape(n, c, 2 * rows, 2 * columns)
-    return x[:, :, :h, :w].contiguous(memory_format=torch.channels_last)
-
-
-def _dense(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
-    """Depthwise convolution; taps that meet only padding, because the image is smaller than the kernel, are left out."""
-    unused = max(0, weight.shape[-1] // 2 - max(x.shape[2:]) + 1)
-    weight = weight[:, :, unused : weight.shape[2] - unused, unused : weight.shape[3] - unused]
-    return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=x.shape[1])
+        start, number = first * self.channels, x.shape[1]
+        x = depthwise(x, rows(self.depthwise.weight, start, number), stride=self.stride, dilation=self.dilation)
+        weight, groups = rows(self.pointwise.weight, start, number), number // self.channels
+        norm = self.norm
+        if norm.training and spares_memory(x):
+            statistics, factor, bias = norm.terms(number, scale, first)
+            constants = {"momentum": norm.momentum, "eps": norm.eps}
+            return pointwise_norm(x, weight, factor, bias, statistics, groups=groups, **constants)
+        return norm(F.conv2d(x, weight, groups=groups), scale, first)
 
 
 class FactorizedReduce(nn.Module):
@@ -126,25 +121,31 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, *, copies: int = 1, affine: bool):
         super().__init__()
-        self.copies = copies
-        self.even = convolution(c_in, c_out // 2, 1, copies=copies, stride=2)
-        self.odd = convolution(c_in, c_out - c_out // 2, 1, copies=copies, stride=2)
-        self.norm = BatchNorm(copies * c_out, affine=affine)
+        self.c_in = c_in
+        self.even = convolution(c_in, c_out // 2, 1, copies=copies)
+        self.odd = convolution(c_in, c_out - c_out // 2, 1, copies=copies)
+        self.norm = BatchNorm(c_out, copies=copies, affine=affine)
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """(N, copies * c_in, H, W), activated -> (N, copies * c_out, ceil(H / 2), ceil(W / 2))."""
+        copies = x.shape[1] // self.c_in
         padded = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))  # odd sides: both halves have one size
-        even, odd = _sparse(x[:, :, ::2, ::2], self.even), _sparse(padded[:, :, 1::2, 1::2], self.odd)
-        halves = even.chunk(self.copies, dim=1), odd.chunk(self.copies, dim=1)
+
+        def half(pixels: Tensor, layer: nn.Conv2d) -> tuple[Tensor, ...]:
+            c_out = layer.out_channels // layer.groups
+            weight = rows(layer.weight, first * c_out, copies * c_out)
+            return _sparse(pixels, weight, copies).chunk(copies, dim=1)
+
+        halves = half(x[:, :, ::2, ::2], self.even), half(padded[:, :, 1::2, 1::2], self.odd)
         # In four dimensions, channels_last lasts.
         pieces = [piece for pair in zip(*halves, strict=True) for piece in pair]
-        return self.norm(torch.cat(pieces, dim=1), scale)
+        return self.norm(torch.cat(pieces, dim=1), scale, first)
 
 
-def _sparse(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """The 1x1 convolution `layer` of stride 2, given only the pixels that it reads: (N, C, H / 2, W / 2) -> (N, C', H / 2, W / 2).
+def _sparse(x: Tensor, weight: Tensor, copies: int) -> Tensor:
+    """A 1x1 convolution of stride 2, given only the pixels that it reads: (N, C, H / 2, W / 2) -> (N, C', H / 2, W / 2).
 
     Up to 1.6 times faster than the stride on a CPU (batch 96, 144 channels of 32x32); and with a stride, one thread and fewer than 8
     channels, the backward pass of torch 2.14.1 writes past the end of its memory (oneDNN, channels_last): the process is killed.
     """
-    return F.conv2d(x.contiguous(memory_format=torch.channels_last), layer.weight, groups=layer.groups)
+    return F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, groups=copies)
