@@ -35,7 +35,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     Raises UserError, whose `code` is the exit code.
     """
     from darts_lite import data, settings
-    from darts_lite.data.parts import Part
+    from darts_lite.data.stream import part_or_stream
     from darts_lite.engine import environment, evaluation
     from darts_lite.engine.device import peak_memory, resolve_device, resolve_precision
     from darts_lite.engine.files import read_json
@@ -52,7 +52,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     network, state = restore_model(config.run)
     model = state["model"]
     source = stored_part(state, "dataset", DatasetConfig, config.run)
-    dataset = data.load(replace(source, path=config.dataset_path or source.path))
+    dataset = data.load(replace(data.moved(source, config.dataset_path), download=False))
     check_data(dataset, model)
     facts = environment.describe(device, dataset.fingerprint)
     if dataset.fingerprint != state["env"].get("data"):
@@ -61,7 +61,16 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     with RunFolder.create("evaluate", dataset.name, config.run_dir, config, facts, report.warning) as run:
         run.status("running", 0)
         network = network.to(device)
-        test = Part(dataset.x_test, dataset.y_test, device, model["mean"], model["std"])
+        test = part_or_stream(
+            dataset.x_test,
+            dataset.y_test,
+            device,
+            model["mean"],
+            model["std"],
+            storage=source.storage,
+            workers=source.workers,
+            warn=report.warning,
+        )
         costs = network.costs()
         trained = read_json(Path(config.run) / "result.json")
         result = {
@@ -69,6 +78,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
             "verb": "evaluate",
             "dataset": dataset.name,
             "seed": state["config"].get("seed"),
+            "class_names": list(model["class_names"]),
             "genotype": json.loads(model["genotype"]),
             "test": evaluation.evaluate(
                 network, test, dataset.classes, batch_size=config.batch_size, precision=precision

@@ -26,6 +26,7 @@ from darts_lite.options import SpaceConfig
 from darts_lite.seeds import derive
 from darts_lite.spaces.darts import network as build
 from darts_lite.spaces.network import Network, Skeleton
+from darts_lite.spaces.stem import STEMS
 
 
 def create_network(
@@ -39,16 +40,18 @@ def create_network(
     reductions: Sequence[int] | None = None,
     auxiliary: bool = False,
     form: str = "final",
+    stem: str = "cifar",
 ) -> Network:
     """The network of a genotype, with fresh weights: images (N, input_channels, H, W) -> logits (N, classes).
 
     `genotype` is a Genotype or whatever `find_genotype` understands. `channels` are those of the first cells' nodes; each reduction
-    (default: at one and two thirds of the cells) doubles them. Raises UserError (2) for a genotype that is none.
+    (default: at one and two thirds of the cells) doubles them. `stem`: `cifar`, or `imagenet` for large images. Raises UserError (2) for a
+    genotype that is none.
     """
     if isinstance(genotype, str):
         genotype = find_genotype(genotype)
     places = None if reductions is None else tuple(reductions)
-    skeleton = Skeleton(cells, channels, classes, input_channels, image_size, places)
+    skeleton = Skeleton(cells, channels, classes, input_channels, image_size, places, stem=stem)
     return build(genotype, skeleton, form=form, auxiliary=auxiliary)
 
 
@@ -88,6 +91,7 @@ def describe_model(
         "reductions": None if skeleton.reductions is None else list(skeleton.reductions),
         "input_channels": skeleton.input_channels,
         "image_size": list(skeleton.image_size),
+        "stem": skeleton.stem,
         "mean": list(mean),
         "std": list(std),
         "class_names": list(names),
@@ -128,6 +132,7 @@ def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, di
             input_channels=model["input_channels"],
             image_size=tuple(model["image_size"]),
             reductions=model["reductions"],
+            stem=model["stem"],
         )
         network.load_state_dict(weights)
     except (ValueError, LookupError, TypeError, RuntimeError, UserError) as error:
@@ -142,6 +147,8 @@ def _check_description(model: dict[str, Any]) -> None:
     counts = model["cells"], model["channels"], model["input_channels"], height, width
     if not all(type(count) is int and 0 < count < 2**16 for count in counts):
         raise ValueError("the model is described by impossible numbers")
+    if model["stem"] not in STEMS:
+        raise ValueError("the model is described by an unknown stem")
     for values in (model["mean"], model["std"]):
         if len(values) != model["input_channels"] or not all(type(x) is float and math.isfinite(x) for x in values):
             raise ValueError("the model is described by an impossible mean or std")

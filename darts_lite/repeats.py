@@ -63,7 +63,7 @@ def best_restart(ready: Any) -> dict[str, Any]:
         "training half; ties: the lower loss, then the lower seed"
     )
     shared = (
-        *("dataset", "cells", "channels", "reductions", "batch_size", "cutout", "train_fraction"),
+        *("dataset", "cells", "channels", "reductions", "stem", "batch_size", "cutout", "train_fraction"),
         *("device", "precision", "deterministic", "log_every", "checkpoint_minutes", "checkpoint_steps"),
     )
     short = RetrainConfig(

@@ -31,6 +31,7 @@ class RetrainConfig(RunConfig):
     cells: int = option(5, low=1, high=100)
     channels: int = option(16, low=1, high=4096)
     reductions: list[int] | None = option(None, low=0)
+    stem: str = option("auto", choices=("auto", "cifar", "imagenet"))  # auto: imagenet from 96 pixels on
     # recipe: the training
     epochs: int = option(30, low=1)
     batch_size: int = option(64, low=1)
@@ -60,7 +61,6 @@ def retrain(
     `dataset`: the data of the configuration, where it has been loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.data.parts import Order
     from darts_lite.engine.device import determinism
     from darts_lite.engine.initial import initialize
     from darts_lite.engine.loop import Loop
@@ -69,7 +69,6 @@ def retrain(
     from darts_lite.engine.retrain_state import RetrainState, new_network, retrain_step
     from darts_lite.errors import UserError
     from darts_lite.repeats import every_seed
-    from darts_lite.seeds import derive
 
     if config.seeds is not None and (config.seed != 0 or "seed" in (typed or ())):
         raise UserError("seed", "cannot be given beside seeds", "give one of them", value=config.seed)
@@ -82,24 +81,24 @@ def retrain(
     genotype, skeleton = choose_genotype(ready), ready.skeleton()
 
     learned, judging = ready.learned_and_judging()
-    train, judge = ready.part(*learned, augmented=True), ready.part(*judging, augmented=False)
-    order = Order(len(train), config.batch_size, derive(config.seed, "train"), device)
+    train = ready.feed(*learned, "train")
+    judges = {name: ready.part(*part, augmented=False) for name, part in judging.items()}
     network = new_network(genotype, skeleton, config)
     if ready.folder is None:
         initialize(network, config.init, genotype, config.genotype)
     network = network.to(device)
-    state = RetrainState(config, network, device, ready.precision, steps=config.epochs * order.steps_per_epoch)
+    state = RetrainState(config, network, device, ready.precision, steps=config.epochs * train.steps_per_epoch)
 
-    with determinism(device, config.deterministic), Loop(ready, order.steps_per_epoch, config.epochs) as loop:
-        record = RetrainRecord(loop, genotype, skeleton, judge)
+    with determinism(device, config.deterministic), Loop(ready, train.steps_per_epoch, config.epochs) as loop:
+        record = RetrainRecord(loop, genotype, skeleton, judges)
         record.start(state)
         while not state.clock.finished:
             loop.boundary(state)
-            images, labels = train.batch(order.indices(state.clock.done), state.clock.generator)
+            images, labels = train.batch(state.clock.done, state.clock.generator)
             metrics = retrain_step(state, images, labels)
             state.clock.tick()
             loop.step_done(state, metrics)
-            if state.clock.done % order.steps_per_epoch == 0:
+            if state.clock.done % train.steps_per_epoch == 0:
                 record.epoch(state)
         return record.finish(state)
 

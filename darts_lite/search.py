@@ -31,6 +31,7 @@ class SearchConfig(RunConfig):
     cells: int = option(5, low=1, high=100)
     channels: int = option(8, low=1, high=4096)
     reductions: list[int] | None = option(None, low=0)  # cells that halve the resolution; None: at 1/3 and 2/3
+    stem: str = option("auto", choices=("auto", "cifar", "imagenet"))  # auto: imagenet from 96 pixels on
     epochs: int = option(12, low=1)
     batch_size: int = option(64, low=1)
     restart_epochs: int = option(10, low=1)  # of the retraining that picks one of several restarts
@@ -56,7 +57,9 @@ class SearchConfig(RunConfig):
     alpha_weight_decay: float = option(1e-3, low=0)
     alpha_init_std: float = option(1e-3, low=0)
     # data
-    train_fraction: float = option(0.5, above=0, high=0.99)  # of the training part, for the weights; the rest: alphas
+    train_fraction: float = option(
+        0.5, above=0, high=0.99
+    )  # for the weights; the rest: alphas. Not with a validation part
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
 
 
@@ -69,7 +72,6 @@ def search(
     `dataset`: the data of the configuration, where it has been loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.data.parts import Order, split
     from darts_lite.engine.build import build_method, build_space
     from darts_lite.engine.device import determinism
     from darts_lite.engine.loop import Loop
@@ -78,24 +80,20 @@ def search(
     from darts_lite.engine.search_state import SearchState
     from darts_lite.engine.search_step import search_step
     from darts_lite.repeats import best_restart
-    from darts_lite.seeds import derive
 
     ready = prepare("search", config, typed, report, dataset)
     if ready.finished:
         return ready.stored_result()
     if ready.config.restarts > 1:
         return best_restart(ready)
-    config, dataset, device = ready.config, ready.dataset, ready.device
+    config, device = ready.config, ready.device
     method, space, skeleton = build_method(config), build_space(config.space), ready.skeleton()
 
-    # Two disjoint halves of the training part; the test part is not touched.
-    halves = split(dataset.y_train, config.train_fraction, config.seed)
-    train, validation = (ready.part(dataset.x_train[half], dataset.y_train[half], augmented=True) for half in halves)
-    train_order, validation_order = (
-        Order(len(half), config.batch_size, derive(config.seed, name), device)
-        for half, name in zip(halves, ("train", "validation"), strict=True)
+    # Disjoint images for weights and alphas; the test part is not touched.
+    train, validation = (
+        ready.feed(*half, name) for half, name in zip(ready.halves(), ("train", "validation"), strict=True)
     )
-    epoch_steps = train_order.steps_per_epoch
+    epoch_steps = train.steps_per_epoch
 
     def new_state(number: int, alive: dict | None = None) -> SearchState:
         changed = replace(skeleton, **method.phases[number].skeleton)
@@ -108,7 +106,7 @@ def search(
         stored = loop.stored
         with loop.fitting():
             state = new_state(0) if stored is None else new_state(stored["clock"]["phase"], stored["alive"])
-        record = SearchRecord(loop, space, method.selection, validation)
+        record = SearchRecord(loop, space, method.selection, validation.part)
         record.start(state)
         for number, phase in enumerate(method.phases):
             if number < state.clock.phase:
@@ -121,8 +119,8 @@ def search(
                 clock = state.clock
                 metrics = search_step(
                     state,
-                    train.batch(train_order.indices(clock.done), clock.generator),
-                    validation.batch(validation_order.indices(clock.done), clock.generator),
+                    train.batch(clock.done, clock.generator),
+                    validation.batch(clock.done, clock.generator),
                     learn_alphas=clock.phase_step >= phase.warmup_epochs * epoch_steps,
                 )
                 clock.tick()

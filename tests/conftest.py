@@ -20,6 +20,30 @@ def data_folder():
 
 
 @pytest.fixture
+def composed():
+    """compose(verb, overrides) -> the configuration of a verb."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    from darts_lite.config import conf_folder, config_class
+    from darts_lite.settings import from_plain, leaves
+
+    def keys(plain, prefix=""):
+        for key, value in plain.items():
+            yield from keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+
+    def build(verb, overrides=()):
+        plain = OmegaConf.to_container(compose(verb, overrides=list(overrides)), resolve=False)
+        assert set(leaves(config_class(verb))) == set(keys(plain)), "the files of conf/ are complete"
+        return from_plain(config_class(verb), plain)
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        yield build
+
+
+@pytest.fixture
 def tiny_folder(tmp_path, monkeypatch):
     """An empty folder to work in, with the tiny data set in it, and one thread."""
     import tiny

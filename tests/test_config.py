@@ -3,10 +3,7 @@
 import re
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from darts_lite import config as words
 from darts_lite.errors import UserError
@@ -14,28 +11,6 @@ from darts_lite.search import SearchConfig
 from darts_lite.settings import check, describe, flat, from_plain, leaves, to_plain
 
 VERBS = words.VERBS
-
-
-@pytest.fixture
-def composed():
-    """compose(verb, overrides) -> the configuration of a verb."""
-
-    def build(verb, overrides=()):
-        plain = OmegaConf.to_container(compose(verb, overrides=list(overrides)), resolve=False)
-        assert set(leaves(words.config_class(verb))) == set(_keys(plain)), "the files of conf/ are complete"
-        return from_plain(words.config_class(verb), plain)
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(words.conf_folder()), version_base="1.3"):
-        yield build
-
-
-def _keys(plain, prefix=""):
-    for key, value in plain.items():
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -68,6 +43,21 @@ def test_every_file_is_an_option_or_a_verb_and_names_its_command():
         assert re.search(r"#   python -m darts_lite\.\w+", header), name
         assert "# Costs and reaches: " in header, name
         assert "_target_" not in text and "${" not in text, name
+
+
+EXPERIMENTS = [(verb, option) for verb, group, option in EVERY_OPTION if group == "experiment"]
+
+
+@pytest.mark.parametrize(("verb", "name"), EXPERIMENTS)
+def test_experiments_say_how_they_are_run(verb, name, composed):
+    """The command in the header is that of the file, and runs what it is named after."""
+    header = (words.conf_folder() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").partition("\n\n")[0]
+    command = re.search(r"#   python -m darts_lite\.(.+)", header)[1].split()
+    line = words.read_line(verb, command[1:])
+    assert command[0] == verb and line.overrides["experiment"] == name and not line.problems
+    made = composed(verb, [f"experiment={name}"])
+    assert name.startswith(made.dataset.name), "the first word of an experiment is its data set"
+    assert verb == ("retrain" if "retrain" in name else "search")
 
 
 def test_published_sizes(composed):

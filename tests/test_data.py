@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from darts_lite.data import DATASETS, digits, load, npz
+from darts_lite.data import DATASETS, digits, files, load, npz
 from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
 from darts_lite.data.dataset import channel_statistics
-from darts_lite.data.parts import Order, Part, split
+from darts_lite.data.parts import Order, Part
+from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
 from darts_lite.options import DatasetConfig
 
@@ -137,6 +138,17 @@ def test_unicode_and_spaces_in_the_path(tmp_path):
     folder.mkdir()
     assert load_npz(saved(folder)).classes == 3
     refused(lambda: load_npz(folder / "fehlt.npz"), Exit.DATA, "no such file")
+
+
+def test_a_fraction_is_of_each_class_and_of_the_training_part_only(tmp_path):
+    path = saved(tmp_path, **small(train=90, test=9))
+    whole, part = load_npz(path), load_npz(path, fraction=0.3)
+    assert np.bincount(part.y_train).tolist() == [9, 9, 9] and np.array_equal(part.x_test, whole.x_test)
+    kept = [np.flatnonzero((whole.x_train == image).all((1, 2, 3)))[0] for image in part.x_train]
+    assert kept == sorted(set(kept)) and np.array_equal(whole.y_train[kept], part.y_train)
+    assert part.fingerprint != whole.fingerprint == load_npz(path, fraction=1.0).fingerprint
+    assert (part.mean, part.std) == channel_statistics(part.x_train) != (whole.mean, whole.std)
+    assert np.bincount(load_npz(path, fraction=1e-9).y_train).tolist() == [1, 1, 1]  # no class is lost
 
 
 def test_fingerprint_is_of_the_content(tmp_path):
@@ -269,7 +281,7 @@ def test_decompression_bomb_takes_no_memory(tmp_path, monkeypatch):
     path, size = tmp_path / "data.npz", 64 * 10**6
     archive(path, x_train=header((10**6, 8, 8, 1)) + bytes(size), y_train=header((10**6,)) + bytes(10**6))
     assert path.stat().st_size < 200_000
-    monkeypatch.setattr(npz, "available_memory", lambda: 2 * size)
+    monkeypatch.setattr(files, "available_memory", lambda: 2 * size)
     monkeypatch.setattr(npz, "_read", None)  # would fail if it were called
     start = time.monotonic()
     refused(lambda: load_npz(archive_like(path)), Exit.DATA, "GB")
@@ -284,7 +296,7 @@ def archive_like(path):
 
 
 def test_available_memory():
-    assert npz.available_memory() > 1 << 24
+    assert files.available_memory() > 1 << 24
 
 
 @settings(max_examples=150, deadline=None)

@@ -9,6 +9,7 @@ import shutil
 import sys
 
 import numpy as np
+import published_files
 import pytest
 from process import run_process
 
@@ -130,6 +131,24 @@ CASES = [
             "empty": ["x_train: there is no image"],
         }.items()
     ),
+    ("data-published", "search", ["dataset=mnist"], 3, ["data/MNIST/raw: no train-images-idx3-ubyte and 3 more"]),
+    (
+        "data-published-root",
+        "retrain",
+        ["dataset=cifar100", "dataset.root=@nothing"],
+        3,
+        ["dataset.download=true", "npz"],
+    ),
+    ("data-published-path", "search", ["dataset=mnist", "dataset.path=x.npz"], TWO, ["dataset=mnist lies in a folder"]),
+    ("data-download", "search", ["dataset.download=true"], TWO, ["dataset=digits is not downloaded"]),
+    ("data-payload", "search", ["dataset=cifar10", "dataset.root=@"], 3, ["data_batch_1: is not the published file"]),
+    (
+        "data-cut",
+        "search",
+        ["dataset=mnist", "dataset.root=@"],
+        3,
+        ["train-images-idx3-ubyte: cannot be read (40 bytes"],
+    ),
     # genotypes
     ("genotype-none", "retrain", [], TWO, ["genotype: none given", "first run python -m darts_lite.search"]),
     ("genotype-none-npz", "retrain", ["dataset=npz", "dataset.path=@good.npz"], TWO, ["darts_lite.search dataset=npz"]),
@@ -187,6 +206,7 @@ def material(tmp_path_factory):
     """A folder with everything that the cases name, made once; no case may change it."""
     folder = tmp_path_factory.mktemp("material")
     _data(folder)
+    _published(folder)
     search = folder / "search"
     data = f"dataset.path={folder / 'good.npz'}"
     assert run_verb("search", [*TINY, *SMALL_SPACE, data, f"run_dir={search}"]) == 0
@@ -234,6 +254,13 @@ def _data(folder):
     (folder / "cut.npz").write_bytes(whole[:3000])
     whole[1000] ^= 1
     (folder / "flipped.npz").write_bytes(whole)
+
+
+def _published(folder):
+    payload = b"cposix\nsystem\n(S'touch owned'\ntR."
+    published_files.write(folder / "cifar-10-batches-py", dict.fromkeys(published_files.cifar("cifar10"), payload))
+    idx = published_files.mnist_files()
+    published_files.write(folder / "MNIST" / "raw", {name: content[:40] for name, content in idx.items()})
 
 
 def _genotypes(folder, text):

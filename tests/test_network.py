@@ -15,8 +15,10 @@ from darts_lite.operations import OPERATIONS
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.options import SpaceConfig
 from darts_lite.relaxations.table import Mixing
+from darts_lite.spaces.auxiliary import SevenBySevenHead
 from darts_lite.spaces.darts import DartsSpace, network, operation_costs
 from darts_lite.spaces.network import Skeleton, carry
+from darts_lite.spaces.stem import choose
 
 NAMES = tuple(OPERATIONS)
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
@@ -134,6 +136,8 @@ SKELETONS = {
     "grey, reductions in a row": Skeleton(5, 4, 2, 1, (28, 28), (1, 2, 4)),
     "no reduction": Skeleton(2, 4, 10, reductions=()),
     "one cell": Skeleton(1, 16, 10, image_size=(7, 8)),
+    "large": Skeleton(5, 6, 10, image_size=(96, 96), stem="imagenet"),
+    "large and odd, a reduction first": Skeleton(3, 5, 4, 1, (97, 131), (0, 2), stem="imagenet"),
 }
 
 
@@ -161,6 +165,45 @@ def test_published_costs():
         made = network(published("darts_v2"), skeleton, auxiliary=True)
     assert made.costs().parameters == 3_349_342, "the auxiliary head does not count"
     assert made.costs().macs == counted(made, skeleton) == 528_359_040
+
+
+# Millions of parameters as published, at 14 cells, 48 channels, 224x224, 1000 classes. The published multiply-adds (DARTS 574 M) are 8 %
+# above those of convolutions and linear layers, which are what is counted here; their way of counting is not known.
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("darts_v2", 4.7), ("pc_darts", 5.3), ("p_darts", 4.9), ("drnas", 5.7)]
+)
+def test_published_parameters_on_imagenet(name, parameters):
+    skeleton = Skeleton(14, 48, 1000, image_size=(224, 224), stem="imagenet")
+    with torch.device("meta"):
+        made = network(published(name), skeleton, auxiliary=True)
+    assert round(made.costs().parameters / 1e6, 1) == parameters
+    assert isinstance(made.auxiliary, SevenBySevenHead) and skeleton.sizes()[0] == (28, 28)
+
+
+def test_large_images_go_through_both_stems_and_the_auxiliary_head():
+    skeleton = Skeleton(3, 4, 5, image_size=(112, 112), stem="imagenet", reductions=(2,))
+    made = network(published("darts_v2"), skeleton, auxiliary=True)
+    shapes = []
+    for cell in made.cells:
+        cell.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
+    first = []
+    made.cells[0].register_forward_pre_hook(lambda module, inputs: first.extend(tuple(x.shape) for x in inputs[:2]))
+    logits, auxiliary = made.with_auxiliary(torch.randn(2, 3, 112, 112), drop_path=None, generator=torch.Generator())
+    assert first == [(2, 4, 28, 28), (2, 4, 14, 14)]
+    assert [shape[2:] for shape in shapes] == [(14, 14), (14, 14), (7, 7)] == [*skeleton.sizes()[1:]]
+    assert logits.shape == auxiliary.shape == (2, 5) and isinstance(made.auxiliary, SevenBySevenHead)
+    (logits.sum() + auxiliary.sum()).backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+
+
+def test_which_stem():
+    assert [choose("auto", size) for size in ((96, 96), (95, 300), (224, 224), (32, 32))] == [
+        "imagenet",
+        "cifar",
+        "imagenet",
+        "cifar",
+    ]
+    assert choose("imagenet", (8, 8)) == "imagenet" and choose("cifar", (224, 224)) == "cifar"
 
 
 def around(skeleton, form, nodes=4):
@@ -395,7 +438,7 @@ def test_auxiliary_head_fits_every_size(cells, size):
     made = network(GENOTYPES["random of 2"], skeleton, auxiliary=True)
     outputs, auxiliary = made.with_auxiliary(images(size, batch=2).float(), drop_path=None, generator=generator())
     assert outputs.shape == auxiliary.shape == (2, 7)
-    darts = skeleton.sizes()[2 * cells // 3 + 1] == (8, 8)
+    darts = skeleton.sizes()[2 * cells // 3 + 1] in ((8, 8), (7, 7))
     assert any(isinstance(module, nn.AvgPool2d) for module in made.auxiliary) == darts
     plain = network(GENOTYPES["random of 2"], skeleton)
     assert made.costs() == plain.costs()

@@ -14,7 +14,7 @@ import torch
 
 from darts_lite import data
 from darts_lite.cli import run_verb
-from darts_lite.data.parts import Part
+from darts_lite.data.parts import Order
 from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.engine import checkpoint, evaluation, retrain_record
 from darts_lite.errors import Exit, UserError
@@ -150,14 +150,13 @@ def losses(**changes):
 
 
 def test_all_of_the_training_part_is_trained_on(monkeypatch):
-    seen = []
-    batch = Part.batch
+    seen, indices = [], Order.indices
 
-    def spied(self, indices, generator):
-        seen.append(indices)
-        return batch(self, indices, generator)
+    def spied(self, step):
+        seen.append(indices(self, step))
+        return seen[-1]
 
-    monkeypatch.setattr(Part, "batch", spied)
+    monkeypatch.setattr(Order, "indices", spied)
     tiny.run(tiny.retrain_config(epochs=1))
     assert sorted(torch.cat(seen).tolist()) == list(range(96))
 

@@ -12,7 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from darts_lite import data
-from darts_lite.data.parts import split
+from darts_lite.data.splits import split
 from darts_lite.engine import retrain_state
 from darts_lite.engine.average import Average
 from darts_lite.engine.build import build_method

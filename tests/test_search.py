@@ -14,7 +14,8 @@ import tiny
 import torch
 
 from darts_lite import data
-from darts_lite.data.parts import Order, Part, split
+from darts_lite.data.parts import Order, Part
+from darts_lite.data.splits import split
 from darts_lite.engine import search_state
 from darts_lite.engine.build import build_method, build_space
 from darts_lite.engine.phases import Phase

@@ -298,6 +298,11 @@ def read_lines(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()] if Path(path).exists() else []
 
 
+def read_lines_so_far(path):
+    """The same while it is being written to: finished lines only."""
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
 def events(run):
     """(tag, step, value) of all that TensorBoard reads, sorted; its wall-clock tags left out."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -1,23 +1,27 @@
-"""A data set in memory: uint8 images and integer labels of two parts, with the checks that every source shares.
-
-Nothing here reads files, and nothing needs torch.
-"""
+"""A data set: uint8 images and integer labels of its parts, with the checks that every source shares. Nothing here needs torch."""
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from darts_lite.data.images import Files, Images
+from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.options import DatasetConfig
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+OPTIONAL = ("x_val", "y_val")  # a validation part of the user's own; both or none
 LARGEST_LABEL = 99_999  # a guard: labels beyond are identifiers of something; ImageNet-21k has 21,841 classes
+MEASURED = 2000  # decoded files whose pixels give mean and std, evenly spaced
 _CHUNK = 1 << 22  # pixels counted at once: bounds the temporary int64 copy to 32 MB
+
+
+Some = TypeVar("Some", np.ndarray, Files)
 
 
 class Form(Protocol):
@@ -33,17 +37,19 @@ class Form(Protocol):
 class Dataset:
     """Images `x` uint8 (N, H, W, C), labels `y` int64 (N,); mean and std of each channel, of pixels in [0, 1].
 
-    `x_test` is for the final evaluation only; the two halves of a search are both cut from `x_train` (parts.split).
+    `x_test` is for the final evaluation only. The alphas of a search learn from `x_val`; without it, both halves are cut from `x_train`.
     """
 
     name: str
-    x_train: np.ndarray
+    x_train: Images
     y_train: np.ndarray
-    x_test: np.ndarray
+    x_test: Images
     y_test: np.ndarray
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    x_val: Images | None = None
+    y_val: np.ndarray | None = None
 
     @property
     def classes(self) -> int:
@@ -59,23 +65,32 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over dtype, shape and bytes of the four arrays: equal data in another file has the same one."""
+        """SHA-256 over dtype, shape and bytes of the arrays that are used: equal data in another place has the same one."""
         digest = hashlib.sha256()
-        for name in ARRAYS:
-            array = np.ascontiguousarray(getattr(self, name))
-            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            digest.update(array.data)
+        for name in (*ARRAYS, *OPTIONAL):
+            array = getattr(self, name)
+            if isinstance(array, Files):
+                array.identify(digest)
+            elif array is not None:
+                array = np.ascontiguousarray(array)
+                digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+                digest.update(array.data)
         return digest.hexdigest()
 
 
+def parts_of(names: Collection[str]) -> list[str]:
+    """`train`, `test` and, where there is one, `val`."""
+    return ["train", "test", *(["val"] if OPTIONAL[0] in names else [])]
+
+
 def check_forms(forms: Mapping[str, Form], where: str) -> None:
-    """Whether the four arrays fit together, from dtype and shape alone. Raises UserError (DATA) with every problem."""
+    """Whether the arrays fit together, from dtype and shape alone. Raises UserError (DATA) with every problem."""
     found: list[UserError] = []
 
     def wrong(name: str, reason: str, fix: str, value: object) -> None:
         found.append(UserError(f"{where}:{name}", reason, fix, value=value, code=Exit.DATA))
 
-    for part in ("train", "test"):
+    for part in parts_of(forms):
         x, y = forms[f"x_{part}"], forms[f"y_{part}"]
         if x.dtype != np.uint8:
             wrong(f"x_{part}", "images must be uint8", "store pixels 0 to 255 as uint8", str(x.dtype))
@@ -93,16 +108,18 @@ def check_forms(forms: Mapping[str, Form], where: str) -> None:
         elif x.shape[:1] != y.shape:
             reason = f"x_{part} has {x.shape[0] if x.shape else 'no'} images, this another number of labels"
             wrong(f"y_{part}", reason, "store one label an image", y.shape[0])
-    if not found and _image_shape(forms["x_train"]) != _image_shape(forms["x_test"]):
-        reason = f"images of x_train are {_image_shape(forms['x_train'])} (H, W, C), these are not"
-        wrong("x_test", reason, "bring both parts to one size", _image_shape(forms["x_test"]))
+    for part in parts_of(forms)[1:] if not found else ():
+        if _image_shape(forms["x_train"]) != _image_shape(forms[f"x_{part}"]):
+            reason = f"images of x_train are {_image_shape(forms['x_train'])} (H, W, C), these are not"
+            wrong(f"x_{part}", reason, "bring all parts to one size", _image_shape(forms[f"x_{part}"]))
     error = all_of(found)
     if error:
         raise error
 
 
-def check_labels(y_train: np.ndarray, y_test: np.ndarray, where: str) -> None:
+def check_labels(arrays: Mapping[str, np.ndarray], where: str) -> None:
     """Whether labels lie in 0..the largest of `y_train`, and are not all equal. Raises UserError (DATA)."""
+    y_train = arrays["y_train"]
     low, high = int(y_train.min()), int(y_train.max())
     if low < 0:
         raise _label_error(where, "y_train", y_train, low, "is negative", "number the classes from 0")
@@ -111,39 +128,58 @@ def check_labels(y_train: np.ndarray, y_test: np.ndarray, where: str) -> None:
     if low == high:
         reason = "every image has the same label: nothing can be learned"
         raise UserError(f"{where}:y_train", reason, "use data of at least two classes", value=low, code=Exit.DATA)
-    for label in (int(y_test.min()), int(y_test.max())):
-        if not 0 <= label <= high:
-            reason = f"is outside 0..{high}, the classes of y_train"
-            raise _label_error(where, "y_test", y_test, label, reason, "remove such images or train on their class too")
+    for name in (f"y_{part}" for part in parts_of(arrays)[1:]):
+        for label in (int(arrays[name].min()), int(arrays[name].max())):
+            if not 0 <= label <= high:
+                reason, fix = (
+                    f"is outside 0..{high}, the classes of y_train",
+                    "remove such images or train on their class too",
+                )
+                raise _label_error(where, name, arrays[name], label, reason, fix)
 
 
 def assemble(
     name: str,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Any],
     config: DatasetConfig,
     where: str,
     class_names: Sequence[str] | None = None,
 ) -> Dataset:
-    """Check the four arrays, bring them to one form and measure the channels, or take mean and std from `config`.
+    """Check the arrays, bring them to one form and measure the channels, or take mean and std from `config`.
 
     `where` names the source in errors. Classes = 1 + the largest label of `y_train`; one without an image is allowed.
     """
     check_forms(arrays, where)
-    check_labels(arrays["y_train"], arrays["y_test"], where)
-    x_train, x_test = (x.reshape(*x.shape[:1], *_image_shape(x)) for x in (arrays["x_train"], arrays["x_test"]))
-    y_train, y_test = (y.astype(np.int64) for y in (arrays["y_train"], arrays["y_test"]))
+    check_labels(arrays, where)
+    made: dict[str, Any] = {}
+    for part in parts_of(arrays):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        made |= {f"x_{part}": x[..., None] if len(x.shape) == 3 else x, f"y_{part}": y.astype(np.int64)}
     if class_names is None:
-        class_names = [str(label) for label in range(int(y_train.max()) + 1)]
+        class_names = [str(label) for label in range(int(made["y_train"].max()) + 1)]
+    x_train, made["y_train"] = fraction_of(made["x_train"], made["y_train"], config.fraction)
+    made["x_train"] = x_train
     mean, std = given_statistics(config, x_train.shape[3]) or channel_statistics(x_train)
-    return Dataset(name, x_train, y_train, x_test, y_test, tuple(class_names), mean, std)
+    return Dataset(name, class_names=tuple(class_names), mean=mean, std=std, **made)
 
 
-def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def fraction_of(images: Some, labels: np.ndarray, fraction: float) -> tuple[Some, np.ndarray]:
+    """That fraction of each class, at least one image. Drawn without the run's seed, so that every run of a study sees the same images."""
+    if fraction == 1:
+        return images, labels
+    kept, _ = split(labels, fraction, seed=0)
+    return images[kept], labels[kept]
+
+
+def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and (population) standard deviation of each channel of uint8 (N, H, W, C), of pixels in [0, 1].
 
     The 256 values are counted and summed as integers: exact, so the same on every machine and thread count. A constant
-    channel gets std 1: without its mean it is zero, and dividing by its true std would be 0/0.
+    channel gets std 1: without its mean it is zero, and dividing by its true std would be 0/0. Of `Files` every k-th is measured, at most
+    2,000, decoded or not: where the images wait must not change the result.
     """
+    if isinstance(images, Files):
+        images = np.asarray(images[:: -(-len(images) // MEASURED)])
     mean, std = [], []
     for channel in range(images.shape[3]):
         counts = np.zeros(256, np.int64)

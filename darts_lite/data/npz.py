@@ -1,28 +1,27 @@
 """A NumPy archive of the user's own: `dataset=npz dataset.path=my.npz` with x_train, y_train, x_test, y_test.
 
-Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,). The file is untrusted: everything that can be judged
-from the headers of the four arrays is, before a byte of data is read or memory is taken; nothing is ever unpickled.
+Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,); x_val and y_val may be there too. The file is untrusted: what can be
+judged from the headers of the arrays is, before a byte of data is read or memory is taken; nothing is ever unpickled.
 """
 
 import math
 import os
-import stat
 import struct
 import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 
-from darts_lite.data.dataset import ARRAYS, Dataset, assemble, check_forms
+from darts_lite.data.dataset import ARRAYS, OPTIONAL, Dataset, assemble, check_forms
+from darts_lite.data.files import check_memory, damage, open_regular, why
 from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.options import DatasetConfig
 
 _WRITE = "write it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
+_MISSING = "check dataset.path; a relative path starts in the working directory"
 _AGAIN = "copy or write the file again"
 _CHUNK = 1 << 22  # bytes read at once
 _error = partial(UserError, code=Exit.DATA)
@@ -52,40 +51,35 @@ def load(config: DatasetConfig) -> Dataset:
         raise UserError("dataset.path", "dataset=npz needs a file", "give dataset.path=<file>.npz")
     path = os.fspath(config.path)
     with ExitStack() as stack:
-        archive = stack.enter_context(_open(path))
+        file = stack.enter_context(open_regular(path, "the .npz file", _MISSING))
+        archive = stack.enter_context(_open(file, path))
         members = _members(archive, path, stack)
         check_forms(members, path)
-        _check_memory(members, path)
+        check_memory(sum(member.size for member in members.values()), path)
         arrays = {name: _read(member, f"{path}:{name}") for name, member in members.items()}
     return assemble("npz", arrays, config, where=path)
 
 
-def _open(path: str) -> zipfile.ZipFile:
+def _open(file: BinaryIO, path: str) -> zipfile.ZipFile:
     try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            kind = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
-            raise _error(path, kind, "name the .npz file")
-        return zipfile.ZipFile(path)
-    except FileNotFoundError as error:
-        fix = "check dataset.path; a relative path starts in the working directory"
-        raise _error(path, "there is no such file", fix) from error
+        return zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
         raise _error(path, "is not an .npz archive, or only the beginning of one", _WRITE) from error
     except (OSError, ValueError, RuntimeError, OverflowError, struct.error) as error:
-        raise _error(path, f"cannot be read ({_why(error)})", "check the path and its permissions") from error
+        raise _error(path, f"cannot be read ({why(error)})", "check the path and its permissions") from error
 
 
 def _members(archive: zipfile.ZipFile, path: str, stack: ExitStack) -> dict[str, Member]:
     present = set(archive.namelist())
-    missing = [name for name in ARRAYS if f"{name}.npy" not in present]
+    wanted = ARRAYS + OPTIONAL if any(f"{name}.npy" in present for name in OPTIONAL) else ARRAYS
+    missing = [name for name in wanted if f"{name}.npy" not in present]
     if missing:
         names = sorted(name.removesuffix(".npy") for name in present)
         reason = f"missing: {', '.join(missing)}; the archive has {', '.join(names)[:60] or 'nothing'}"
         raise _error(f"{path}:{missing[0]}", reason, _WRITE)
     members: dict[str, Member] = {}
     found: list[UserError] = []
-    for name in ARRAYS:
+    for name in wanted:
         try:
             members[name] = _member(archive, name, f"{path}:{name}", stack)
         except UserError as problem:
@@ -100,7 +94,7 @@ def _member(archive: zipfile.ZipFile, name: str, key: str, stack: ExitStack) -> 
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may take memory as they like
         raise _error(key, "unknown compression", "write it with numpy.savez or numpy.savez_compressed")
-    with _damage(key):
+    with damage(key, _AGAIN):
         stream = stack.enter_context(archive.open(info))
         version = np.lib.format.read_magic(stream)
         if version == (1, 0):
@@ -125,7 +119,7 @@ def _read(member: Member, key: str) -> np.ndarray:
     """The data, read in pieces into its final place; the archive's CRC-32 is checked at the end."""
     array = np.empty(member.shape, member.dtype, order="F" if member.fortran else "C")
     target = (array.T if member.fortran else array).data.cast("B")
-    with _damage(key):
+    with damage(key, _AGAIN):
         position = 0
         while piece := member.stream.read(_CHUNK):
             target[position : position + len(piece)] = piece
@@ -133,40 +127,3 @@ def _read(member: Member, key: str) -> np.ndarray:
         if position != len(target):
             raise EOFError(f"ends after {position} of {len(target)} bytes")
     return np.ascontiguousarray(array)
-
-
-def _check_memory(members: dict[str, Member], path: str) -> None:
-    """The arrays, and the copy that training makes of them, must fit: a small file can declare terabytes."""
-    needed, free = 2 * sum(member.size for member in members.values()), available_memory()
-    if free is not None and needed > free:
-        reason = f"unpacked and copied once it takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
-        raise _error(path, reason, "store fewer or smaller images")
-
-
-def available_memory() -> int | None:
-    """Bytes this process can still take without swapping, or None where that cannot be known."""
-    limits = []
-    with suppress(OSError, ValueError), open("/proc/meminfo") as file:
-        limits += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")]
-    if not limits:
-        try:
-            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        except (AttributeError, OSError, ValueError):
-            return None
-    with suppress(OSError, ValueError):  # a container's own limit
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(limits)
-
-
-@contextmanager
-def _damage(key: str) -> Iterator[None]:
-    """Whatever zip, zlib and the parser of headers raise on hostile bytes (TokenError, RecursionError, ...), as one."""
-    try:
-        yield
-    except Exception as error:
-        raise _error(key, f"cannot be read ({_why(error)})", _AGAIN) from error
-
-
-def _why(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.splitlines()[0][:100]

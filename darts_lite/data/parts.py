@@ -1,32 +1,19 @@
 """Parts of a data set on the device: which images belong to them, in which order they come, how a batch is made."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
+from darts_lite.data.images import Images
 from darts_lite.errors import Exit, UserError
 from darts_lite.seeds import derive
 
 LAST = torch.channels_last
-
-
-def split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two disjoint, sorted int64 index arrays that together cover `labels` (N,), drawn class by class.
-
-    The first gets round(n_c * fraction) of the n_c images of class c; both get at least one when n_c >= 2.
-    """
-    first = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        number = int(len(members) * fraction + 0.5)
-        if len(members) >= 2:
-            number = min(max(number, 1), len(members) - 1)
-        random = np.random.default_rng(derive(seed, "split", int(label)))
-        first[random.permutation(members)[:number]] = True
-    return np.flatnonzero(first), np.flatnonzero(~first)
 
 
 class Order:
@@ -58,34 +45,76 @@ class Order:
         return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
 
 
-class Part:
-    """Images (n, C, H, W) and labels (n,) that live on the device as uint8 and int64, and batches of them.
+class Preparation:
+    """What happens on the device to a batch of uint8 images: augmentation, and normalization to float32.
 
-    Built from uint8 (n, H, W, C) and integer (n,) arrays, and mean and std of each channel of pixels in [0, 1].
-    Without `augmentation` images stay as they are.
+    `mean` and `std` are of each channel of pixels in [0, 1]; without `augmentation` images stay as they are.
     """
 
     def __init__(
         self,
-        images: np.ndarray,
+        image_shape: Sequence[int],
+        device: torch.device | str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augmentation: Augmentation | None = None,
+    ):
+        height, width, channels = image_shape
+        if augmentation:
+            augmentation.check(height, width)
+        self.augmentation = augmentation
+        # One value a pixel, laid out as the images: one long inner loop instead of C steps, 5 times faster on a CPU.
+        shape = (1, channels, height, width)
+        self._mean, self._std = (
+            torch.tensor(values).view(1, -1, 1, 1).expand(shape).to(device, torch.float32).clone(memory_format=LAST)
+            for values in (mean, std)
+        )
+
+    def varied(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """uint8 (B, H, W, C) -> augmented float32 (B, C, H, W), channels_last; each image has its own draws. Waits for nothing."""
+        images = pixels.permute(0, 3, 1, 2)
+        if self.augmentation is None:
+            return self._normalized(images)
+        height, width = images.shape[-2:]
+        draws = self.augmentation.draw(len(images), height, width, generator)
+        if draws.crop:
+            images = crop(images, self.augmentation.padding(height, width), *draws.crop)
+        if draws.flip is not None:
+            images = flip(images, draws.flip)
+        images = self._normalized(images)
+        if draws.cutout:
+            images = cutout(images, self.augmentation.cutout, *draws.cutout)
+        return images
+
+    def plain(self, pixels: Tensor) -> Tensor:
+        """The same without augmentation, for evaluation."""
+        return self._normalized(pixels.permute(0, 3, 1, 2))
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        """(pixel / 255 - mean) / std, as torchvision's ToTensor and Normalize, bit for bit."""
+        return images.to(torch.float32, memory_format=LAST).div_(255).sub_(self._mean).div_(self._std)
+
+
+class Part:
+    """Images (n, C, H, W) and labels (n,) that live on the device as uint8 and int64, and batches of them.
+
+    Built from uint8 (n, H, W, C) and integer (n,) arrays; the rest is that of `Preparation`.
+    """
+
+    def __init__(
+        self,
+        images: Images,
         labels: np.ndarray,
         device: torch.device | str,
         mean: Sequence[float],
         std: Sequence[float],
         augmentation: Augmentation | None = None,
     ):
-        if augmentation:
-            augmentation.check(*images.shape[1:3])
+        self.preparation = Preparation(images.shape[1:], device, mean, std, augmentation)
         self._pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)  # (n, H, W, C): gathered as whole rows
         self.images = self._pixels.permute(0, 3, 1, 2)
         self.labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
-        self.augmentation = augmentation
-        # One value a pixel, laid out as the images: one long inner loop instead of C steps, 5 times faster on a CPU.
-        shape = (1, *self.images.shape[1:])
-        self._mean, self._std = (
-            torch.tensor(values).view(1, -1, 1, 1).expand(shape).to(device, torch.float32).clone(memory_format=LAST)
-            for values in (mean, std)
-        )
+        self.device = self.order_device = self.labels.device
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,25 +124,45 @@ class Part:
 
         `indices` (B,) and `generator` lie on the device; each image has its own draws. Nothing waits for the device.
         """
-        images = self._pixels.index_select(0, indices).permute(0, 3, 1, 2)
-        if self.augmentation is None:
-            return self._normalize(images), self.labels[indices]
-        height, width = images.shape[-2:]
-        draws = self.augmentation.draw(len(indices), height, width, generator)
-        if draws.crop:
-            images = crop(images, self.augmentation.padding(height, width), *draws.crop)
-        if draws.flip is not None:
-            images = flip(images, draws.flip)
-        images = self._normalize(images)
-        if draws.cutout:
-            images = cutout(images, self.augmentation.cutout, *draws.cutout)
-        return images, self.labels[indices]
+        return self.preparation.varied(self._pixels.index_select(0, indices), generator), self.labels[indices]
+
+    def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels uint8 (B, H, W, C) and labels (B,), on the device, of the batches of `step`, `step` + 1, ... without an end."""
+        for indices in map(order.indices, count(step)):
+            yield self._pixels.index_select(0, indices), self.labels[indices]
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in order and not augmented, for evaluation; the last batch may be smaller."""
         for pixels, labels in zip(self._pixels.split(batch_size), self.labels.split(batch_size), strict=True):
-            yield self._normalize(pixels.permute(0, 3, 1, 2)), labels
+            yield self.preparation.plain(pixels), labels
 
-    def _normalize(self, images: Tensor) -> Tensor:
-        """(pixel / 255 - mean) / std, as torchvision's ToTensor and Normalize, bit for bit."""
-        return images.to(torch.float32, memory_format=LAST).div_(255).sub_(self._mean).div_(self._std)
+
+class Source(Protocol):
+    """Where a feed gets its images from: a `Part`, or a `Stream`."""
+
+    preparation: Preparation
+    device: torch.device  # of its batches
+    order_device: torch.device  # where it wants indices
+
+    def __len__(self) -> int: ...
+    def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+class Feed:
+    """The batches of a training, by step: what a part holds, in an order drawn from `seed`."""
+
+    def __init__(self, part: Source, batch_size: int, seed: int):
+        self.part = part
+        self.order = Order(len(part), batch_size, seed, part.order_device)
+        self.steps_per_epoch = self.order.steps_per_epoch
+        self._batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._next = -1
+
+    def batch(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented images float32 (B, C, H, W), channels_last, and labels int64 (B,): a function of step and generator alone."""
+        if step != self._next:  # the first step of a run, or of one that goes on
+            self._batches = self.part.follow(self.order, step)
+        pixels, labels = next(self._batches)
+        self._next = step + 1
+        return self.part.preparation.varied(pixels, generator), labels

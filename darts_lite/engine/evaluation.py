@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darts_lite.data.parts import Part
+from darts_lite.data.parts import Source
 from darts_lite.engine.device import computing
 from darts_lite.spaces.network import Network
 
@@ -27,13 +27,13 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(
-    classify: Callable[[Tensor], Tensor], part: Part, classes: int, *, batch_size: int, precision: str
+    classify: Callable[[Tensor], Tensor], part: Source, classes: int, *, batch_size: int, precision: str
 ) -> dict:
     """Mean loss, accuracy (top-1), top-5 where there are more than five classes, and accuracy of each class, as fractions.
 
     `classify` maps images (N, C, H, W) to logits (N, classes). A class without samples has accuracy None.
     """
-    device = part.labels.device
+    device = part.device
     total_loss = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros(classes, dtype=torch.int64, device=device)
     counts = torch.zeros(classes, dtype=torch.int64, device=device)

@@ -3,6 +3,7 @@
 `state` in here is that of the training, with `clock`, `health`, `meters`, `state_dict()` and `load_state_dict()`.
 """
 
+import json
 import math
 import shlex
 import time
@@ -14,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darts_lite import drawing
+from darts_lite import drawing, settings
+from darts_lite.data import usual
 from darts_lite.engine import environment
 from darts_lite.engine.board import Board
 from darts_lite.engine.configuration import essence
@@ -150,6 +152,7 @@ class Loop:
             "verb": self.ready.verb,
             "dataset": self.ready.dataset.name,
             "seed": self.config.seed,
+            "class_names": list(self.ready.dataset.class_names),
             "genotype": to_plain(genotype),
             **result,
             "steps": state.clock.done,
@@ -186,9 +189,10 @@ def draw(run: RunFolder, genotype: Genotype) -> None:
 
 def data_words(config: DatasetConfig) -> str:
     """What has to be typed to get the same data again, with a space before each word."""
-    default = DatasetConfig()
-    words = [] if config.name == default.name else [f"dataset={config.name}"]
-    for key in ("path", "root", "crop_padding", "flip"):
-        if getattr(config, key) != getattr(default, key):
-            words.append(f"dataset.{key}={shlex.quote(str(getattr(config, key)))}")
+    words = [] if config.name == DatasetConfig().name else [f"dataset={config.name}"]
+    given, chosen = settings.to_plain(config), settings.to_plain(usual(config.name))
+    for key in given:
+        if given[key] != chosen[key] and key != "download":  # what is there need not be downloaded again
+            text = given[key] if isinstance(given[key], str) else json.dumps(given[key])
+            words.append(f"dataset.{key}={shlex.quote(text)}")
     return "".join(f" {word}" for word in words)

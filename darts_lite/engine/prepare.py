@@ -10,7 +10,9 @@ import torch
 from darts_lite import data, settings
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.dataset import Dataset
-from darts_lite.data.parts import Part, split
+from darts_lite.data.parts import Feed, Part
+from darts_lite.data.splits import split
+from darts_lite.data.stream import Stream, part_or_stream
 from darts_lite.engine import environment
 from darts_lite.engine.device import resolve_device, resolve_precision
 from darts_lite.engine.files import read_json
@@ -18,7 +20,9 @@ from darts_lite.engine.folder import RunFolder
 from darts_lite.engine.report import Plain
 from darts_lite.engine.resume import resolve
 from darts_lite.errors import Exit, UserError
+from darts_lite.seeds import derive
 from darts_lite.spaces.network import Skeleton
+from darts_lite.spaces.stem import choose
 
 
 @dataclass(frozen=True)
@@ -35,39 +39,71 @@ class Prepared:
     environment: dict[str, Any]
     report: Any
 
-    def part(self, images: Any, labels: Any, *, augmented: bool) -> Part:
-        """Images and labels on the device."""
-        source = self.config.dataset
+    def part(self, images: Any, labels: Any, *, augmented: bool) -> Part | Stream:
+        """Images and labels on the device, or streamed to it."""
+        source, data = self.config.dataset, self.dataset
         augmentation = Augmentation(source.crop_padding, source.flip, self.config.cutout) if augmented else None
-        return Part(images, labels, self.device, self.dataset.mean, self.dataset.std, augmentation)
+        part = part_or_stream(
+            images,
+            labels,
+            self.device,
+            data.mean,
+            data.std,
+            augmentation,
+            storage=source.storage,
+            workers=source.workers,
+            warn=self.report.warning,
+        )
+        if source.storage == "auto" and isinstance(part, Stream):
+            where = "in memory" if self.device.type == "cpu" else f"on {self.device}"
+            size = f"{len(part):,} images, {images.nbytes / 1e9:.1f} GB"
+            self.report.line(f"{size}: too many to keep {where}, so they are streamed (workers: {part.workers})")
+        return part
 
     def halves(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """Images and labels of the two halves that a search with this seed cuts the training part into."""
+        """Images and labels that the weights and the alphas of a search learn from; the test part is not touched.
+
+        Without a validation part of the user's own they are two disjoint parts of the training images.
+        """
         data = self.dataset
-        first, second = split(data.y_train, self.config.train_fraction, self.config.seed)
-        return (data.x_train[first], data.y_train[first]), (data.x_train[second], data.y_train[second])
+        if data.x_val is not None:
+            return (data.x_train, data.y_train), (data.x_val, data.y_val)
+        weights, alphas = split(data.y_train, self.config.train_fraction, self.config.seed)
+        return (data.x_train[weights], data.y_train[weights]), (data.x_train[alphas], data.y_train[alphas])
 
-    def learned_and_judging(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """Images and labels that a retraining learns from, and those that judge it.
+    def feed(self, images: Any, labels: Any, name: str) -> Feed:
+        """Their augmented batches, in an order of seed and name: with one order, two halves would be paired alike in every epoch."""
+        part = self.part(images, labels, augmented=True)
+        return Feed(part, self.config.batch_size, derive(self.config.seed, name))
 
-        All of the training part, halves of the search included, and the test part, which is looked at once, at the end; or, with a
-        `train_fraction`, the halves of the search, and the test part is not touched.
+    def learned_and_judging(self) -> tuple[tuple[Any, Any], dict[str, tuple[Any, Any]]]:
+        """Images and labels that a retraining learns from, and those that judge it, by name; the last one is what is reported.
+
+        All of the training part, halves of the search included, a validation part of the user's own, and the test part, which is looked at
+        once, at the end; or, with a `train_fraction`, what the search has, and the test part is not touched.
         """
         data = self.dataset
         if self.config.train_fraction is None:
-            return (data.x_train, data.y_train), (data.x_test, data.y_test)
+            validation = {} if data.x_val is None else {"validation": (data.x_val, data.y_val)}
+            return (data.x_train, data.y_train), {**validation, "test": (data.x_test, data.y_test)}
         learned, judging = self.halves()
         if not len(judging[1]):
             fix = "use more images of each class"
             raise UserError("dataset", "no image is left for validation", fix, code=Exit.DATA)
-        return learned, judging
+        return learned, {"validation": judging}
 
     def skeleton(self) -> Skeleton:
         """What is around the cells, for this data."""
         config, dataset = self.config, self.dataset
         reductions = None if config.reductions is None else tuple(config.reductions)
         skeleton = Skeleton(
-            config.cells, config.channels, dataset.classes, dataset.channels, dataset.image_size, reductions
+            config.cells,
+            config.channels,
+            dataset.classes,
+            dataset.channels,
+            dataset.image_size,
+            reductions,
+            stem=choose(config.stem, dataset.image_size),
         )
         height, width = skeleton.sizes()[-1]
         if config.batch_size * height * width < 2:
@@ -105,14 +141,32 @@ def prepare(
         report.line(notice)
     config = resolution.config
     size = getattr(config, "preset", None) or getattr(config, "recipe", None)
-    if size == "quick" and config.dataset.name != "digits" and resolution.folder is None and dataset is None:
+    trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
+    if trial and config.dataset.name != "digits" and resolution.folder is None and dataset is None:
         report.line(
             f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
         )
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    dataset = dataset or data.load(config.dataset)
+    fresh, dataset = dataset is None, dataset or data.load(config.dataset)
     facts = environment.describe(device, dataset.fingerprint)
+    if (
+        config.stem == "auto"
+        and choose("auto", dataset.image_size) == "imagenet"
+        and resolution.folder is None
+        and fresh
+    ):
+        height, width = dataset.image_size
+        report.line(
+            f"images of {width}x{height}: the imagenet stem makes an eighth of that; stem=cifar keeps every pixel"
+        )
+    if fresh and dataset.x_val is not None and verb == "search" and _typed(config, "train_fraction", typed):
+        report.line("train_fraction is not used: this data has a validation part")
     if resolution.finished:
         report.line(f"already finished: {resolution.folder}")
     return Prepared(verb, config, resolution.folder, resolution.finished, device, precision, dataset, facts, report)
+
+
+def _typed(config: Any, key: str, typed: Collection[str] | None) -> bool:
+    """Whether the user gave this setting; from Python, whether it is off its default."""
+    return key in typed if typed is not None else getattr(config, key) != getattr(type(config)(), key)

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from darts_lite.data.parts import Part
+from darts_lite.data.parts import Source
 from darts_lite.engine import checkpoint
 from darts_lite.engine.evaluation import evaluate, evaluating, latencies
 from darts_lite.engine.files import read_json
@@ -47,9 +47,8 @@ def choose_genotype(ready: Prepared) -> Genotype:
 class RetrainRecord:
     """Writes the curve, if it is asked for, and at the end model.pt and result.json."""
 
-    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton, judge: Part):
-        self.loop, self.genotype, self.judge = loop, genotype, judge
-        self.whose = "test" if loop.config.train_fraction is None else "validation"  # part that the judge is
+    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton, judges: dict[str, Source]):
+        self.loop, self.genotype, self.judges = loop, genotype, judges
         data = loop.ready.dataset
         loop.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)
 
@@ -60,13 +59,17 @@ class RetrainRecord:
         draw(self.loop.run, self.genotype)
 
     def epoch(self, state: RetrainState) -> None:
-        """After an epoch; the test part is looked at only every `test_every` epochs, and never by default."""
+        """After an epoch: a validation part, if the data has one; the test part only every `test_every` epochs, and never by default."""
         self.loop.check(state)
         every = self.loop.config.test_every
         epoch = state.clock.done // self.loop.epoch_steps
-        score = self._evaluate(state) if every and epoch % every == 0 else {}
+        scores = {
+            part: self._evaluate(state, source)
+            for part, source in self.judges.items()
+            if part != "test" or (every and epoch % every == 0)
+        }
         self.loop.epoch_done(
-            state, {f"{self.whose}/{name}": score[name] for name in ("loss", "accuracy") if name in score}
+            state, {f"{part}/{name}": scores[part][name] for part in scores for name in ("loss", "accuracy")}
         )
 
     def finish(self, state: RetrainState) -> dict[str, Any]:
@@ -81,7 +84,7 @@ class RetrainRecord:
             state,
             self.genotype,
             {
-                self.whose: self._evaluate(state),
+                **{part: self._evaluate(state, source) for part, source in self.judges.items()},
                 "parameters": costs.parameters,
                 "macs": costs.macs,
                 "latency_ms": latencies(state.reported, state.device, state.precision, config.batch_size),
@@ -90,21 +93,22 @@ class RetrainRecord:
                 "model_sha256": hashlib.sha256(model).hexdigest(),
             },
         )
-        score = result[self.whose]
+        part = list(self.judges)[-1]
+        score = result[part]
         whose = "averaged weights of the last epoch" if config.ema else "last epoch"
         loop.report.line(
-            f"{self.whose} accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f} ({whose}, {score['samples']} images)"
+            f"{part} accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f} ({whose}, {score['samples']} images)"
         )
         loop.report.line(f"{costs.parameters:,} parameters, {costs.macs:,} multiply-accumulates an image")
-        if self.whose == "test":
+        if part == "test":
             loop.report.line(f"next: python -m darts_lite.evaluate run={loop.quoted_path}")
         return result
 
-    def _evaluate(self, state: RetrainState) -> dict[str, Any]:
+    def _evaluate(self, state: RetrainState, part: Source) -> dict[str, Any]:
         size = max(self.loop.config.batch_size, 256)
         classes = self.loop.ready.dataset.classes
         with evaluating(state.reported):
-            return evaluate(state.reported, self.judge, classes, batch_size=size, precision=state.precision)
+            return evaluate(state.reported, part, classes, batch_size=size, precision=state.precision)
 
 
 def search_seconds(genotype: str | None) -> float | None:

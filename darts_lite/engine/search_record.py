@@ -1,11 +1,12 @@
 """What a search leaves behind: the architecture of every epoch, and at the end its genotype."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from darts_lite import drawing
-from darts_lite.data.parts import Part
+from darts_lite.data.parts import Source
 from darts_lite.engine import alphas
 from darts_lite.engine.evaluation import evaluate, evaluating
 from darts_lite.engine.loop import Loop, data_words, draw
@@ -17,7 +18,7 @@ from darts_lite.spaces.darts import network
 class SearchRecord:
     """Writes alphas.jsonl an epoch, and genotype.json, pictures and result.json at the end."""
 
-    def __init__(self, loop: Loop, space: Any, selection: Any, validation: Part):
+    def __init__(self, loop: Loop, space: Any, selection: Any, validation: Source):
         self.loop, self.space, self.selection, self.validation = loop, space, selection, validation
 
     def start(self, state: SearchState) -> None:
@@ -54,9 +55,8 @@ class SearchRecord:
         path = loop.run.path
         loop.report.line(f"supernet on the validation half: accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f}")
         loop.report.line(f"genotype: {path / 'genotype.json'}, pictures: {path / 'cells'}")
-        loop.report.line(
-            f"next: python -m darts_lite.retrain genotype={loop.quoted_path}{data_words(loop.config.dataset)}"
-        )
+        whole = replace(loop.config.dataset, fraction=1.0)  # a part was enough to search; a network gets all there is
+        loop.report.line(f"next: python -m darts_lite.retrain genotype={loop.quoted_path}{data_words(whole)}")
         return result
 
     def genotype(self, record: dict[str, Any]) -> Genotype:

@@ -9,9 +9,10 @@ from torch import Generator, Tensor, nn
 
 from darts_lite.costs import Costs, count
 from darts_lite.operations.candidates import Activation
-from darts_lite.operations.layers import BatchNorm, convolution
 from darts_lite.relaxations.table import Mixing
+from darts_lite.spaces.auxiliary import auxiliary_head
 from darts_lite.spaces.cell import Cell, Key, Plan
+from darts_lite.spaces.stem import STEMS, cifar, count_stem, halved, imagenet
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Skeleton:
     reductions: tuple[int, ...] | None = None  # None: at one and two thirds of the depth
     stem_multiplier: int = 3
     activation: Activation = nn.ReLU
+    stem: str = "cifar"  # or imagenet, see stem.py
 
     def types(self) -> list[str]:
         """The type of each cell, from the input to the output."""
@@ -40,6 +42,7 @@ class Skeleton:
             "classes": self.classes,
             "input_channels": self.input_channels,
             "image_size": list(self.image_size),
+            "stem": self.stem,
             "reductions": [i for i, kind in enumerate(self.types()) if kind == "reduce"],
         }
 
@@ -52,15 +55,16 @@ class Skeleton:
             raise ValueError("impossible numbers")
         if not all(type(place) is int for place in reductions):
             raise ValueError("impossible reductions")
+        if plain["stem"] not in STEMS:
+            raise ValueError("an unknown stem")
         cells, channels, classes, input_channels = numbers
-        return cls(cells, channels, classes, input_channels, size, reductions)
+        return cls(cells, channels, classes, input_channels, size, reductions, stem=plain["stem"])
 
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of the input of each cell and, last, of the output of the last one; a reduction rounds up."""
-        sizes = [self.image_size]
+        sizes = [halved(self.image_size, 3 if self.stem == "imagenet" else 0)]
         for kind in self.types():
-            h, w = sizes[-1]
-            sizes.append((-(-h // 2), -(-w // 2)) if kind == "reduce" else (h, w))
+            sizes.append(halved(sizes[-1], kind == "reduce"))
         return sizes
 
     def widths(self) -> list[int]:
@@ -79,15 +83,17 @@ class Network(nn.Module):
         super().__init__()
         self.skeleton, self.form = skeleton, form
         types, widths, sizes = skeleton.types(), skeleton.widths(), skeleton.sizes()
-        stem_width = skeleton.stem_multiplier * skeleton.channels
-        # Its BatchNorm is affine in the search, too (released code of the DARTS paper).
-        self.stem = nn.Sequential(
-            convolution(skeleton.input_channels, stem_width, 3), BatchNorm(stem_width, affine=True)
-        )
+        large = skeleton.stem == "imagenet"
+        stem_width = skeleton.channels * (1 if large else skeleton.stem_multiplier)
+        self.second_stem = None
+        if large:
+            self.stem, self.second_stem = imagenet(skeleton.input_channels, stem_width, skeleton.activation)
+        else:
+            self.stem = cifar(skeleton.input_channels, stem_width)
         self.cells = nn.ModuleList()
         outputs = [stem_width, stem_width]  # channels of what a cell reads
         for i, (kind, channels) in enumerate(zip(types, widths, strict=True)):
-            previous_reduces = i > 0 and types[i - 1] == "reduce"
+            previous_reduces = large if i == 0 else types[i - 1] == "reduce"
             self.cells.append(
                 Cell(
                     plans[kind],
@@ -104,8 +110,8 @@ class Network(nn.Module):
         self.auxiliary_cell = 2 * skeleton.cells // 3
         self.auxiliary = None
         if auxiliary:
-            head = EightByEightHead if sizes[self.auxiliary_cell + 1] == (8, 8) else PooledHead
-            self.auxiliary = head(outputs[self.auxiliary_cell + 2], skeleton.classes)
+            size = sizes[self.auxiliary_cell + 1]
+            self.auxiliary = auxiliary_head(size, outputs[self.auxiliary_cell + 2], skeleton.classes)
         self.classifier = nn.Linear(outputs[-1], skeleton.classes)
         self.to(memory_format=torch.channels_last)
 
@@ -139,7 +145,7 @@ class Network(nn.Module):
     ) -> list[Tensor]:
         """The output of every cell."""
         stem = self.stem(images)
-        features = [stem, stem]
+        features = [stem, stem if self.second_stem is None else self.second_stem(stem)]
         for cell, (kind, number) in zip(self.cells, self.kinds, strict=True):
             weights = None if mixing is None else _edge_weights(mixing[kind], number)
             keep = None
@@ -152,7 +158,10 @@ class Network(nn.Module):
     def costs(self) -> Costs:
         """Parameters and multiply-accumulates an image, without the auxiliary head, which is not there after training."""
         areas = [height * width for height, width in self.skeleton.sizes()]
-        total = count(self.stem, areas[0]) + count(self.classifier)
+        stem, size = count_stem(self.stem, self.skeleton.image_size)
+        total = stem + count(self.classifier)
+        if self.second_stem is not None:
+            total += count_stem(self.second_stem, size)[0]
         for i, cell in enumerate(self.cells):
             total += count(cell.preprocess, areas[i]) + count(cell.stages, areas[i + 1])
         return total
@@ -192,34 +201,3 @@ def _edge_weights(mixing: Mixing, number: int) -> Tensor:
     operations, edges = mixing.operations, mixing.edges
     weights = operations if edges is None else operations * edges[..., None]
     return weights[number] if weights.dim() == 3 else weights
-
-
-class EightByEightHead(nn.Sequential):
-    """The auxiliary head of the DARTS paper, for 8x8 feature maps: a weak classifier two thirds up, only while training."""
-
-    def __init__(self, channels: int, classes: int):
-        super().__init__(
-            nn.ReLU(),
-            nn.AvgPool2d(5, stride=3, count_include_pad=False),  # 8x8 -> 2x2
-            *_norm_relu(convolution(channels, 128, 1), 128),
-            *_norm_relu(nn.Conv2d(128, 768, 2, bias=False), 768),  # 2x2 -> 1x1
-            nn.Flatten(),
-            nn.Linear(768, classes),
-        )
-
-
-class PooledHead(nn.Sequential):
-    """The same for any other size: global pooling in place of the 2x2 convolution."""
-
-    def __init__(self, channels: int, classes: int):
-        super().__init__(
-            nn.ReLU(),
-            *_norm_relu(convolution(channels, 128, 1), 128),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(128, classes),
-        )
-
-
-def _norm_relu(layer: nn.Module, channels: int) -> tuple[nn.Module, ...]:
-    return layer, BatchNorm(channels, affine=True), nn.ReLU()

@@ -1,0 +1,68 @@
+"""Files that are not ours: regular ones only, no more memory than there is, and whatever is wrong with them as one line (3)."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from darts_lite.errors import Exit, UserError
+
+
+def open_regular(path: str | os.PathLike, kind: str, missing: str) -> BinaryIO:
+    """The file at `path`, open for reading; never a pipe, which would wait for a writer. Raises UserError (DATA).
+
+    `kind`: what it should be, such as "the .npz file"; `missing`: what to do where there is no such file.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            reason = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
+            raise UserError(path, reason, f"name {kind}", code=Exit.DATA)
+        return open(path, "rb")
+    except FileNotFoundError as error:
+        raise UserError(path, "there is no such file", missing, code=Exit.DATA) from error
+    except (OSError, ValueError) as error:
+        fix = "check the path and its permissions"
+        raise UserError(path, f"cannot be read ({why(error)})", fix, code=Exit.DATA) from error
+
+
+@contextmanager
+def damage(key: object, fix: str) -> Iterator[None]:
+    """Whatever zip, zlib and parsers raise on hostile bytes (TokenError, RecursionError, ...), as one UserError (DATA)."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(key, f"cannot be read ({why(error)})", fix, code=Exit.DATA) from error
+
+
+def why(error: object) -> str:
+    """The first line of what an exception says."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0][:100]
+
+
+def check_memory(size: int, key: object) -> None:
+    """Whether `size` bytes of arrays, and the copy that training makes of them, fit: a small file can declare terabytes."""
+    needed, free = 2 * size, available_memory()
+    if free is not None and needed > free:
+        reason = f"unpacked and copied once it takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+        raise UserError(key, reason, "store fewer or smaller images", code=Exit.DATA)
+
+
+def available_memory() -> int | None:
+    """Bytes this process can still take without swapping, or None where that cannot be known."""
+    limits = []
+    with suppress(OSError, ValueError), open("/proc/meminfo") as file:
+        limits += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")]
+    if not limits:
+        try:
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        except (AttributeError, OSError, ValueError):
+            return None
+    with suppress(OSError, ValueError):  # a container's own limit
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)

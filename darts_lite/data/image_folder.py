@@ -1,0 +1,191 @@
+"""Images of the user's own in folders: `dataset=image_folder dataset.root=photos`, with
+
+    root/train/<class>/*      or, without train/, root/<class>/*
+    root/val/<class>/*        optional: what the alphas of a search learn from
+    root/test/<class>/*       optional: else dataset.test_fraction of train/, drawn from the file names
+
+Classes are the folders of train/, sorted by name. Hidden files and files of other kinds are passed over; everything else that is odd is
+refused, because an image that is silently left out is found too late.
+"""
+
+import os
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from darts_lite.data.dataset import Dataset, assemble, fraction_of
+from darts_lite.data.files import available_memory
+from darts_lite.data.images import EXTENSIONS, LISTED, Files, check_each, inspect
+from darts_lite.data.splits import held_out
+from darts_lite.errors import Exit, UserError, all_of, show
+from darts_lite.options import DatasetConfig
+
+PARTS = ("train", "val", "test")
+KINDS = "png, jpg, bmp, gif, webp, tif, ppm or pgm"
+_LAYOUT = "lay them out as <root>/train/<class>/<image>"
+
+
+def problems(config: DatasetConfig) -> list[UserError]:
+    """What is wrong with the settings alone."""
+    found = []
+    if not config.root:
+        found.append(UserError("dataset.root", "dataset=image_folder needs a folder", "give dataset.root=<folder>"))
+    if config.path:
+        fix = "give dataset.root=<folder>, or dataset=npz for a file"
+        found.append(UserError("dataset.path", "dataset=image_folder reads a folder", fix, value=config.path))
+    if config.channels == 2:
+        fix = "give 3 (RGB) or 1 (grey)"
+        found.append(UserError("dataset.channels", "images have three channels or one", fix, value=2))
+    return found
+
+
+def load(config: DatasetConfig) -> Dataset:
+    """List the folder, look at every file's header, and decode what fits into memory.
+
+    Raises UserError: DATA, with the path of each folder or file that is wrong, or how many there are beyond the first few.
+    """
+    root = os.fspath(config.root or "")
+    classes, parts = _list(root)
+    if "test" not in parts:
+        names, labels = parts["train"]
+        alone = [classes[label] for label, count in Counter(labels.tolist()).items() if count < 2]
+        if alone:
+            reason = f"{_few(alone)}: a class of one image cannot be cut into train and test"
+            raise _error(root, reason, "add images of it, or give a test/ folder")
+        kept, out = held_out(names.tolist(), labels, config.test_fraction)
+        parts |= {"train": (names[kept], labels[kept]), "test": (names[out], labels[out])}
+    parts["train"] = fraction_of(*parts["train"], config.fraction)
+    images = _files(root, {part: names for part, (names, _) in parts.items()}, config)
+    arrays: dict[str, Any] = {f"x_{part}": files for part, files in images.items()}
+    arrays |= {f"y_{part}": labels for part, (_, labels) in parts.items()}
+    return assemble("image_folder", arrays, replace(config, fraction=1.0), root, classes)
+
+
+def _files(root: str, names: dict[str, np.ndarray], config: DatasetConfig) -> dict[str, Files]:
+    """The images of each part, all of one size; their pixels are in memory where they may and can be."""
+    everything = Files(root, np.concatenate(list(names.values())), (0, 0, config.channels), fits=True)
+    numbers = range(len(everything))
+    shapes = check_each(numbers, lambda number: inspect(everything.path(number), config.channels), root)
+    fits = len(set(shapes)) == 1
+    if config.image_size is None and not fits:
+        (common, _), *_ = Counter(shapes).most_common()
+        usual, odd = shapes.index(common), next(number for number in numbers if shapes[number] != common)
+        reason = f"is {_size(shapes[odd])}, but {everything.path(usual)} is {_size(common)}"
+        raise _error(
+            everything.path(odd), reason, "give dataset.image_size=N: the centre is cropped and resized to N x N"
+        )
+    side = config.image_size
+    shape = shapes[0] if side is None else (side, side, config.channels)
+    everything = replace(everything, image_shape=shape, fits=fits and shapes[0] == shape)
+    if config.storage != "stream":
+        free, needed = available_memory(), 2 * everything.nbytes  # and the copy that training makes of them
+        if free is None or needed <= free:
+            everything = replace(everything, pixels=np.asarray(everything))
+        elif config.storage == "device":
+            reason = f"decoded and copied once it takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+            raise _error(root, reason, "give dataset.storage=stream, or a smaller dataset.image_size")
+    ends = np.cumsum([len(part) for part in names.values()])
+    return {part: everything[end - len(names[part]) : end] for part, end in zip(names, ends.tolist(), strict=True)}
+
+
+def _list(root: str) -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Class names, and of each part that is there the names (N,) below root, as bytes, and the labels (N,)."""
+    top = _entries(root)
+    folders = [name for name, is_folder in top.items() if is_folder]
+    found: list[UserError] = []
+    if "train" not in folders:
+        if lost := [name for name in PARTS if name in folders]:
+            raise _error(root, f"has {lost[0]}/ but no train/", _LAYOUT)
+        prefixes = {"train": ""}
+    else:
+        prefixes = {part: part for part in PARTS if part in folders}
+        for name in folders:  # valid/, validation/, testing/: a part that would not be seen
+            if name not in PARTS and name.lower().startswith(PARTS):
+                found.append(
+                    _error(os.path.join(root, name), "is not a name of a part", "call it val or test, or move it")
+                )
+    classes: list[str] = []
+    parts = {}
+    for part, prefix in prefixes.items():
+        names, labels = [], []
+        entries = _entries(os.path.join(root, prefix)) if prefix else top
+        if loose := [name for name, is_folder in entries.items() if not is_folder and _is_image(name)]:
+            reason = f"{len(loose)} images lie outside of the class folders: {_few(loose)}"
+            found.append(_error(os.path.join(root, prefix), reason, _LAYOUT))
+        inside = [name for name, is_folder in entries.items() if is_folder]
+        if part == "train":
+            classes = inside
+            if any(not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name) for name in classes):
+                raise _error(os.path.join(root, prefix), "the name of a class folder is not UTF-8", "rename it")
+            if len(classes) < 2:
+                reason = f"has {len(classes) or 'no'} class folder{'s' * (not classes)}"
+                found.append(
+                    _error(os.path.join(root, prefix), reason, f"use images of at least two classes; {_LAYOUT}")
+                )
+                break
+        for name in inside:
+            below = f"{prefix}/{name}" if prefix else name
+            if name not in classes:
+                reason = "is a class that train/ does not have"
+                found.append(_error(os.path.join(root, below), reason, "remove it, or train on it too"))
+                continue
+            try:
+                images = _images(root, below, needed=part == "train")
+            except UserError as problem:
+                found.append(problem)
+                continue
+            names += [os.fsencode(f"{below}/{image}") for image in images]
+            labels += [classes.index(name)] * len(images)
+        parts[part] = np.array(names, "S"), np.array(labels, np.int64)
+        if part != "train" and not names and not found:
+            found.append(_error(os.path.join(root, prefix), "holds no image", f"add some, or remove {part}/"))
+    if len(found) > LISTED:
+        found[LISTED:] = [_error(root, f"{len(found) - LISTED} more folders are wrong", _LAYOUT)]
+    error = all_of(found)
+    if error:
+        raise error
+    return classes, parts
+
+
+def _images(root: str, below: str, *, needed: bool) -> list[str]:
+    path = os.path.join(root, below)
+    entries = _entries(path)
+    if inner := [name for name, is_folder in entries.items() if is_folder]:
+        raise _error(
+            path, f"holds a folder: {_few(inner)}", "move its images into the class folder, or the folder away"
+        )
+    images = [name for name in entries if _is_image(name)]
+    if needed and not images:
+        others = f"; it holds {_few(list(entries))}" if entries else ""
+        raise _error(path, f"holds no image ({KINDS}){others}", "add images of this class, or remove the folder")
+    return images
+
+
+def _entries(path: str) -> dict[str, bool]:
+    """Sorted name -> whether it is a folder, of everything in a folder that is not hidden."""
+    try:
+        with os.scandir(path) as entries:
+            return {e.name: e.is_dir() for e in sorted(entries, key=lambda e: e.name) if not e.name.startswith(".")}
+    except (OSError, ValueError) as error:
+        reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        fix = "check dataset.root; a relative path starts in the working directory"
+        raise _error(path, reason, fix) from error
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(show(name, quote=False) for name in names[:3]) + more
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    return f"{shape[1]}x{shape[0]}"
+
+
+def _error(path: str, reason: str, fix: str) -> UserError:
+    return UserError(path, reason, fix, code=Exit.DATA)

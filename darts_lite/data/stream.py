@@ -1,0 +1,156 @@
+"""Parts that do not fit on the device, or not into memory: processes load batches while the device computes.
+
+They only read and decode. What is random is drawn on the device (parts.Preparation), and which images make a batch is a function of the
+step (parts.Order), so neither where images wait nor how many processes load them changes a bit of a run, resumed ones included.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from darts_lite.data import images as decoding
+from darts_lite.data.augmentation import Augmentation
+from darts_lite.data.images import Files, Images
+from darts_lite.data.parts import Order, Part, Preparation
+from darts_lite.errors import Exit, UserError, all_of
+
+Batch = tuple[Tensor, Tensor]  # pixels uint8 (B, H, W, C), labels int64 (B,)
+Failed = list[tuple[str, str, str]]  # key, reason and fix of every image of a batch that cannot be used
+
+
+class Stream:
+    """What `Part` is, for images that are loaded a batch at a time; `workers` 0 loads them in this process."""
+
+    def __init__(
+        self,
+        images: Images,
+        labels: np.ndarray,
+        device: torch.device | str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augmentation: Augmentation | None = None,
+        *,
+        workers: int = 0,
+        warn: Callable[[str], None],
+    ):
+        self.preparation = Preparation(images.shape[1:], device, mean, std, augmentation)
+        self.device, self.order_device = torch.device(device), torch.device("cpu")
+        self._source = _Source(images, np.asarray(labels, dtype=np.int64))
+        self.workers, self._warn = workers, warn
+
+    def __len__(self) -> int:
+        return len(self._source.labels)
+
+    def follow(self, order: Order, step: int) -> Iterator[Batch]:
+        """Pixels and labels, on the device, of the batches of `step`, `step` + 1, ... without an end."""
+        return self._loaded(lambda done: map(order.indices, count(step + done)))
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every image once, in order and not augmented, for evaluation; the last batch may be smaller."""
+        pieces = torch.arange(len(self)).split(batch_size)
+        for pixels, labels in self._loaded(lambda done: iter(pieces[done:])):
+            yield self.preparation.plain(pixels), labels
+
+    def _loaded(self, indices: Callable[[int], Iterator[Tensor]]) -> Iterator[Batch]:
+        """The batches of `indices(0)`, on the device; `indices(n)` are the same without the first n."""
+        done = 0
+        while True:
+            try:
+                for batch in self._loader(indices(done)):
+                    if isinstance(batch, list):
+                        raise _error(batch)
+                    done += 1
+                    yield batch[0].to(self.device, non_blocking=True), batch[1].to(self.device, non_blocking=True)
+                return
+            except RuntimeError as error:
+                if self.workers == 0 or "DataLoader worker" not in str(error):
+                    raise
+                # Killed for its memory, or by a signal that was meant for all: this process can do the same, so the run goes on.
+                self._warn("a process that loads images was killed: from here on they are loaded without workers")
+                self.workers = 0
+
+    def _loader(self, indices: Iterator[Tensor]) -> Iterator[Batch | Failed]:
+        loader: DataLoader[Batch | Failed] = DataLoader(
+            self._source,  # type: ignore[arg-type]  # anything with __getitem__ will do
+            sampler=(one.numpy() for one in indices),  # type: ignore[arg-type]  # any iterable will do
+            batch_size=None,  # an index of the sampler is a whole batch
+            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            multiprocessing_context="fork" if self.workers else None,  # arrays and paths are shared, not copied
+            worker_init_fn=_begin,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # it would draw from the global one
+        )
+        handler = signal.getsignal(signal.SIGCHLD)
+        iterator = iter(loader)
+        if self.workers and threading.current_thread() is threading.main_thread():
+            # torch's raises wherever the main thread is when a worker dies, be it in the middle of a checkpoint.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
+        return iterator
+
+
+class _Source:
+    """What a worker loads: indices int64 (B,) -> a batch, or what is wrong with its images. Never raises: errors do not travel well."""
+
+    def __init__(self, images: Images, labels: np.ndarray):
+        self.images, self.labels = images, labels
+
+    def __getitem__(self, indices: np.ndarray) -> Batch | Failed:
+        try:
+            pixels = np.ascontiguousarray(self.images[indices])
+        except UserError as error:
+            return [(str(one.key), one.reason, one.fix) for one in error.problems]
+        return torch.from_numpy(pixels), torch.from_numpy(self.labels[indices])
+
+
+def part_or_stream(
+    images: Images,
+    labels: np.ndarray,
+    device: torch.device,
+    mean: Sequence[float],
+    std: Sequence[float],
+    augmentation: Augmentation | None = None,
+    *,
+    storage: str,
+    workers: int | None,
+    warn: Callable[[str], None],
+) -> Part | Stream:
+    """A `Part` if the images are in memory and fit on the device, else a `Stream`; `storage` and `workers` as in DatasetConfig."""
+    waiting = isinstance(images, Files) and images.pixels is None
+    if storage == "device" or (storage == "auto" and not waiting and _fits(images.nbytes, device)):
+        return Part(images, labels, device, mean, std, augmentation)
+    if workers is None:
+        workers = min(8, len(os.sched_getaffinity(0)) - 1)
+    return Stream(images, labels, device, mean, std, augmentation, workers=workers, warn=warn)
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    """Whether the device has room for `size` bytes of images: half of what is free is left to the training."""
+    return device.type != "cuda" or 2 * size <= torch.cuda.mem_get_info(device)[0]
+
+
+def _begin(number: int) -> None:
+    """The first thing that a worker does. It ends when its parent ends or is gone, which torch sees to."""
+    # Ctrl-C and `kill -- -<group>` are for the run, which saves first and needs its batches until then.
+    with suppress(OSError):
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    decoding.THREADS = 1  # there are as many workers as cores
+
+
+def _as_it_is(batch: Batch | Failed) -> Batch | Failed:
+    return batch
+
+
+def _error(failed: Failed) -> UserError:
+    error = all_of(UserError(key, reason, fix, code=Exit.DATA) for key, reason, fix in failed)
+    assert error is not None
+    return error
