@@ -5,7 +5,7 @@ nothing can be instantiated, resolved, added or deleted, and paths are quoted (H
 umlauts, = or parentheses). Types and ranges are the business of settings.py. Neither torch nor Hydra is imported.
 """
 
-import importlib
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -18,6 +18,7 @@ VERBS = ("search", "discretize", "retrain", "evaluate")  # in the order of their
 PATHS = {"run_dir", "resume", "run", "genotype", "dataset.path", "dataset.root", "dataset_path"}
 # Quoted for Hydra, so never a number: device=0 is a device that is not there (6), not a wrong type (2).
 TEXTS = {*PATHS, "device"}
+LAUNCHERS = {"basic": "", "joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # -> extra to install
 SWEEP_FLAGS = ("-m", "--multirun")
 VALUE_FLAGS = {
     "--cfg": ("job", "hydra", "all"),
@@ -131,7 +132,7 @@ def _override(word: str, sweep: bool, groups: dict[str, list[str]], known: dict)
     if not equals:
         raise UserError(word, "is no key=value", f"write {word}=<value>" if word in names else "see --help")
     if _of_hydra(key):
-        return key, value
+        return key, _launcher(value, sweep) if key == "hydra/launcher" else value
     if key in groups:
         return key, _option(key, value, groups[key], sweep)
     if key not in known:
@@ -139,6 +140,23 @@ def _override(word: str, sweep: bool, groups: dict[str, list[str]], known: dict)
     if key in TEXTS:
         return key, ",".join(_quote(piece) for piece in (_split(value) if sweep else [value]))
     return key, value
+
+
+def _launcher(name: str, sweep: bool) -> str:
+    """What runs the jobs of a sweep, once it is known to be there."""
+    if name not in LAUNCHERS:
+        raise choice("hydra/launcher", name, LAUNCHERS)
+    if not sweep:
+        raise UserError("hydra/launcher", "runs the jobs of a sweep", "add -m, or leave it out", value=name)
+    extra, plugin = LAUNCHERS[name], f"hydra_plugins.hydra_{name.partition('_')[0]}_launcher"
+    try:
+        found = not extra or importlib.util.find_spec(plugin) is not None
+    except ModuleNotFoundError:  # not even hydra_plugins
+        found = False
+    if not found:
+        fix = f"pip install 'darts_lite[{extra}]'"
+        raise UserError("hydra/launcher", f"{name} needs a package that is not installed", fix)
+    return name
 
 
 def _option(group: str, value: str, options: list[str], sweep: bool) -> str:

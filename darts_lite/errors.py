@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import sys
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -81,6 +82,13 @@ def choice(key: str, value: object, names: Iterable[str], *, code: Exit = Exit.C
     known = f"one of: {', '.join(names)}" if names else "leave it out, there is none yet"
     fix = f"did you mean {close!r}? {known}" if close else known
     return UserError(key, "unknown name", fix, value=value, code=code)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had no memory left."""
+    torch = sys.modules.get("torch")  # where it was never loaded, it raised nothing
+    refused = isinstance(error, (MemoryError, torch.OutOfMemoryError) if torch else MemoryError)
+    return refused or "can't allocate memory" in str(error)  # the allocator of the CPU raises a RuntimeError
 
 
 def _plain(text: str) -> str:

@@ -126,7 +126,8 @@ def test_sweep_gives_each_job_its_folder(calls, tmp_path):
     assert [(config.seed, config.lr) for config, *_ in calls] == [(0, 0.1), (1, 0.1)]
     (sweep,) = (tmp_path / "outputs/search/sweeps").iterdir()
     assert [config.run_dir for config, *_ in calls] == [f"outputs/search/sweeps/{sweep.name}/{job}" for job in range(2)]
-    assert [file.name for file in sweep.iterdir()] == ["multirun.yaml"], "the jobs make their folders themselves"
+    made = sorted(file.name for file in sweep.iterdir())
+    assert made == ["multirun.yaml", "sweep.json"], "the jobs make their folders themselves"
 
 
 def test_sweep_below_run_dir(calls, tmp_path):
