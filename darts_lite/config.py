@@ -18,7 +18,12 @@ VERBS = ("search", "discretize", "retrain", "evaluate")  # in the order of their
 PATHS = {"run_dir", "resume", "run", "genotype", "dataset.path", "dataset.root", "dataset_path"}
 # Quoted for Hydra, so never a number: device=0 is a device that is not there (6), not a wrong type (2).
 TEXTS = {*PATHS, "device"}
-LAUNCHERS = {"basic": "", "joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # -> extra to install
+LAUNCHERS = {
+    "basic": "",
+    "joblib": "joblib",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}  # -> extra to install
 SWEEP_FLAGS = ("-m", "--multirun")
 VALUE_FLAGS = {
     "--cfg": ("job", "hydra", "all"),

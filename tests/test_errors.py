@@ -49,7 +49,8 @@ CASES = [
     ("flag-cfg", "search", ["--cfg", "jobs"], TWO, ["--cfg: unknown name", "did you mean 'job'?"]),
     ("flag-cfg-empty", "search", ["--cfg"], TWO, ["--cfg: unknown name"]),
     ("hydra-key", "search", ["hydra.sweeep.dir=x"], TWO, ["hydra.sweeep.dir"]),
-    ("hydra-option", "search", ["hydra/launcher=slum"], TWO, ["hydra/launcher/slum"]),
+    ("launcher", "search", ["-m", "hydra/launcher=jobli"], TWO, ["hydra/launcher: unknown name", "mean 'joblib'?"]),
+    ("launcher-alone", "search", ["hydra/launcher=joblib"], TWO, ["hydra/launcher: runs the jobs", "add -m"]),
     # the form of an override
     ("no-value", "search", ["seed"], TWO, ["seed: is no key=value", "write seed=<value>"]),
     ("no-key", "search", ["something"], TWO, ["something: is no key=value"]),

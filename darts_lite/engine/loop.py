@@ -20,6 +20,7 @@ from darts_lite.engine.board import Board
 from darts_lite.engine.configuration import essence
 from darts_lite.engine.device import peak_memory
 from darts_lite.engine.folder import RunFolder
+from darts_lite.engine.forecast import Forecast
 from darts_lite.engine.health import not_finite
 from darts_lite.engine.meters import read
 from darts_lite.engine.prepare import Prepared
@@ -38,6 +39,7 @@ class Loop:
         self.facts: dict[str, Any] = {}  # what every checkpoint holds beside the state
         self.text = ""  # the last thing worth saying beside the progress
         self.saved = -1, -math.inf  # step and time of the last checkpoint
+        self.forecast = Forecast(self.total, ready.device)
         self.board: Board | None = None
         self.run, self.stored = ready.open()
         self.quoted_path = shlex.quote(str(self.run.path))
@@ -119,6 +121,8 @@ class Loop:
         if state.clock.done % self.config.log_every == 0:
             state.health.raise_if_bad()
             self.record("step", state, read(metrics))
+        if line := self.forecast.after(state.clock.done):
+            self.report.line(line)
         self.report.progress(state.clock.done, self.total, self.text)
 
     def record(self, kind: str, state: Any, values: dict[str, float]) -> None:

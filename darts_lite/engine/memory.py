@@ -2,19 +2,16 @@
 
 import contextlib
 import gc
-import os
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from darts_lite.engine.device import peak_memory, resolve_device
+from darts_lite.engine.device import GIB, peak_memory, resolve_device, total_memory
 from darts_lite.engine.resume import resolve
 from darts_lite.engine.trial import trial
 from darts_lite.errors import Exit, UserError, out_of_memory
-
-GIB = 2**30
 
 
 def memory_error(error: BaseException, verb: str, function: Callable[..., Any], config: Any) -> UserError:
@@ -69,8 +66,4 @@ def release(error: BaseException | None) -> None:
 
 def _peak(config: Any) -> str:
     device = resolve_device(getattr(config, "device", "cpu"))
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-    else:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{peak_memory(device) / GIB:.2f} of {total / GIB:.2f}"
+    return f"{peak_memory(device) / GIB:.2f} of {total_memory(device) / GIB:.2f}"

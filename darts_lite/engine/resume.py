@@ -89,7 +89,7 @@ def _newest_equal(verb: str, config: Any) -> Resolution:
         try:
             stored = _stored_config(verb, folder, type(config))
         except UserError as error:
-            if known or error.code != Exit.RUN:
+            if known or error.code not in (Exit.RUN, Exit.IN_USE):  # in use, and no status yet: it has only just begun
                 raise  # this one is meant, and starting another instead would be silent
             continue
         if essence(stored) == wanted:
