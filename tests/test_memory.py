@@ -14,7 +14,16 @@ from darts_lite.engine.trial import trial
 from darts_lite.errors import UserError, out_of_memory
 from darts_lite.search import search
 
-TINY = "dataset=npz dataset.path=data.npz epochs=2 batch_size=16 cells=1 channels=2 device=cpu run_dir=run".split()
+TINY = [
+    "dataset=npz",
+    "dataset.path=data.npz",
+    "epochs=2",
+    "batch_size=16",
+    "cells=1",
+    "channels=2",
+    "device=cpu",
+    "run_dir=run",
+]
 SPACE = ["space.nodes=1", "space.candidates=[skip_connect,max_pool_3x3]"]
 
 

@@ -10,7 +10,16 @@ from darts_lite.cli import run_verb
 from darts_lite.errors import Exit, UserError
 from darts_lite.sweep import Sweep, table
 
-TINY = "dataset=npz dataset.path=data.npz epochs=1 batch_size=16 cells=1 channels=2 device=cpu space.nodes=1".split()
+TINY = [
+    "dataset=npz",
+    "dataset.path=data.npz",
+    "epochs=1",
+    "batch_size=16",
+    "cells=1",
+    "channels=2",
+    "device=cpu",
+    "space.nodes=1",
+]
 TINY.append("space.candidates=[skip_connect,max_pool_3x3]")
 
 
