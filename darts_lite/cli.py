@@ -14,11 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from darts_lite.config import VERBS, Line, conf_folder, config_class, read_line
+from darts_lite.config import LAUNCHER_KEYS, VERBS, Line, conf_folder, config_class, read_line
 from darts_lite.endings import Stop, disk_error, interruption, print_error, reason, tell
 from darts_lite.engine.report import silence, write
 from darts_lite.errors import Exit, UserError, all_of, choice, out_of_memory
-from darts_lite.settings import from_plain
+from darts_lite.settings import describe, from_plain, leaves, unknown_key
 from darts_lite.sweep import Job, Sweep, failures
 
 
@@ -49,7 +49,7 @@ def run_package(argv: list[str] | None = None) -> int:
     from darts_lite.usage import verbs
 
     argv = sys.argv[1:] if argv is None else list(argv)
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help", "help"):
         write(verbs())
         return Exit.FINISHED
     if argv[0] not in VERBS:
@@ -59,7 +59,7 @@ def run_package(argv: list[str] | None = None) -> int:
 
 def _run(verb: str, line: Line) -> int:
     """Compose and run: one job, or those of a sweep. The code is the first one that is not 0."""
-    _check_grammar(line)
+    _check_grammar(verb, line)
     if line.problems and (line.sweep or line.flags):
         raise _all(line.problems)
     stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
@@ -170,7 +170,7 @@ def _all(problems: list[UserError]) -> UserError:
     return error
 
 
-def _check_grammar(line: Line) -> None:
+def _check_grammar(verb: str, line: Line) -> None:
     """Parse each override by itself: what Hydra cannot read becomes a problem of the line and is left out."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -181,8 +181,7 @@ def _check_grammar(line: Line) -> None:
         try:
             several = parser.parse_override(f"{key}={value}").is_sweep_override()
         except (HydraException, ValueError):
-            fix = f"""quote the value twice: "{key}='...'\""""
-            problem = UserError(key, "cannot be read", fix, value=value)
+            problem = UserError(key, "cannot be read", _readable(verb, key, value), value=value)
         else:
             if several and not line.sweep:
                 fix = "add -m for a sweep, or write [a,b] for a list"
@@ -190,6 +189,14 @@ def _check_grammar(line: Line) -> None:
         if problem:
             line.problems.append(problem)
             del line.overrides[key]
+
+
+def _readable(verb: str, key: str, value: str) -> str:
+    """What to write in place of a value that Hydra's grammar does not have."""
+    leaf = leaves(config_class(verb)).get(key)
+    if value.startswith("="):
+        return f"write {key}{value}"
+    return f"give {describe(leaf.hint, leaf.limits)}" if leaf else f"""quote the value twice: "{key}='...'\""""
 
 
 def _hydra(verb: str, words: list[str], task: Callable[[Any], None]) -> int:
@@ -243,4 +250,6 @@ def _refusal(error: Exception) -> UserError:
     text = str(error).split("\nTo append")[0].split("\nSee ")[0]
     named = re.search(r"override '([^']+)'|merging override ([^=\s]+)|Could not find '([^']+)'", text)
     key = next(filter(None, named.groups())) if named else "command line"
+    if key.startswith("hydra.launcher."):
+        return unknown_key(key, [f"hydra.launcher.{name}" for name in LAUNCHER_KEYS])
     return UserError(key, f"refused by Hydra: {text.splitlines()[0].strip()}", "see --help for keys and groups")

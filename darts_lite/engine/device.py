@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from darts_lite.errors import Exit, UserError
+from darts_lite.errors import Exit, UserError, did_you_mean
 
 GIB = 2**30  # bytes
 
@@ -23,9 +23,10 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and found:
         return torch.device("cuda", torch.cuda.current_device())
     if name not in have:
-        raise UserError(
-            "device", "not usable here", f"one of: auto, {', '.join(have)}", value=name, code=Exit.ENVIRONMENT
-        )
+        hint = did_you_mean("cuda" if name.lower().startswith("gpu") else name, ["auto", "cuda", *have])
+        hint = "there is no GPU here; " if "cuda" in hint and not found else hint
+        fix = f"{hint}one of: auto, {', '.join(have)}"
+        raise UserError("device", "not usable here", fix, value=name, code=Exit.ENVIRONMENT)
     return torch.device(name)
 
 

@@ -39,7 +39,7 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
         return Resolution(config)
     if config.resume == "auto":
         return _newest_equal(verb, config)
-    folder = existing(Path(config.resume), "resume")
+    folder = existing(config.resume, verb, "resume")
     stored = _stored_config(verb, folder, type(config))
     given, old, default = plain_leaves(config), plain_leaves(stored), plain_leaves(type(config)())
     keys = [key for key in given if (given[key] != default[key] if typed is None else key in typed)]
