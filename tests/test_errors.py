@@ -129,6 +129,13 @@ CASES = [
         TWO,
         ["no operation is left"],
     ),
+    (
+        "edges-all-none",
+        "search",
+        ["space.nodes=1", "space.edge_candidates={normal: [[none],[none]]}"],
+        TWO,
+        ["space.edge_candidates.normal: no edge of the cell has an operation besides none"],
+    ),
     ("reductions", "search", ["reductions=[1,5]"], TWO, ["reductions: must be numbers of cells", "got [1, 5]"]),
     ("batch", "search", ["batch_size=717"], TWO, ["batch_size: larger than its part of the data", "got 717"]),
     ("batch-retrain", "retrain", ["batch_size=1438", "genotype=snas"], TWO, ["batch_size: larger", "1437 images"]),

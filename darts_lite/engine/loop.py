@@ -67,7 +67,9 @@ class Loop:
                 self.report.warning(f"resumed elsewhere, so not bit-identical: {', '.join(changes)}")
             self.run.rewind(self.stored)
             self.saved = state.clock.done, time.monotonic()
-            self.report.line(f"resumed at step {state.clock.done} of {self.total} in {self.run.path}")
+            resumed = f"resumed at step {state.clock.done} of {self.total}"
+            self.report.line(f"{resumed} in {self.run.path}")
+            self.run.log(resumed)  # run.log tells what happened, lost steps included; the other files are taken back
         else:
             self.save(state)
             self.report.line(f"run folder: {self.run.path}")
