@@ -49,6 +49,12 @@ RELATIONS = (
         "must be numbers of cells, counted from 0",
         "give numbers below cells, or null",
     ),
+    Relation(
+        ("debug", "resume"),
+        lambda debug, resume: debug is None or resume is None,
+        "a debug run is short, and starts anew each time",
+        "leave resume out",
+    ),
     Relation(("reductions",), _distinct, "must be distinct", "name each cell once"),
     Relation(("alpha_betas",), lambda betas: len(betas) == 2, "must be two numbers", "give e.g. [0.5,0.999]"),
     Relation(("penalties",), _distinct, "must be distinct", "name each penalty once"),

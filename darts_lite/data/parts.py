@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
 from darts_lite.errors import Exit, UserError
@@ -90,6 +91,7 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @record_function("data")
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented images float32 (B, C, H, W), channels_last, and labels int64 (B,).
 

@@ -34,7 +34,7 @@ from darts_lite.settings import to_plain
 
 WRITTEN = (
     *("config.yaml", "env.json", "status.json", "metrics.jsonl", "alphas.jsonl", "genotype.json", "model.pt"),
-    *("result.json", "run.log", "checkpoints", "tensorboard", "cells"),
+    *("result.json", "run.log", "profile.json", "checkpoints", "tensorboard", "cells"),
 )
 _BEFORE_FIRST_STEP = (Exit.CONFIGURATION, Exit.DATA, Exit.RUN, Exit.ENVIRONMENT)
 Warn = Callable[[str], None]
@@ -95,6 +95,8 @@ class RunFolder:
             raise
         run = cls(path, held, made)
         facts = {"verb": verb, "configuration": digest(config)}
+        if getattr(config, "debug", None):
+            facts["debug"] = config.debug  # so that nobody takes its result for one
         run._facts = {"run": facts, "config": to_plain(config), "env": environment}
         return run
 

@@ -12,6 +12,7 @@ from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.dataset import Dataset
 from darts_lite.data.parts import Part
 from darts_lite.engine import environment
+from darts_lite.engine.debug import reduced
 from darts_lite.engine.device import resolve_device, resolve_precision
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import RunFolder
@@ -87,6 +88,7 @@ def prepare(verb: str, config: Any, typed: Collection[str] | None, report: Any) 
     precision = resolve_precision(config.precision, device)
     dataset = data.load(config.dataset)
     facts = environment.describe(device, dataset.fingerprint)
+    config, dataset = reduced(config, dataset)
     if resolution.finished:
         report.line(f"already finished: {resolution.folder}")
     return Prepared(verb, config, resolution.folder, resolution.finished, device, precision, dataset, facts, report)

@@ -65,7 +65,10 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
 def newest_finished(verb: str, fingerprint: str, base: Path = OUTPUTS) -> Path | None:
     """The newest finished run of `verb` on the data with this fingerprint, or None."""
     for folder in _newest_first(runs_below(base / verb)):
-        if _finished(folder) and read_json(folder / "env.json").get("data") == fingerprint:
+        known = read_json(folder / "status.json")
+        if known.get("state") != "finished" or known.get("debug"):
+            continue
+        if read_json(folder / "env.json").get("data") == fingerprint:
             return folder
     return None
 
