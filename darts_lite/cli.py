@@ -5,27 +5,21 @@
 """
 
 import contextlib
-import dataclasses
-import errno
 import importlib
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from darts_lite.config import VERBS, Line, conf_folder, config_class, read_line
+from darts_lite.config import LAUNCHER_KEYS, VERBS, Line, conf_folder, config_class, read_line
+from darts_lite.endings import Stop, disk_error, interruption, print_error, reason, tell
 from darts_lite.engine.report import silence, write
-from darts_lite.errors import Exit, UserError, all_of, choice
-from darts_lite.settings import flat, from_plain
-
-ENVIRONMENT_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT}
-
-
-class _Stop(BaseException):
-    """An interruption on its way out: Hydra catches `Exception` and would go on with the next job of a sweep."""
+from darts_lite.errors import Exit, UserError, all_of, choice, out_of_memory
+from darts_lite.settings import describe, from_plain, leaves, unknown_key
+from darts_lite.sweep import Job, Sweep, failures
 
 
 def run_verb(verb: str, argv: list[str] | None = None) -> int:
@@ -47,7 +41,7 @@ def run_verb(verb: str, argv: list[str] | None = None) -> int:
         silence()
         return Exit.FINISHED
     except BaseException as error:
-        return _tell(error)
+        return tell(error)
 
 
 def run_package(argv: list[str] | None = None) -> int:
@@ -55,39 +49,49 @@ def run_package(argv: list[str] | None = None) -> int:
     from darts_lite.usage import verbs
 
     argv = sys.argv[1:] if argv is None else list(argv)
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help", "help"):
         write(verbs())
         return Exit.FINISHED
     if argv[0] not in VERBS:
-        return _tell(choice("verb", argv[0], VERBS))
+        return tell(choice("verb", argv[0], VERBS))
     return run_verb(argv[0], argv[1:])
 
 
 def _run(verb: str, line: Line) -> int:
     """Compose and run: one job, or those of a sweep. The code is the first one that is not 0."""
-    codes: list[int] = []
-
-    def task(composed: Any) -> None:
-        codes.append(_job(verb, line, composed, len(codes)))
-
-    _check_grammar(line)
+    _check_grammar(verb, line)
     if line.problems and (line.sweep or line.flags):
         raise _all(line.problems)
-    words = [f"{key}={value}" for key, value in (_own_settings(verb, line) | line.overrides).items()]
+    stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+    settings = _own_settings(verb, line, stamp) | line.overrides
+    sweep = Sweep(verb, Path(_value("hydra.sweep.dir", settings)), stamp) if line.sweep else None
+    codes: list[int] = []
+
+    def task(composed: Any) -> None:  # travels to other processes with some launchers
+        codes.append(_job(verb, line, composed, sweep))
+
     try:
-        code = _hydra(verb, [*line.flags, *words], task)
+        _hydra(verb, [*line.flags, *(f"{key}={value}" for key, value in settings.items())], task)
     except UserError as error:
         raise _all([*line.problems, error]) from error
-    failed = [str(number) for number, code in enumerate(codes) if code]
-    if line.sweep and failed:
-        reason = f"{len(failed)} of {len(codes)} jobs failed ({', '.join(failed)})"
-        _print_error(UserError("sweep", reason, "see the lines above; resume=auto goes on with the same command"))
-    return next((code for code in codes if code), code)
+    finally:
+        jobs = sweep.tell() if sweep else []
+    failed = [job["number"] for job in jobs if job["code"] != Exit.FINISHED]
+    if failed:
+        print_error(failures(len(jobs), failed))
+        codes = [Exit.BUG if job["code"] is None else job["code"] for job in jobs]
+    return next((code for code in codes if code), Exit.FINISHED)
 
 
-def _own_settings(verb: str, line: Line) -> dict[str, str]:
+def _value(key: str, settings: dict[str, str]) -> str:
+    """A setting as it was meant, without the quotes of Hydra's grammar."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return str(OverridesParser.create().parse_override(f"{key}={settings[key]}").value())
+
+
+def _own_settings(verb: str, line: Line, stamp: str) -> dict[str, str]:
     """Hydra makes no folder and no log, except for the folder of a sweep, whose jobs make their own inside."""
-    stamp = f"outputs/{verb}/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     parent = line.overrides.get("run_dir", "null")
     one = line.sweep and parent != "null" and "','" not in parent
     return {
@@ -95,37 +99,58 @@ def _own_settings(verb: str, line: Line) -> dict[str, str]:
         "hydra/job_logging": "none",
         "hydra.output_subdir": "null",
         "hydra.run.dir": ".",
-        "hydra.sweep.dir": parent if one else stamp,
+        "hydra.sweep.dir": parent if one else f"outputs/{verb}/sweeps/{stamp}",
         "hydra.sweep.subdir": ".",
     }
 
 
-def _job(verb: str, line: Line, composed: Any, number: int) -> int:
+def _job(verb: str, line: Line, composed: Any, sweep: Sweep | None) -> int:
     """One job: check its settings, call the verb, report; returns the exit code."""
-    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     from darts_lite import console
 
+    report, job = console.create(), _job_of(sweep) if sweep else None
     config: Any = None
-    report = console.create()
     try:
         config = _checked(verb, line, OmegaConf.to_container(composed, resolve=False))
-        if line.sweep:
-            hydra = HydraConfig.get()
-            report.line(f"job {number}: {' '.join(hydra.overrides.task)}")
-            parent = config.run_dir or hydra.sweep.dir
-            config = dataclasses.replace(config, run_dir=os.path.join(parent, str(number)))
-        function = getattr(importlib.import_module(f"darts_lite.{verb}"), verb)
-        function(config, typed=line.typed, report=report)
+        if job:
+            report.line(f"job {job.number}: {' '.join(job.overrides)}")
+            config = job.place(config, line.typed)
+        _function(verb)(config, typed=line.typed, report=report)
+        if job:
+            job.end(Exit.FINISHED)
         return Exit.FINISHED
     except (Exception, SystemExit) as error:  # SystemExit would end a sweep
         report.close()
-        if _interruption(error):
-            raise _Stop from error
-        return _tell(error, config)
+        stop = interruption(error) and (sweep is None or sweep.here)
+        problem = _memory_error(error, verb, config, report) if config and out_of_memory(error) else error
+        code = Exit(error.code) if stop else tell(problem)
+        if job:
+            job.end(code, reason(problem))
+        if stop:
+            raise Stop from error
+        return code
     finally:
         report.close()
+
+
+def _function(verb: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(f"darts_lite.{verb}"), verb)
+
+
+def _job_of(sweep: Sweep) -> Job:
+    from hydra.core.hydra_config import HydraConfig
+
+    config = HydraConfig.get()
+    return sweep.job(config.job.num, list(config.overrides.task))
+
+
+def _memory_error(error: BaseException, verb: str, config: Any, report: Any) -> UserError:
+    from darts_lite.engine.memory import memory_error
+
+    report.line("out of memory: looking for a batch that fits")
+    return memory_error(error, verb, _function(verb), config)
 
 
 def _checked(verb: str, line: Line, plain: Any) -> Any:
@@ -145,7 +170,7 @@ def _all(problems: list[UserError]) -> UserError:
     return error
 
 
-def _check_grammar(line: Line) -> None:
+def _check_grammar(verb: str, line: Line) -> None:
     """Parse each override by itself: what Hydra cannot read becomes a problem of the line and is left out."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -156,8 +181,7 @@ def _check_grammar(line: Line) -> None:
         try:
             several = parser.parse_override(f"{key}={value}").is_sweep_override()
         except (HydraException, ValueError):
-            fix = f"""quote the value twice: "{key}='...'\""""
-            problem = UserError(key, "cannot be read", fix, value=value)
+            problem = UserError(key, "cannot be read", _readable(verb, key, value), value=value)
         else:
             if several and not line.sweep:
                 fix = "add -m for a sweep, or write [a,b] for a list"
@@ -165,6 +189,14 @@ def _check_grammar(line: Line) -> None:
         if problem:
             line.problems.append(problem)
             del line.overrides[key]
+
+
+def _readable(verb: str, key: str, value: str) -> str:
+    """What to write in place of a value that Hydra's grammar does not have."""
+    leaf = leaves(config_class(verb)).get(key)
+    if value.startswith("="):
+        return f"write {key}{value}"
+    return f"give {describe(leaf.hint, leaf.limits)}" if leaf else f"""quote the value twice: "{key}='...'\""""
 
 
 def _hydra(verb: str, words: list[str], task: Callable[[Any], None]) -> int:
@@ -181,10 +213,16 @@ def _hydra(verb: str, words: list[str], task: Callable[[Any], None]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:  # only of Hydra's own doing: the folder of a sweep
-        raise _disk_error(error) from error
+        raise disk_error(error) from error
     except SystemExit as error:
         if error.code:
             raise UserError("command line", "cannot be read", "see --help") from error
+    except Exception as error:  # a worker that was killed, a cluster that does not answer: not ours
+        if not any(word.startswith("hydra/launcher=") for word in words):
+            raise
+        reason = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+        fix = "resume=auto goes on with the same command"
+        raise UserError("hydra/launcher", reason, fix, code=Exit.ENVIRONMENT) from error
     return Exit.FINISHED
 
 
@@ -212,68 +250,6 @@ def _refusal(error: Exception) -> UserError:
     text = str(error).split("\nTo append")[0].split("\nSee ")[0]
     named = re.search(r"override '([^']+)'|merging override ([^=\s]+)|Could not find '([^']+)'", text)
     key = next(filter(None, named.groups())) if named else "command line"
+    if key.startswith("hydra.launcher."):
+        return unknown_key(key, [f"hydra.launcher.{name}" for name in LAUNCHER_KEYS])
     return UserError(key, f"refused by Hydra: {text.splitlines()[0].strip()}", "see --help for keys and groups")
-
-
-def _disk_error(error: OSError) -> UserError:
-    path = error.filename if isinstance(error.filename, (str, os.PathLike)) else "disk"
-    reason = (error.strerror or str(error)).lower()
-    return UserError(path, reason, "free space, or give another place, e.g. run_dir=...", code=Exit.ENVIRONMENT)
-
-
-def _interruption(error: BaseException) -> bool:
-    from darts_lite.engine.signals import Interrupted
-
-    return isinstance(error, Interrupted)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")
-    on_device = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    return on_device or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
-
-
-def _memory_error(config: Any) -> UserError:
-    torch, values = sys.modules.get("torch"), flat(config) if config is not None else {}
-    used = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else 0
-    batch = f" at batch size {values['batch_size']}" if "batch_size" in values and not values.get("resume") else ""
-    peak = f" (peak {used / 2**30:.2f} GiB)" if used else ""
-    return UserError(
-        "batch_size", f"out of memory{batch}{peak}", "lower batch_size, or channels", code=Exit.ENVIRONMENT
-    )
-
-
-def _tell(error: BaseException, config: Any = None) -> int:
-    """Say on stderr what went wrong, one line a problem; returns the exit code."""
-    cause = error.__cause__ if isinstance(error, _Stop) and error.__cause__ else error
-    known = _known(cause, config)
-    if known is None or os.environ.get("DARTS_LITE_DEBUG") == "1":
-        traceback.print_exception(cause)
-    if isinstance(known, str):
-        with contextlib.suppress(OSError):
-            print(f"darts_lite: {known}", file=sys.stderr, flush=True)
-        return getattr(cause, "code", Exit.SIGINT)
-    if known is None:
-        fix = "this is a bug of darts_lite; please report it with the lines above"
-        known = UserError(type(cause).__name__, str(cause) or "no message", fix, code=Exit.BUG)
-    for problem in known.problems:
-        _print_error(problem)
-    return known.code
-
-
-def _known(error: BaseException, config: Any) -> UserError | str | None:
-    """The error as a user's error, as the text of an interruption, or None: a bug of ours."""
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if _out_of_memory(error):
-        return _memory_error(config)
-    if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
-        return _disk_error(error)
-    return str(error) if _interruption(error) else None
-
-
-def _print_error(problem: UserError) -> None:
-    with contextlib.suppress(OSError):  # nobody reads stderr any more
-        print(f"darts_lite: error: {problem}", file=sys.stderr, flush=True)

@@ -5,19 +5,34 @@ nothing can be instantiated, resolved, added or deleted, and paths are quoted (H
 umlauts, = or parentheses). Types and ranges are the business of settings.py. Neither torch nor Hydra is imported.
 """
 
-import importlib
+import importlib.util
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from darts_lite.errors import UserError, choice, nearest
+from darts_lite.errors import UserError, choice, did_you_mean
 from darts_lite.settings import leaves, unknown_key
 
-VERBS = ("search", "discretize", "retrain", "evaluate")  # in the order of their use
+VERBS = ("search", "discretize", "retrain", "evaluate", "doctor")  # in the order of their use
 PATHS = {"run_dir", "resume", "run", "genotype", "init", "dataset.path", "dataset.root", "dataset_path"}
 # Quoted for Hydra, so never a number: device=0 is a device that is not there (6), not a wrong type (2).
 TEXTS = {*PATHS, "device"}
+LAUNCHERS = {
+    "basic": "",
+    "joblib": "joblib",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}  # -> extra to install
+LAUNCHER_KEYS = ("n_jobs", "timeout_min", "partition", "gpus_per_node", "cpus_per_task", "mem_gb", "array_parallelism")
+HYDRA_GROUPS = (
+    "hydra/sweeper",
+    "hydra/hydra_logging",
+    "hydra/job_logging",
+    "hydra/callbacks",
+    "hydra/output",
+    "hydra/help",
+)
 SWEEP_FLAGS = ("-m", "--multirun")
 VALUE_FLAGS = {
     "--cfg": ("job", "hydra", "all"),
@@ -66,15 +81,15 @@ def group_options(group: str, verb: str) -> list[str]:
 def read_line(verb: str, argv: list[str]) -> Line:
     """Check the words of a command line."""
     problems: list[UserError] = []
-    flags, words = _flags(argv, problems)
-    mode = [word.partition("=")[2].upper() for word in words if word.startswith("hydra.mode=")]
-    sweep = any(flag in SWEEP_FLAGS for flag in flags) or "MULTIRUN" in mode
     groups = {group: group_options(group, verb) for group in default_options(verb)}
     known = leaves(config_class(verb))
+    flags, words = _flags(argv, [*known, *groups], problems)
+    mode = [word.partition("=")[2].upper() for word in words if word.startswith("hydra.mode=")]
+    sweep = any(flag in SWEEP_FLAGS for flag in flags) or "MULTIRUN" in mode
     overrides: dict[str, str] = {}
     for word in words:
         try:
-            key, value = _override(word, sweep, groups, known)
+            key, value = _override(verb, word, sweep, groups, known)
             overrides[key] = value
         except UserError as problem:
             problems.append(problem)
@@ -82,7 +97,7 @@ def read_line(verb: str, argv: list[str]) -> Line:
     return Line(flags, overrides, sweep, frozenset(typed), problems)
 
 
-def _flags(argv: list[str], problems: list[UserError]) -> tuple[list[str], list[str]]:
+def _flags(argv: list[str], names: list[str], problems: list[UserError]) -> tuple[list[str], list[str]]:
     """Flags for Hydra, and the other words. Hydra's flags that load other files or pickles are not among them."""
     flags, words = [], []
     rest = iter(argv)
@@ -98,9 +113,11 @@ def _flags(argv: list[str], problems: list[UserError]) -> tuple[list[str], list[
             if value not in VALUE_FLAGS[name]:
                 problems.append(choice(name, value, VALUE_FLAGS[name]))
             flags += [name, value]
+        elif name.lstrip("-").replace("-", "_") in names:
+            setting = f"{name.lstrip('-').replace('-', '_')}={value or '<value>'}"
+            problems.append(UserError(word, "unknown option", f"settings are given as key=value: write {setting}"))
         else:
-            close = nearest(name, [*SWEEP_FLAGS, *VALUE_FLAGS, "--help"])
-            hint = f"did you mean {close!r}? " if close else ""
+            hint = did_you_mean(name, [*SWEEP_FLAGS, *VALUE_FLAGS, "--help"])
             problems.append(UserError(word, "unknown option", f"{hint}settings are given as key=value"))
     return flags, words
 
@@ -109,7 +126,7 @@ def _of_hydra(key: str) -> bool:
     return key.startswith(("hydra.", "hydra/"))
 
 
-def _override(word: str, sweep: bool, groups: dict[str, list[str]], known: dict) -> tuple[str, str]:
+def _override(verb: str, word: str, sweep: bool, groups: dict[str, list[str]], known: dict) -> tuple[str, str]:
     """Key and value of one word, the value as Hydra's grammar wants it."""
     if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
         raise UserError(word, "is not UTF-8", "rename the file or folder")  # Hydra could not write it down
@@ -128,17 +145,59 @@ def _override(word: str, sweep: bool, groups: dict[str, list[str]], known: dict)
         raise UserError(word, "_target_ is not allowed: settings hold names and numbers only", "give a plain value")
     if "${" in word:
         raise UserError(key, "${...} is not allowed: nothing is resolved", "give a plain value", value=value)
-    if not equals:
-        raise UserError(word, "is no key=value", f"write {word}=<value>" if word in names else "see --help")
+    if not equals or not key:
+        raise _no_setting(word, names)
+    if key.startswith("hydra/") and key != "hydra/launcher" and key not in HYDRA_GROUPS:
+        raise unknown_key(key, ["hydra/launcher", *HYDRA_GROUPS])
     if _of_hydra(key):
-        return key, value
+        return key, _launcher(value, sweep) if key == "hydra/launcher" else value
     if key in groups:
         return key, _option(key, value, groups[key], sweep)
     if key not in known:
-        raise unknown_key(key, names)
+        raise _not_ours(verb, key, names) or unknown_key(key, names)
     if key in TEXTS:
         return key, ",".join(_quote(piece) for piece in (_split(value) if sweep else [value]))
     return key, value
+
+
+def _no_setting(word: str, names: list[str]) -> UserError:
+    """What a word was meant to be that has no key or no `=`."""
+    key, colon, value = word.partition(":")
+    fix = "see --help"
+    if word in names:
+        fix = f"write {word}=<value>"
+    elif colon and key.strip() in names:
+        fix = f"write {key.strip()}={value.strip() or '<value>'}"
+    elif word in ("help", *VERBS):
+        fix = "write --help" if word == "help" else f"leave it out, or run python -m darts_lite.{word}"
+    elif word.startswith("="):
+        fix = "write key=value, without blanks around ="
+    return UserError(word, "is no key=value", fix)
+
+
+def _not_ours(verb: str, key: str, names: list[str]) -> UserError | None:
+    """The error for a key that other verbs have; None where none has it."""
+    others = [other for other in VERBS if key in leaves(config_class(other)) or key in default_options(other)]
+    close = [name for name in names if key in name or name in key]  # epoch, epochs; but not recipe, precision
+    fix = f"{did_you_mean(key, close)}it is a key of {' and '.join(others)}; --help lists those of {verb}"
+    return UserError(key, "unknown key", fix) if others else None
+
+
+def _launcher(name: str, sweep: bool) -> str:
+    """What runs the jobs of a sweep, once it is known to be there."""
+    if name not in LAUNCHERS:
+        raise choice("hydra/launcher", name, LAUNCHERS)
+    if not sweep:
+        raise UserError("hydra/launcher", "runs the jobs of a sweep", "add -m, or leave it out", value=name)
+    extra, plugin = LAUNCHERS[name], f"hydra_plugins.hydra_{name.partition('_')[0]}_launcher"
+    try:
+        found = not extra or importlib.util.find_spec(plugin) is not None
+    except ModuleNotFoundError:  # not even hydra_plugins
+        found = False
+    if not found:
+        fix = f"pip install 'darts_lite[{extra}]'"
+        raise UserError("hydra/launcher", f"{name} needs a package that is not installed", fix)
+    return name
 
 
 def _option(group: str, value: str, options: list[str], sweep: bool) -> str:

@@ -46,7 +46,7 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     report = report or Plain()
     settings.check(config)
     selection = build_selection(config.selection)
-    folder = existing(config.run)
+    folder = existing(config.run, "search")
     refuse_links(folder, WRITTEN)
     state = checkpoint.load_newest(folder / "checkpoints", silent).state
     if state["run"].get("verb") != "search":

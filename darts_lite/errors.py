@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import sys
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -69,18 +70,33 @@ def show(value: object, quote: bool = True) -> str:
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The valid name closest to a mistyped one, or None when nothing is close."""
-    close = difflib.get_close_matches(word[:VALUE_LIMIT], list(words), n=1, cutoff=0.5)
-    return close[0] if close else None
+    """The valid name closest to a mistyped one, or the first that it is a part of; None when nothing is close."""
+    words, low = list(words), word[:VALUE_LIMIT].lower()
+    lower = {name.lower(): name for name in reversed(words)}
+    close = difflib.get_close_matches(low, list(lower), n=1, cutoff=0.5)
+    if close:
+        return lower[close[0]]
+    return next((name for name in words if len(low) > 2 and low in name.lower()), None)
+
+
+def did_you_mean(word: object, words: Iterable[str]) -> str:
+    """The nearest valid name as the beginning of a fix; empty when nothing is close."""
+    close = nearest(word, words) if isinstance(word, str) else None
+    return f"did you mean {close!r}? " if close else ""
 
 
 def choice(key: str, value: object, names: Iterable[str], *, code: Exit = Exit.CONFIGURATION) -> UserError:
     """The error for a name that is not in a table, with the nearest valid one."""
     names = list(names)
-    close = nearest(value, names) if isinstance(value, str) else None
     known = f"one of: {', '.join(names)}" if names else "leave it out, there is none yet"
-    fix = f"did you mean {close!r}? {known}" if close else known
-    return UserError(key, "unknown name", fix, value=value, code=code)
+    return UserError(key, "unknown name", did_you_mean(value, names) + known, value=value, code=code)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had no memory left."""
+    torch = sys.modules.get("torch")  # where it was never loaded, it raised nothing
+    refused = isinstance(error, (MemoryError, torch.OutOfMemoryError) if torch else MemoryError)
+    return refused or "can't allocate memory" in str(error)  # the allocator of the CPU raises a RuntimeError
 
 
 def _plain(text: str) -> str:

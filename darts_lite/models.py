@@ -20,7 +20,7 @@ from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import existing, silent
 from darts_lite.engine.several import refuse_several
-from darts_lite.errors import Exit, UserError, nearest
+from darts_lite.errors import Exit, UserError, did_you_mean
 from darts_lite.genotype import Genotype
 from darts_lite.options import SpaceConfig
 from darts_lite.seeds import derive
@@ -73,9 +73,7 @@ def find_genotype(value: str, *, seed: int = 0) -> Genotype:
         path = path / "genotype.json"
     elif not path.exists():
         names = [*genotypes.published_table(), "random"]
-        close = nearest(value, names)
-        hint = f"did you mean {close!r}? " if close else ""
-        fix = f"{hint}give a file, a run folder, or one of: {', '.join(names)}"
+        fix = f"{did_you_mean(value, names)}give a file, a run folder, or one of: {', '.join(names)}"
         raise UserError("genotype", "no such file, folder or name", fix, value=value)
     return genotypes.read(path)
 
@@ -105,7 +103,7 @@ def load_model(run: str | Path) -> Network:
 
 def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, dict[str, Any]]:
     """The same, with the run's checkpoint: its configuration, environment and `model` (see `describe_model`). Errors name `key`."""
-    folder = existing(run, key)
+    folder = existing(run, "retrain", key)
     state = checkpoint.load_newest(folder / "checkpoints", silent).state
     if state["run"].get("verb") != "retrain":
         fix = "give the folder of a retraining (python -m darts_lite.retrain)"

@@ -82,6 +82,7 @@ class RunConfig:
     deterministic: bool = option(False)  # on CUDA: only deterministic kernels, so that resume is bit-identical
     run_dir: str | None = option(None, inert=True)  # None: outputs/<verb>/<dataset>/<time>
     resume: str | None = option(None, inert=True)  # a run folder, or auto
+    debug: str | None = option(None, choices=("fast", "overfit", "profile"))  # a short run that looks for faults
     log_every: int = option(10, low=1, inert=True)  # steps between two lines of metrics
     checkpoint_minutes: float = option(5.0, above=0, inert=True)
     checkpoint_steps: int | None = option(None, low=1, inert=True)  # also every so many steps

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from darts_lite.errors import UserError, all_of, nearest, show
+from darts_lite.errors import UserError, all_of, choice, nearest, show
 from darts_lite.options import LARGEST_SEED
 
 Config = TypeVar("Config")
@@ -59,6 +59,12 @@ RELATIONS = (
         lambda restarts, seed: seed + restarts - 1 <= LARGEST_SEED,
         "need seeds up to seed + restarts - 1, above the largest one",
         "lower seed",
+    ),
+    Relation(
+        ("debug", "resume"),
+        lambda debug, resume: debug is None or resume is None,
+        "a debug run is short, and starts anew each time",
+        "leave resume out",
     ),
     Relation(("reductions",), _distinct, "must be distinct", "name each cell once"),
     Relation(("alpha_betas",), lambda betas: len(betas) == 2, "must be two numbers", "give e.g. [0.5,0.999]"),
@@ -170,10 +176,24 @@ def _build(cls: Any, plain: Any, prefix: str, problems: list[UserError]) -> Any:
     return cls(**values)
 
 
+# What other programs call it: too far from our word for `nearest`.
+ALIASES = {
+    "learning_rate": "lr",
+    "bs": "batch_size",
+    "gpu": "device",
+    "output": "run_dir",
+    "out": "run_dir",
+    "output_dir": "run_dir",
+    "folder": "run",
+    "checkpoint": "run",
+}
+
+
 def unknown_key(key: str, known: list[str]) -> UserError:
     """The error for a key that no configuration has, with the nearest valid one."""
     endings = [name for name in known if name.rpartition(".")[2] == key]
-    close = endings[0] if len(endings) == 1 else nearest(key, known)
+    alias = ALIASES.get(key.lower().replace("-", "_"))
+    close = endings[0] if len(endings) == 1 else alias if alias in known else nearest(key, known)
     fix = f"did you mean {close!r}? " if close else ""
     return UserError(key, "unknown key", f"{fix}--help lists all keys")
 
@@ -227,7 +247,7 @@ def _value_problems(hint: Any, value: Any, limits: dict, key: str, objects: bool
         if not value or "\0" in value:
             yield _wrong(key, "must not be empty or hold a NUL character", value, hint, limits)
         elif limits.get("choices") and value not in limits["choices"]:
-            yield _wrong(key, "is not a choice", value, hint, limits)
+            yield choice(key, value, limits["choices"])
     elif origin in (int, float):
         yield from _number_problems(hint, value, limits, key)
 

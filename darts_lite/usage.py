@@ -11,9 +11,11 @@ COLUMN = 36  # where the comments start
 WIDTH = 110
 HOW = """\
 Settings are written key=value; of a key written twice the last one counts.
-  -m, --multirun   run every combination of comma-separated values: -m seed=0,1,2
+  -m, --multirun   run every combination of comma-separated values: -m seed=0,1,2; a table of the jobs comes last
+                   hydra/launcher=joblib runs them side by side, hydra/launcher=submitit_slurm on a cluster
   --cfg job        print the configuration that would run
-  -h, --help       this text"""
+  -h, --help       this text
+  -sc install=bash for tab completion: eval "$(darts-lite-search -sc install=bash)\""""
 
 
 def verbs() -> str:

@@ -55,3 +55,22 @@ def tiny_folder(tmp_path, monkeypatch):
     tiny.write_data()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """The configurations and typed keys that reach the search; `calls.act` may raise."""
+    import darts_lite.search
+
+    class Calls(list):
+        act = staticmethod(lambda config: None)
+
+    made = Calls()
+
+    def search(config, typed=None, report=None):
+        made.append((config, typed, report))
+        made.act(config)
+
+    monkeypatch.setattr(darts_lite.search, "search", search, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return made

@@ -21,11 +21,19 @@ LAYERS = (
     ("costs", "data", "operations", "penalties", "reference", "relaxations", "solvers"),
     ("selections", "spaces"),
     ("canvas", "drawing", "engine", "layered", "models"),
-    ("discretize", "evaluate", "repeats", "retrain", "search"),
+    ("discretize", "doctor", "evaluate", "repeats", "retrain", "search"),
 )
 ISOLATED = LAYERS[1]
 VERBS = LAYERS[-1]
-DOOR = ("__main__", "cli", "config", "console", "usage")  # may import anything; imported inside main() only
+DOOR = (
+    "__main__",
+    "cli",
+    "config",
+    "console",
+    "endings",
+    "sweep",
+    "usage",
+)  # may import anything; imported inside main() only
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names} | dict.fromkeys(DOOR, len(LAYERS))
 WITHOUT_TORCH = (*LAYERS[0], *VERBS, "__main__", "cli", "config", "usage")
 ONLY_IN = {"hydra": ("cli", "config"), "omegaconf": ("cli", "config"), "rich": ("cli", "console")}

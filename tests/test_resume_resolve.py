@@ -200,6 +200,13 @@ def test_auto_in_a_folder_of_its_own():
     assert resolve("search", SearchConfig(resume="auto", run_dir="mine")).folder == path
 
 
+def test_auto_passes_by_what_has_only_just_begun():
+    with RunFolder.create("search", "digits", "outputs/search/digits/x", SearchConfig(epochs=3), {}) as run:
+        run.save(0, {})
+        (run.path / "status.json").unlink()
+        assert resolve("search", SearchConfig(resume="auto")).folder is None
+
+
 @pytest.mark.parametrize("parent", ["outputs/search/sweeps/{}", "mine"])
 def test_auto_finds_each_job_of_a_sweep(parent):
     paths = [make(run_dir=os.path.join(parent.format("first"), str(seed)), seed=seed) for seed in range(3)]

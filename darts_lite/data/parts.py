@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
 from darts_lite.data.images import Images
@@ -119,6 +120,7 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @record_function("data")
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented images float32 (B, C, H, W), channels_last, and labels int64 (B,).
 

@@ -1,13 +1,17 @@
 """Where a run computes, and how precisely."""
 
+import contextlib
 import os
 import resource
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import torch
 
-from darts_lite.errors import Exit, UserError
+from darts_lite.errors import Exit, UserError, did_you_mean
+
+GIB = 2**30  # bytes
 
 
 def resolve_device(name: str) -> torch.device:
@@ -19,9 +23,10 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and found:
         return torch.device("cuda", torch.cuda.current_device())
     if name not in have:
-        raise UserError(
-            "device", "not usable here", f"one of: auto, {', '.join(have)}", value=name, code=Exit.ENVIRONMENT
-        )
+        hint = did_you_mean("cuda" if name.lower().startswith("gpu") else name, ["auto", "cuda", *have])
+        hint = "there is no GPU here; " if "cuda" in hint and not found else hint
+        fix = f"{hint}one of: auto, {', '.join(have)}"
+        raise UserError("device", "not usable here", fix, value=name, code=Exit.ENVIRONMENT)
     return torch.device(name)
 
 
@@ -70,3 +75,21 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes that the device has, free or not."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that nobody uses; of a CPU what the kernel could give, where it says so."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

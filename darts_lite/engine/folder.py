@@ -29,12 +29,12 @@ from darts_lite.engine.lock import FolderLock
 from darts_lite.engine.records import Records
 from darts_lite.engine.signals import Interrupted
 from darts_lite.engine.yaml import to_yaml
-from darts_lite.errors import Exit, UserError
+from darts_lite.errors import Exit, UserError, did_you_mean
 from darts_lite.settings import to_plain
 
 WRITTEN = (
     *("config.yaml", "env.json", "status.json", "metrics.jsonl", "alphas.jsonl", "genotype.json", "model.pt"),
-    *("result.json", "run.log", "checkpoints", "tensorboard", "cells"),
+    *("result.json", "run.log", "profile.json", "checkpoints", "tensorboard", "cells"),
 )
 _BEFORE_FIRST_STEP = (Exit.CONFIGURATION, Exit.DATA, Exit.RUN, Exit.ENVIRONMENT)
 Warn = Callable[[str], None]
@@ -95,13 +95,16 @@ class RunFolder:
             raise
         run = cls(path, held, made)
         facts = {"verb": verb, "configuration": digest(config)}
+        if getattr(config, "debug", None):
+            facts["debug"] = config.debug  # so that nobody takes its result for one
         run._facts = {"run": facts, "config": to_plain(config), "env": environment}
         return run
 
     @classmethod
     def reopen(cls, path: Path, warn: Warn = silent) -> "RunFolder":
         """Hold the folder of an earlier run; changes nothing. Raises UserError: 4 (missing, links), 6, 7 (in use)."""
-        existing(path)
+        if not path.is_dir():
+            raise UserError(path, "is not a folder", "give the folder of a run", code=Exit.RUN)
         if not checkpoint.files(path / "checkpoints"):
             fix = "start a new run; one that was stopped before its first checkpoint has nothing to go on from"
             raise UserError(path, "holds no checkpoint", fix, code=Exit.RUN)
@@ -238,9 +241,10 @@ class RunFolder:
         remove_folders(self._made)
 
 
-def existing(folder: str | Path | None, key: str = "run") -> Path:
-    """`folder` as a path if it is a folder, else UserError (4) naming `key`."""
-    fix = "give the folder of a run, such as outputs/search/digits/<time>"
+def existing(folder: str | Path | None, verb: str, key: str = "run") -> Path:
+    """`folder` as a path if it is a folder, else UserError (4) naming `key` and where a run of `verb` lies."""
+    hint = did_you_mean(str(folder), ["auto"]) if key == "resume" else ""
+    fix = f"{hint}give the folder of a run, such as outputs/{verb}/digits/<time>"
     if folder is None:
         raise UserError(key, "not given", fix, code=Exit.RUN)
     path = Path(folder)

@@ -20,11 +20,14 @@ from darts_lite.data import usual
 from darts_lite.engine import environment
 from darts_lite.engine.board import Board
 from darts_lite.engine.configuration import essence
+from darts_lite.engine.debug import verdict
 from darts_lite.engine.device import peak_memory
 from darts_lite.engine.folder import RunFolder
+from darts_lite.engine.forecast import Forecast
 from darts_lite.engine.health import not_finite
 from darts_lite.engine.meters import read
 from darts_lite.engine.prepare import Prepared
+from darts_lite.engine.profile import Profile
 from darts_lite.engine.signals import Interrupted, Signals
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, to_plain
@@ -40,6 +43,9 @@ class Loop:
         self.facts: dict[str, Any] = {}  # what every checkpoint holds beside the state
         self.text = ""  # the last thing worth saying beside the progress
         self.saved = -1, -math.inf  # step and time of the last checkpoint
+        self.forecast = Forecast(self.total, ready.device)
+        self.means: dict[str, float] = {}  # of the last epoch
+        self.profile = Profile(ready.device) if self.config.debug == "profile" else None
         self.board: Board | None = None
         self.run, self.stored = ready.open()
         self.quoted_path = shlex.quote(str(self.run.path))
@@ -52,6 +58,8 @@ class Loop:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self.profile is not None:
+            self.profile.close()
         if self.board is not None:
             self.board.close()
         self.signals.__exit__(kind, error, traceback)
@@ -67,7 +75,9 @@ class Loop:
                 self.report.warning(f"resumed elsewhere, so not bit-identical: {', '.join(changes)}")
             self.run.rewind(self.stored)
             self.saved = state.clock.done, time.monotonic()
-            self.report.line(f"resumed at step {state.clock.done} of {self.total} in {self.run.path}")
+            resumed = f"resumed at step {state.clock.done} of {self.total}"
+            self.report.line(f"{resumed} in {self.run.path}")
+            self.run.log(resumed)  # run.log tells what happened, lost steps included; the other files are taken back
         else:
             self.save(state)
             self.report.line(f"run folder: {self.run.path}")
@@ -121,6 +131,10 @@ class Loop:
         if state.clock.done % self.config.log_every == 0:
             state.health.raise_if_bad()
             self.record("step", state, read(metrics))
+        for line in self.profile.step(self.run) if self.profile else ():
+            self.report.line(line)
+        if line := self.forecast.after(state.clock.done):
+            self.report.line(line)
         self.report.progress(state.clock.done, self.total, self.text)
 
     def record(self, kind: str, state: Any, values: dict[str, float]) -> None:
@@ -140,6 +154,7 @@ class Loop:
         """After the last step of an epoch, once it is checked: the means over it, with `values` measured at its end."""
         means = {f"epoch/{name}": value for name, value in (state.meters.read() | values).items()}
         self.record("epoch", state, means)
+        self.means = means
         shown = ("train/accuracy", "validation/accuracy", "test/accuracy", "train/loss", "validation/loss")
         parts = [f"{name} {means[f'epoch/{name}']:.4f}" for name in shown if f"epoch/{name}" in means]
         self.text = f"epoch {state.clock.done // self.epoch_steps}  {', '.join(parts)}"
@@ -170,6 +185,8 @@ class Loop:
         self.board.settings(essence(self.config), list(scores))
         self.run.write_json("result.json", result)
         self.run.status("finished", state.clock.done)
+        if line := verdict(self.config, self.means):
+            self.report.line(line)
         return result
 
 

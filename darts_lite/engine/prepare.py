@@ -14,6 +14,7 @@ from darts_lite.data.parts import Feed, Part
 from darts_lite.data.splits import split
 from darts_lite.data.stream import Stream, part_or_stream
 from darts_lite.engine import environment
+from darts_lite.engine.debug import reduced
 from darts_lite.engine.device import resolve_device, resolve_precision
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import RunFolder
@@ -162,6 +163,7 @@ def prepare(
         )
     if fresh and dataset.x_val is not None and verb == "search" and _typed(config, "train_fraction", typed):
         report.line("train_fraction is not used: this data has a validation part")
+    config, dataset = reduced(config, dataset)
     if resolution.finished:
         report.line(f"already finished: {resolution.folder}")
     return Prepared(verb, config, resolution.folder, resolution.finished, device, precision, dataset, facts, report)

@@ -39,7 +39,7 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
         return Resolution(config)
     if config.resume == "auto":
         return _newest_equal(verb, config)
-    folder = existing(Path(config.resume), "resume")
+    folder = existing(config.resume, verb, "resume")
     stored = _stored_config(verb, folder, type(config))
     given, old, default = plain_leaves(config), plain_leaves(stored), plain_leaves(type(config)())
     keys = [key for key in given if (given[key] != default[key] if typed is None else key in typed)]
@@ -65,7 +65,10 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
 def newest_finished(verb: str, fingerprint: str, base: Path = OUTPUTS) -> Path | None:
     """The newest finished run of `verb` on the data with this fingerprint, or None."""
     for folder in _newest_first(runs_below(base / verb)):
-        if _finished(folder) and read_json(folder / "env.json").get("data") == fingerprint:
+        known = read_json(folder / "status.json")
+        if known.get("state") != "finished" or known.get("debug"):
+            continue
+        if read_json(folder / "env.json").get("data") == fingerprint:
             return folder
     return None
 
@@ -90,7 +93,7 @@ def _newest_equal(verb: str, config: Any) -> Resolution:
         try:
             stored = _stored_config(verb, folder, type(config))
         except UserError as error:
-            if known or error.code != Exit.RUN:
+            if known or error.code not in (Exit.RUN, Exit.IN_USE):  # in use, and no status yet: it has only just begun
                 raise  # this one is meant, and starting another instead would be silent
             continue
         if essence(stored) == essence(wanted):

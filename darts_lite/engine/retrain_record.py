@@ -34,6 +34,9 @@ def choose_genotype(ready: Prepared) -> Genotype:
     if ready.config.genotype is not None:
         return find_genotype(ready.config.genotype, seed=ready.config.seed)
     folder = newest_finished("search", ready.dataset.fingerprint)
+    if folder is None and ready.config.debug:  # of which only the training matters
+        ready.report.line("no finished search: a random genotype will do")
+        return find_genotype("random", seed=ready.config.seed)
     if folder is None:
         command = f"python -m darts_lite.search{data_words(ready.config.dataset)}"
         raise UserError(

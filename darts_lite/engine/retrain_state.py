@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import record_function
 
 from darts_lite.engine.average import Average
 from darts_lite.engine.clock import Clock
@@ -59,6 +60,7 @@ class RetrainState:
             self.average.network.load_state_dict(state["average"])
 
 
+@record_function("weights")
 def retrain_step(state: RetrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Move the weights, and their average, once; returns 0-d metrics. Nothing in it waits for the device."""
     config, clock = state.config, state.clock

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import record_function
 
 from darts_lite.engine.device import computing, full_float32
 from darts_lite.engine.optimizers import cosine, gated_step
@@ -22,6 +23,7 @@ def search_step(state: SearchState, train: Batch, validation: Batch, *, learn_al
     return metrics | weight_step(state, train, learning_rate)
 
 
+@record_function("alphas")
 def alpha_step(state: SearchState, train: Batch, validation: Batch, learning_rate: Tensor) -> dict[str, Tensor]:
     """One sample of the mixing, one hypergradient, one step of Adam on alpha."""
     method, clock = state.method, state.clock
@@ -55,6 +57,7 @@ def alpha_step(state: SearchState, train: Batch, validation: Batch, learning_rat
     }
 
 
+@record_function("weights")
 def weight_step(state: SearchState, train: Batch, learning_rate: Tensor) -> dict[str, Tensor]:
     """A fresh sample from the moved architecture, one step of SGD on the weights."""
     method, clock = state.method, state.clock

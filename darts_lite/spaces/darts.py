@@ -104,6 +104,9 @@ def _problems(config: SpaceConfig, edges: int) -> Iterator[UserError]:
                 value=rows,
             )
         else:
+            if all(isinstance(names, (list, tuple)) and list(names) == [NONE] for names in rows):
+                reason = f"no edge of the cell has an operation besides {NONE}"
+                yield UserError(f"space.edge_candidates.{cell}", reason, "give one edge more, or null", value=rows)
             lists += [
                 (f"space.edge_candidates.{cell}.{row}", names) for row, names in enumerate(rows) if names is not None
             ]
