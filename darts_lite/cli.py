@@ -110,9 +110,12 @@ def _job(verb: str, line: Line, composed: Any, sweep: Sweep | None) -> int:
 
     from darts_lite import console
 
-    report, job = console.create(), _job_of(sweep) if sweep else None
+    report = console.create()
+    job: Job | None = None
     config: Any = None
     try:
+        if sweep:
+            job = _job_of(sweep)
         config = _checked(verb, line, OmegaConf.to_container(composed, resolve=False))
         if job:
             report.line(f"job {job.number}: {' '.join(job.overrides)}")
@@ -123,9 +126,9 @@ def _job(verb: str, line: Line, composed: Any, sweep: Sweep | None) -> int:
         return Exit.FINISHED
     except (Exception, SystemExit) as error:  # SystemExit would end a sweep
         report.close()
-        stop = interruption(error) and (sweep is None or sweep.here)
+        stop = interruption(error) if sweep is None or sweep.here else None
         problem = _memory_error(error, verb, config, report) if config and out_of_memory(error) else error
-        code = Exit(error.code) if stop else tell(problem)
+        code = stop or tell(problem)
         if job:
             job.end(code, reason(problem))
         if stop:

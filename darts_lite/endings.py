@@ -52,11 +52,11 @@ def disk_error(error: OSError) -> UserError:
     return UserError(path, said, "free space, or give another place, e.g. run_dir=...", code=Exit.ENVIRONMENT)
 
 
-def interruption(error: BaseException) -> bool:
-    """Whether a run was asked to stop, and has."""
+def interruption(error: BaseException) -> Exit | None:
+    """The exit code of a run that was asked to stop, and has; else None."""
     from darts_lite.engine.signals import Interrupted
 
-    return isinstance(error, Interrupted)
+    return Exit(error.code) if isinstance(error, Interrupted) else None
 
 
 def _known(error: BaseException) -> UserError | str | None:

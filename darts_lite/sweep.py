@@ -105,8 +105,7 @@ def failures(jobs: int, failed: list[int]) -> UserError:
 def _entry(noted: dict[str, Any]) -> dict[str, Any]:
     """One entry of sweep.json: what the job noted, and what its result says."""
     folder = noted["folder"] if noted.get("folder") and os.path.isdir(noted["folder"]) else None
-    finished = noted.get("code") == Exit.FINISHED and folder
-    result = read_json(Path(folder) / "result.json") if finished else {}
+    result = read_json(Path(folder) / "result.json") if folder and noted.get("code") == Exit.FINISHED else {}
     part = next((part for part in ("test", "validation") if isinstance(result.get(part), dict)), None)
     times = result.get("time")
     return {

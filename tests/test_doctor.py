@@ -33,7 +33,7 @@ def full(path):
 
 
 PROBLEMS = {
-    "device": (["device=cuda:99"], None, "devices", "device: not usable here, got 'cuda:99'; fix: one of: auto, cpu"),
+    "device": (["device=cuda:99"], None, "devices", "device: not usable here, got 'cuda:99'; fix: "),
     "data": (["dataset=npz", "dataset.path=no.npz"], None, "data", "no.npz: there is no such file; fix: check dataset"),
     "folder": (["run_dir=data.npz"], None, "disk", "data.npz: cannot be created: File exists; fix: "),
     "disk": ([], (shutil, "disk_usage", full), "disk", "outputs: only 0.00 GiB of disk space are free; fix: free"),

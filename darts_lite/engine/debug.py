@@ -55,7 +55,7 @@ def reduced(config: Any, dataset: Dataset) -> tuple[Any, Dataset]:
 
 def few(dataset: Dataset, number: int) -> Dataset:
     """The first `number` images of each class, in every part."""
-    kept = {}
+    kept: dict[str, Any] = {}
     for part in ("train", "val", "test"):
         labels = getattr(dataset, f"y_{part}", None)
         if labels is not None:

@@ -133,8 +133,8 @@ class Loop:
             self.record("step", state, read(metrics))
         for line in self.profile.step(self.run) if self.profile else ():
             self.report.line(line)
-        if line := self.forecast.after(state.clock.done):
-            self.report.line(line)
+        if expected := self.forecast.after(state.clock.done):
+            self.report.line(expected)
         self.report.progress(state.clock.done, self.total, self.text)
 
     def record(self, kind: str, state: Any, values: dict[str, float]) -> None:
