@@ -18,7 +18,7 @@ from darts_lite.relaxations.table import Mixing
 from darts_lite.spaces.auxiliary import SevenBySevenHead
 from darts_lite.spaces.darts import DartsSpace, network, operation_costs
 from darts_lite.spaces.network import Skeleton, carry
-from darts_lite.spaces.stem import choose
+from darts_lite.spaces.stem import STEMS, choose
 
 NAMES = tuple(OPERATIONS)
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
@@ -269,11 +269,12 @@ def one_hot(genotype, tables):
     return mixing
 
 
+@pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("genotype", GENOTYPES.values(), ids=GENOTYPES)
-def test_discretizing_is_one_hot_mixing(genotype, training):
+def test_discretizing_is_one_hot_mixing(genotype, training, stem):
     """The invariant that defines "discretize"."""
-    skeleton = Skeleton(4, 3, 5, image_size=(9, 8))
+    skeleton = Skeleton(4, 3, 5, image_size=(9, 8), stem=stem)
     nodes = max(len(one.concat) for one in genotype.cells.values())
     space = DartsSpace(SpaceConfig(nodes=nodes))
     tables = space.tables()

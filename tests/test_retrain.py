@@ -328,7 +328,7 @@ def test_none_without_a_search(capsys):
     assert run_verb("retrain", words) == Exit.CONFIGURATION
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert line.startswith("darts_lite: error: genotype: none given")
-    command = "python -m darts_lite.search dataset=npz dataset.path=data.npz dataset.flip=True"
+    command = "python -m darts_lite.search dataset=npz dataset.path=data.npz dataset.flip=true"
     assert command in line
     assert sorted(os.listdir()) == ["data.npz"]
     # The command that it gives works.

@@ -55,9 +55,10 @@ def contents(path: Path, file: File) -> bytes:
     return content
 
 
-def actual(path: Path) -> Path | None:
-    """The file itself, or the .gz beside it, or None."""
-    return next((place for place in (path, path.with_name(f"{path.name}.gz")) if os.path.exists(place)), None)
+def actual(path: Path, file: File) -> Path | None:
+    """The file itself, or, where no MD5 sum says which bytes it has, the .gz beside it; or None."""
+    places = (path, path.with_name(f"{path.name}.gz")) if file.md5 is None else (path,)
+    return next((place for place in places if os.path.exists(place)), None)
 
 
 def _read_all(source: Published, root: Path, read: Read) -> tuple[Path, dict[str, np.ndarray]]:
@@ -73,7 +74,7 @@ def _find(source: Published, root: Path) -> Path:
     """The folder that holds all the files: the usual one, or `root` itself. Raises UserError (DATA)."""
 
     def missing(folder: Path) -> list[str]:
-        return [file.name for file in source.files if actual(folder / file.name) is None]
+        return [file.name for file in source.files if actual(folder / file.name, file) is None]
 
     usual = root / source.folder
     folder = min((usual, root), key=lambda place: len(missing(place)))

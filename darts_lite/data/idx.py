@@ -28,7 +28,7 @@ def load(config: DatasetConfig) -> Dataset:
     """Images uint8 (N, 28, 28, 1). Raises UserError: DATA for the files, ENVIRONMENT for their download."""
 
     def read(path: Path, file: File) -> dict[str, np.ndarray]:
-        return {file.holds: read_idx(actual(path) or path, dimensions=3 if file.holds[0] == "x" else 1)}
+        return {file.holds: read_idx(actual(path, file) or path, dimensions=3 if file.holds[0] == "x" else 1)}
 
     return load_published(config, read)
 

@@ -31,15 +31,17 @@ def imagenet(input_channels: int, channels: int, activation: Activation) -> tupl
     """(N, input channels, H, W) -> (N, channels, H / 4, W / 4), and from there -> (N, channels, H / 8, W / 8); odd sides round up."""
     half = max(1, channels // 2)
     first = nn.Sequential(
-        convolution(input_channels, half, 3, stride=2),
+        _halving(input_channels, half),
         BatchNorm(half, affine=True),
         activation(),
-        convolution(half, channels, 3, stride=2),
+        _halving(half, channels),
         BatchNorm(channels, affine=True),
     )
-    return first, nn.Sequential(
-        activation(), convolution(channels, channels, 3, stride=2), BatchNorm(channels, affine=True)
-    )
+    return first, nn.Sequential(activation(), _halving(channels, channels), BatchNorm(channels, affine=True))
+
+
+def _halving(c_in: int, c_out: int) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, 3, stride=2, padding=1, bias=False)
 
 
 def halved(size: tuple[int, int], times: int = 1) -> tuple[int, int]:
