@@ -6,7 +6,8 @@ parameters everywhere but in the stem, and a BatchNorm behind every pool. An edg
 
     edge_factor * sum over operations of weight[operation] * operation(x)
 
-and a node sums its edges. Edges are node-major: (0->2), (1->2), (0->3), (1->3), (2->3), (0->4), ...
+and a node sums its edges. Without a mixing and with one candidate an edge it is the network that is retrained
+(`final`: BatchNorm with affine parameters, plain pools). Edges are node-major: (0->2), (1->2), (0->3), (1->3), (2->3), (0->4), ...
 
 Names, so that weights can be mapped from and to other implementations (numbers are indices in a Sequential):
 
@@ -69,12 +70,12 @@ class FactorizedReduce(nn.Module):
     The pixel added on the right and at the bottom is read only where a size is odd.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, activation: Activation):
+    def __init__(self, channels_in: int, channels_out: int, activation: Activation, final: bool = False):
         super().__init__()
         self.activation = activation()
         self.first = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)
         self.second = nn.Conv2d(channels_in, channels_out - channels_out // 2, 1, stride=2, bias=False)
-        self.norm = nn.BatchNorm2d(channels_out, affine=False)
+        self.norm = nn.BatchNorm2d(channels_out, affine=final)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(x)
@@ -82,35 +83,39 @@ class FactorizedReduce(nn.Module):
         return self.norm(torch.cat([self.first(x), self.second(shifted)], dim=1))
 
 
-def conv_block(channels: int, kernel: int, stride: int, dilation: int, activation: Activation) -> list[nn.Module]:
+def conv_block(
+    channels: int, kernel: int, stride: int, dilation: int, activation: Activation, final: bool
+) -> list[nn.Module]:
     """Activation, depthwise convolution, pointwise convolution, BatchNorm; output size ceil(input / stride)."""
     padding = dilation * (kernel - 1) // 2
     return [
         activation(),
         nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
         nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels, affine=False),
+        nn.BatchNorm2d(channels, affine=final),
     ]
 
 
-def create_operation(name: str, channels: int, stride: int, activation: Activation) -> nn.Module:
+def create_operation(name: str, channels: int, stride: int, activation: Activation, final: bool = False) -> nn.Module:
     """One candidate operation, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)). KeyError for an unknown name."""
 
     def separable(kernel: int) -> nn.Module:
-        blocks = [conv_block(channels, kernel, s, 1, activation) for s in (stride, 1)]
+        blocks = [conv_block(channels, kernel, s, 1, activation, final) for s in (stride, 1)]
         return nn.Sequential(*blocks[0], *blocks[1])
 
     def dilated(kernel: int) -> nn.Module:
-        return nn.Sequential(*conv_block(channels, kernel, stride, 2, activation))
+        return nn.Sequential(*conv_block(channels, kernel, stride, 2, activation, final))
 
     def pool(module: nn.Module) -> nn.Module:
-        return nn.Sequential(module, nn.BatchNorm2d(channels, affine=False))
+        return module if final else nn.Sequential(module, nn.BatchNorm2d(channels, affine=False))
 
     create = {
         "none": lambda: Zero(stride),
         "max_pool_3x3": lambda: pool(nn.MaxPool2d(3, stride, padding=1)),
         "avg_pool_3x3": lambda: pool(nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)),
-        "skip_connect": lambda: nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, activation),
+        "skip_connect": lambda: (
+            nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, activation, final)
+        ),
         "sep_conv_3x3": lambda: separable(3),
         "sep_conv_5x5": lambda: separable(5),
         "dil_conv_3x3": lambda: dilated(3),
@@ -135,6 +140,7 @@ class ReferenceCell(nn.Module):
         reduction: bool,
         after_reduction: bool,
         activation: Activation,
+        final: bool,
     ):
         super().__init__()
         self.nodes = nodes
@@ -144,14 +150,14 @@ class ReferenceCell(nn.Module):
 
         def project(source: int) -> nn.Module:
             convolution = nn.Conv2d(channels_in[source], channels, 1, bias=False)
-            return nn.Sequential(activation(), convolution, nn.BatchNorm2d(channels, affine=False))
+            return nn.Sequential(activation(), convolution, nn.BatchNorm2d(channels, affine=final))
 
-        before_last = FactorizedReduce(channels_in[0], channels, activation) if after_reduction else project(0)
+        before_last = FactorizedReduce(channels_in[0], channels, activation, final) if after_reduction else project(0)
         self.preprocess = nn.ModuleList([before_last, project(1)])
         self.edges = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    name: create_operation(name, channels, stride, activation)
+                    name: create_operation(name, channels, stride, activation, final)
                     for column, name in enumerate(self.candidates)
                     if alive is None or bool(alive[edge][column])
                 }
@@ -165,13 +171,18 @@ class ReferenceCell(nn.Module):
         terms = [weights[self.candidates.index(name)] * operation(x) for name, operation in operations.items()]
         return sum(terms) if terms else Zero(self.strides[edge])(x)
 
-    def forward(self, before_last: Tensor, last: Tensor, operations: Tensor, edges: Tensor | None) -> Tensor:
-        """States (B, C', H, W), operations (E, O), edges (E,) or None -> (B, nodes * C, H', W')."""
+    def forward(self, before_last: Tensor, last: Tensor, operations: Tensor | None, edges: Tensor | None) -> Tensor:
+        """States (B, C', H, W), operations (E, O), edges (E,) or None -> (B, nodes * C, H', W').
+
+        Without `operations` an edge is the plain sum of its candidates, and one without candidates is skipped.
+        """
         states = [self.preprocess[0](before_last), self.preprocess[1](last)]
         for node in range(2, 2 + self.nodes):
             outputs = []
             for edge, (source, target) in enumerate(self.pairs):
-                if target == node:
+                if target == node and operations is None:
+                    outputs += [operation(states[source]) for operation in self.edges[edge].values()]
+                elif target == node:
                     output = self.mix(edge, states[source], operations[edge])
                     outputs.append(output if edges is None else edges[edge] * output)
             states.append(sum(outputs))
@@ -198,6 +209,7 @@ class ReferenceSupernet(nn.Module):
         reductions: Sequence[int] | None = None,
         activation: Activation = nn.ReLU,
         stem_multiplier: int = 3,
+        final: bool = False,
     ):
         super().__init__()
         reductions = (cells // 3, 2 * cells // 3) if reductions is None else reductions
@@ -212,16 +224,21 @@ class ReferenceSupernet(nn.Module):
             reduction = cell_type == "reduce"
             channels = 2 * channels if reduction else channels
             mask = None if alive is None else alive.get(cell_type)
-            cell = ReferenceCell(widths, channels, nodes, candidates, mask, reduction, after_reduction, activation)
+            cell = ReferenceCell(
+                widths, channels, nodes, candidates, mask, reduction, after_reduction, activation, final
+            )
             self.cells.append(cell)
             widths = (widths[1], nodes * channels)
             after_reduction = reduction
         self.classifier = nn.Linear(widths[1], classes)
 
-    def forward(self, images: Tensor, mixing: Mapping[str, MixingLike]) -> Tensor:
+    def forward(self, images: Tensor, mixing: Mapping[str, MixingLike] | None = None) -> Tensor:
         """images (B, input_channels, H, W), mixing of each cell type present -> logits (B, classes)."""
         before_last = last = self.stem(images)
         for index, (cell_type, cell) in enumerate(zip(self.types, self.cells, strict=True)):
+            if mixing is None:
+                before_last, last = last, cell(before_last, last, None, None)
+                continue
             position = self.types[:index].count(cell_type)
             operations, edges = mixing[cell_type].operations, mixing[cell_type].edges
             operations = operations[position] if operations.dim() == 3 else operations

@@ -12,6 +12,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from darts_lite.engine.gate import taken_apart
 from darts_lite.operations import pointwise
 from darts_lite.operations.layers import FactorizedReduce, tracking_statistics
 from darts_lite.options import SpaceConfig
@@ -126,43 +127,6 @@ class Case:
     def images(self, seed=4, batch=3):
         shape = batch, self.input_channels, *self.size
         return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def taken_apart(network, tensors):
-    """`tensors` of the stacked network under the names of the reference, one for each of its modules."""
-    layers = {"first.depthwise": 1, "first.pointwise": 2, "first.norm": 3}
-    layers |= {"second.depthwise": 5, "second.pointwise": 6, "second.norm": 7}
-    layers |= {"only.depthwise": 1, "only.pointwise": 2, "only.norm": 3}
-    layers |= {"reduce.even": "first", "reduce.odd": "second", "reduce.norm": "norm", "norm": 1}
-    stages = {
-        f"cells.{c}.stages.{s}.": stage for c, cell in enumerate(network.cells) for s, stage in enumerate(cell.stages)
-    }
-    apart = {}
-    for prefix, keys in network.stacks():
-        stage = stages[prefix.partition("operations.")[0]]
-        for name in tensors:
-            if name.startswith(prefix):
-                layer, leaf = name.removeprefix(prefix).rsplit(".", 1)
-                copies = tensors[name].chunk(len(keys))
-                for (cell, (operation, source, target)), copy in zip(keys, copies, strict=True):
-                    edges = [
-                        e for e in stage.stacks[operation] if stage.edges[e] == (source, target or stage.edges[e][1])
-                    ]
-                    assert len(edges) == 1 or target is None
-                    for edge in edges:
-                        apart[f"cells.{cell}.edges.{edge}.{operation}.{layers[layer]}.{leaf}"] = copy
-    for name, tensor in tensors.items():
-        if ".stages." not in name:
-            if found := re.match(r"(cells\.(\d+)\.preprocess\.(\d)\.)(.*)", name):
-                module = network.cells[int(found[2])].preprocess[int(found[3])]
-                halves = isinstance(module, FactorizedReduce)
-                layer, leaf = found[4].split(".")
-                layer = (
-                    {"even": "first", "odd": "second", "norm": "norm"} if halves else {"convolution": 1, "norm": 2}
-                )[layer]
-                name = f"{found[1]}{layer}.{leaf}"
-            apart[name] = tensor
-    return apart
 
 
 def close(found, expected, tolerance):

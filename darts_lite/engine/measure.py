@@ -1,0 +1,111 @@
+"""Measuring: arms that alternate in one process, medians, what a process of its own holds at most, what the machine can do.
+
+On a shared machine a time means little and a ratio of medians something: arms take turns, so that what disturbs one disturbs the others.
+"""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from darts_lite.engine.device import peak_memory
+
+Part = Callable[[], Any]  # the work of a part of a step
+
+
+@dataclass
+class Arm:
+    """One way to do the same work."""
+
+    name: str
+    parts: dict[str, Part]  # done one after the other; timed apart
+    cold: float = 0.0  # seconds of the first step
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # of each step, by part
+
+    def median(self, part: str | None = None) -> float:
+        """Median seconds of a part, or of whole steps."""
+        return statistics.median(self.seconds[part] if part else self.totals())
+
+    def totals(self) -> list[float]:
+        """Seconds of each whole step."""
+        return [sum(times) for times in zip(*self.seconds.values(), strict=True)]
+
+
+def alternate(arms: list[Arm], device: torch.device, *, steps: int, warm_up: int, progress: Callable[[int], None]) -> None:
+    """Let the arms take turns: `warm_up` steps each that do not count, the first one apart, then `steps` that do."""
+    for done in range(warm_up + steps):
+        for arm in arms:
+            times = {name: _seconds(part, device) for name, part in arm.parts.items()}
+            if done == 0:
+                arm.cold = sum(times.values())
+            if done >= warm_up:
+                for name, seconds in times.items():
+                    arm.seconds.setdefault(name, []).append(seconds)
+        progress(done + 1)
+
+
+def calls(arm: Arm) -> int:
+    """Calls of tensor operators in a step, backward passes included: on a GPU about the kernel launches."""
+    with _Counting() as counting:
+        for part in arm.parts.values():
+            part()
+    return counting.calls
+
+
+def peak_of(make: Callable[..., Arm], *arguments: Any) -> int:
+    """Bytes that a process of its own holds at most while it makes an arm and does two steps; a function of a module, picklable."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (make, arguments))
+
+
+def machine(device: torch.device) -> dict[str, float]:
+    """What the device reaches: bytes a second of a large copy (read and written), FLOPs a second of a large matrix product."""
+    block = torch.ones(1 << 25, device=device)
+    target = torch.empty_like(block)
+    matrix = torch.ones(2048, 2048, device=device)
+    copy = min(_seconds(lambda: target.copy_(block), device) for _ in range(5))
+    product = min(_seconds(lambda: matrix @ matrix, device) for _ in range(5))
+    return {"copy_bytes_per_second": 2 * 4 * block.numel() / copy, "flops_per_second": 2 * 2048**3 / product}
+
+
+def _seconds(part: Part, device: torch.device) -> float:
+    start = time.perf_counter()
+    part()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _peak(make: Callable[..., Arm], arguments: tuple) -> int:
+    arm = make(*arguments)
+    for _ in range(2):
+        for part in arm.parts.values():
+            part()
+    return peak_memory(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"))
+
+
+class _Counting(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def autotuned(device: torch.device) -> Iterator[None]:
+    """Inside, cuDNN tries its kernels for each new shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
