@@ -14,7 +14,7 @@ from typing import NamedTuple
 from darts_lite.errors import UserError, choice, did_you_mean
 from darts_lite.settings import leaves, unknown_key
 
-VERBS = ("search", "discretize", "retrain", "evaluate", "doctor")  # in the order of their use
+VERBS = ("search", "discretize", "retrain", "evaluate", "doctor", "benchmark")  # in the order of their use
 PATHS = {"run_dir", "resume", "run", "genotype", "init", "dataset.path", "dataset.root", "dataset_path"}
 # Quoted for Hydra, so never a number: device=0 is a device that is not there (6), not a wrong type (2).
 TEXTS = {*PATHS, "device"}

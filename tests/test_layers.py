@@ -21,7 +21,7 @@ LAYERS = (
     ("costs", "data", "operations", "penalties", "reference", "relaxations", "solvers"),
     ("selections", "spaces"),
     ("canvas", "drawing", "engine", "layered", "models"),
-    ("discretize", "doctor", "evaluate", "repeats", "retrain", "search"),
+    ("benchmark", "discretize", "doctor", "evaluate", "repeats", "retrain", "search"),
 )
 ISOLATED = LAYERS[1]
 VERBS = LAYERS[-1]

@@ -339,7 +339,7 @@ def test_one_image_is_no_half():
         ({"ema": 0.0}, "ema: must be above 0"),
         ({"ema": 1.0}, "ema: must be at most"),
         ({"ema": math.nan}, "ema: must be finite"),
-        ({"schedule": "cosin"}, "schedule: is not a choice"),
+        ({"schedule": "cosin"}, "schedule: unknown name"),
         ({"warmup_epochs": 2}, "warmup_epochs: must not be above epochs"),
         ({"warmup_epochs": -1}, "warmup_epochs: must be at least 0"),
         ({"init": ""}, "init: must not be empty"),

@@ -3,7 +3,6 @@
 Every stack is taken apart into the copies that the reference calls its own, so a copy in the wrong place cannot hide.
 """
 
-import re
 from dataclasses import dataclass
 
 import pytest
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from darts_lite.engine.gate import taken_apart
 from darts_lite.operations import pointwise
-from darts_lite.operations.layers import FactorizedReduce, tracking_statistics
+from darts_lite.operations.layers import tracking_statistics
 from darts_lite.options import SpaceConfig
 from darts_lite.reference import CANDIDATES, ReferenceSupernet
 from darts_lite.relaxations.table import Mixing

@@ -120,7 +120,6 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @record_function("data")
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented images float32 (B, C, H, W), channels_last, and labels int64 (B,).
 
@@ -161,6 +160,7 @@ class Feed:
         self._batches: Iterator[tuple[Tensor, Tensor]] = iter(())
         self._next = -1
 
+    @record_function("data")
     def batch(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented images float32 (B, C, H, W), channels_last, and labels int64 (B,): a function of step and generator alone."""
         if step != self._next:  # the first step of a run, or of one that goes on

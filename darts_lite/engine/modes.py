@@ -1,0 +1,216 @@
+"""What the benchmark can measure: mode -> (what result.json gets, lines for people)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+
+from darts_lite import data
+from darts_lite.data.augmentation import Augmentation
+from darts_lite.data.parts import Feed, Part
+from darts_lite.engine import gate as gates
+from darts_lite.engine.arms import GENOTYPE, ours_retrain, ours_search, reference_retrain, reference_search
+from darts_lite.engine.measure import Arm, alternate, autotuned, calls, machine, peak_of
+from darts_lite.genotype import published
+from darts_lite.options import DatasetConfig, SpaceConfig
+from darts_lite.spaces.darts import DartsSpace, network
+from darts_lite.spaces.network import Skeleton
+
+Found = tuple[dict[str, Any], list[str]]
+Maker = Callable[..., Arm]
+HALF = 25_000  # images of an epoch of the search on CIFAR-10
+GROWTH: dict[str, tuple[Any, ...]] = {
+    "channels": (8, 16, 24),
+    "cells": (4, 8, 12),
+    "batch_size": (32, 64, 96),
+    "operations": (2, 4, 6, 8),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured."""
+
+    config: Any  # a BenchmarkConfig
+    search: Any  # a SearchConfig of the same size
+    retrain: Any  # a RetrainConfig of the same size
+    device: torch.device
+    precision: str
+    report: Any
+
+    def shown(self, done: int) -> None:
+        """Steps of each arm are done."""
+        self.report.progress(done, self.config.steps + self.config.warm_up, "")
+
+
+def search(request: Request, solver: str = "first_order") -> Found:
+    """A step of the search: architecture, then weights."""
+    settings, device, precision = replace(request.search, solver=solver), request.device, request.precision
+    makers: list[tuple[Maker, tuple]] = [
+        (reference_search, (settings, str(device), "fp32", False)),
+        (reference_search, (settings, str(device), precision, True)),
+        (ours_search, (settings, str(device), precision)),
+    ]
+    space = DartsSpace(settings.space)
+    macs = space.supernet(Skeleton(settings.cells, settings.channels, 10), space.tables()).costs().macs
+    # A pass forward and backward is three times the forward one; weights frozen: two times.
+    passes = 5 if solver == "first_order" else 14
+    return _compare(request, makers, macs * passes, HALF)
+
+
+def retrain(request: Request) -> Found:
+    """A step of the retraining of a published genotype."""
+    settings, device, precision = request.retrain, request.device, request.precision
+    makers: list[tuple[Maker, tuple]] = [
+        (reference_retrain, (settings, str(device), "fp32", False)),
+        (reference_retrain, (settings, str(device), precision, True)),
+        (ours_retrain, (settings, str(device), precision)),
+    ]
+    with torch.device("meta"):
+        macs = network(published(GENOTYPE), Skeleton(settings.cells, settings.channels, 10)).costs().macs
+    return _compare(request, makers, 3 * macs, 2 * HALF)
+
+
+def loading(request: Request) -> Found:
+    """A batch with crop and flip: torchvision's transforms in a DataLoader, and ours on the device."""
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision.transforms import v2
+
+    config, device = request.config, request.device
+    pixels = np.random.default_rng(0).integers(0, 256, (5_000, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(len(pixels)) % 10
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+    class Pictures(Dataset):
+        transform = v2.Compose(
+            [
+                v2.ToImage(),
+                v2.RandomCrop(32, 4),
+                v2.RandomHorizontalFlip(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(mean, std),
+            ]
+        )
+
+        def __len__(self) -> int:
+            return len(pixels)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return self.transform(pixels[index]), int(labels[index])
+
+    # In this process: workers would add cores, and hide what a batch costs.
+    theirs = iter(DataLoader(Pictures(), config.batch_size, shuffle=True))
+    part = Part(pixels, labels, device, mean, std, Augmentation(4, True))
+    feed, generator, step = Feed(part, config.batch_size, 0), torch.Generator(device), count()
+
+    def images_to_device() -> None:
+        for tensor in next(theirs):
+            tensor.to(device)
+
+    arms = [
+        Arm("torchvision, DataLoader", {"batch": images_to_device}),
+        Arm("darts_lite", {"batch": lambda: feed.batch(next(step), generator)}),
+    ]
+    alternate(arms, device, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
+    found = {"arms": {arm.name: _figures(arm, config.batch_size, HALF) for arm in arms}, "ratios": _ratios(arms)}
+    return found, _table(found)
+
+
+def growth(request: Request) -> Found:
+    """Time and memory of our search step against its size; of a straight line, `fit` (R squared) is 1."""
+    config, device, precision = request.config, request.device, request.precision
+    found: dict[str, Any] = {}
+    lines = []
+    for key, values in GROWTH.items():
+        seconds, peaks = [], []
+        for value in values:
+            names = SpaceConfig().candidates
+            few = replace(request.search.space, candidates=names[-value:]) if key == "operations" else None
+            changed = replace(request.search, **({"space": few} if few else {key: value}))
+            arm = ours_search(changed, str(device), precision)
+            alternate([arm], device, steps=config.steps, warm_up=config.warm_up, progress=lambda done: None)
+            seconds.append(arm.median())
+            del arm
+            peaks.append(peak_of(ours_search, changed, str(device), precision))
+            request.report.line(f"{key} {value}: {seconds[-1]:.3f} s a step, {peaks[-1] / 2**20:,.0f} MiB")
+        fit = float(np.corrcoef(values, seconds)[0, 1] ** 2)
+        found[key] = {"values": list(values), "seconds": seconds, "peak_memory_bytes": peaks, "fit": fit}
+        lines.append(f"{key:<12} R squared of a straight line through the seconds: {fit:.4f}")
+    return {"growth": found}, lines
+
+
+def gate(request: Request) -> Found:
+    """Correctness, on the digits and the CPU, with a small supernet."""
+    settings = request.search
+    small = replace(settings, cells=min(3, settings.cells), channels=min(4, settings.channels), alpha_lr=0.01)
+    found = gates.gate(small, data.load(DatasetConfig()), steps=request.config.gate_steps)
+    lines = [f"{name:<28} {value}" for name, value in found.items()]
+    return {"gate": found}, lines
+
+
+MODES: dict[str, Callable[..., Found]] = {
+    "search": search,
+    "search_second_order": partial(search, solver="unrolled"),
+    "retrain": retrain,
+    "data": loading,
+    "growth": growth,
+    "gate": gate,
+}
+
+
+def _compare(request: Request, makers: list[tuple[Maker, tuple]], macs: int, epoch: int) -> Found:
+    """`macs`: of a step, for an image; `epoch`: images of an epoch."""
+    config, device = request.config, request.device
+    request.report.line("peak memory of each arm, in a process of its own ...")
+    peaks = [peak_of(make, *arguments) for make, arguments in makers]
+    rates = machine(device)
+    with autotuned(device):
+        arms = [make(*arguments) for make, arguments in makers]
+        alternate(arms, device, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
+        counts = [calls(arm) for arm in arms]
+    floor = 2 * macs * config.batch_size / rates["flops_per_second"]
+    found = {
+        "arms": {
+            arm.name: _figures(arm, config.batch_size, epoch)
+            | {"peak_memory_bytes": peak, "operator_calls": count, "times_the_floor": arm.median() / floor}
+            for arm, peak, count in zip(arms, peaks, counts, strict=True)
+        },
+        "ratios": _ratios(arms),
+        "macs_an_image": macs,
+        "floor_seconds": floor,
+        "machine": rates,
+    }
+    return found, _table(found)
+
+
+def _figures(arm: Arm, batch_size: int, epoch: int) -> dict[str, Any]:
+    totals = arm.totals()
+    return {
+        "seconds": {name: arm.median(name) for name in arm.parts} | {"step": arm.median()},
+        "spread": [min(totals), max(totals)],
+        "cold_seconds": arm.cold,
+        "images_per_second": batch_size / arm.median(),
+        "seconds_an_epoch": epoch / batch_size * arm.median(),
+    }
+
+
+def _ratios(arms: list[Arm]) -> dict[str, float]:
+    """How many times longer each other arm takes than ours, which is the last one."""
+    return {arm.name: arm.median() / arms[-1].median() for arm in arms[:-1]}
+
+
+def _table(found: dict[str, Any]) -> list[str]:
+    lines = [f"{'':<26}{'step':>10}{'spread':>18}{'images/s':>10}{'peak':>11}  parts"]
+    for name, arm in found["arms"].items():
+        step, (low, high) = arm["seconds"]["step"], arm["spread"]
+        parts = ", ".join(f"{key} {1000 * value:,.0f} ms" for key, value in arm["seconds"].items() if key != "step")
+        peak = f"{arm['peak_memory_bytes'] / 2**20:,.0f} MiB" if "peak_memory_bytes" in arm else ""
+        spread = f"{1000 * low:,.0f}-{1000 * high:,.0f}"
+        lines.append(
+            f"{name:<26}{1000 * step:>7,.0f} ms{spread:>18}{arm['images_per_second']:>10,.1f}{peak:>11}  {parts}"
+        )
+    return [*lines, *(f"{ratio:.2f} times as fast as: {name}" for name, ratio in found["ratios"].items())]
