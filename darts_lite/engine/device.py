@@ -1,8 +1,10 @@
 """Where a run computes, and how precisely."""
 
 import contextlib
+import ctypes
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -68,6 +70,20 @@ def determinism(device: torch.device, deterministic: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory that a step frees for the next one; elsewhere nothing is done.
+
+    It would return it, and the system clears every page that comes back: a fifth of a step on a CPU (C=16, 8 cells, batch 64).
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        for option, value in (
+            (-1, -1),
+            (-4, 0),
+            (-2, 1 << 28),
+        ):  # M_TRIM_THRESHOLD: never; M_MMAP_MAX blocks; M_TOP_PAD bytes
+            library.mallopt(option, value)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -15,7 +15,7 @@ from darts_lite.data.splits import split
 from darts_lite.data.stream import Stream, part_or_stream
 from darts_lite.engine import environment
 from darts_lite.engine.debug import reduced
-from darts_lite.engine.device import resolve_device, resolve_precision
+from darts_lite.engine.device import keep_freed_memory, resolve_device, resolve_precision
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import RunFolder
 from darts_lite.engine.report import Plain
@@ -149,6 +149,8 @@ def prepare(
         )
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     fresh, dataset = dataset is None, dataset or data.load(config.dataset)
     facts = environment.describe(device, dataset.fingerprint)
     if (

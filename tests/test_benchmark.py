@@ -1,0 +1,100 @@
+"""The benchmark: every mode on a small size; figures that belong together; a gate that closes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from darts_lite.benchmark import MODES, BenchmarkConfig, benchmark
+from darts_lite.engine import gate, modes
+from darts_lite.engine.arms import one_candidate_an_edge
+from darts_lite.genotype import published, published_table
+from darts_lite.models import create_network
+from darts_lite.reference import ReferenceSupernet
+from tiny import Report
+
+
+@pytest.fixture
+def measure(tmp_path, monkeypatch):
+    """One small step; peaks in this process, since one of its own takes seconds to begin."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(modes, "peak_of", lambda make, *arguments: 1 + len(make(*arguments).parts))
+    monkeypatch.setattr(modes, "GROWTH", {"channels": (4, 8), "operations": (2, 4)})
+    size = {"cells": 2, "channels": 4, "batch_size": 4, "steps": 2, "warm_up": 0, "gate_steps": 8, "device": "cpu"}
+    return lambda mode: benchmark(BenchmarkConfig(mode=mode, run_dir="run", **size), report=Report())
+
+
+def test_every_mode_is_there():
+    assert set(MODES) == set(modes.MODES)
+
+
+@pytest.mark.parametrize("mode", ["search", "search_second_order", "retrain", "data"])
+def test_arms(mode, measure):
+    result = measure(mode)
+    assert json.loads(Path("run/result.json").read_text()) == result
+    *others, ours = result["arms"].values()
+    assert list(result["arms"])[-1] == "darts_lite" and len(others) == len(result["ratios"])
+    for name, arm in result["arms"].items():
+        low, high = arm["spread"]
+        assert 0 < low <= arm["seconds"]["step"] <= high
+        assert arm["images_per_second"] == pytest.approx(4 / arm["seconds"]["step"])
+        if name in result["ratios"]:
+            assert result["ratios"][name] == pytest.approx(arm["seconds"]["step"] / ours["seconds"]["step"])
+    if mode != "data":
+        assert result["floor_seconds"] > 0
+        assert all(arm["operator_calls"] > ours["operator_calls"] for arm in others)  # stacked, hence fewer
+
+
+def test_growth(measure):
+    found = measure("growth")["growth"]
+    assert found["channels"]["values"] == [4, 8] and len(found["operations"]["seconds"]) == 2
+
+
+def test_the_gate_opens_for_the_same_network(measure):
+    found = measure("gate")["gate"]
+    assert found["largest_difference"] < 1e-9 and found["same_genotype"]
+    assert len(found["reference_losses"]) == 4
+
+
+def test_the_gate_closes_for_another_network(measure, monkeypatch):
+    original = gate._ours
+
+    def wrong(*arguments):
+        network = original(*arguments)
+        for stage in network.cells[0].stages:
+            stage.order.copy_(stage.order.roll(1))  # mixing weights at the wrong operations
+        return network
+
+    monkeypatch.setattr(gate, "_ours", wrong)
+    found = measure("gate")["gate"]
+    assert found["largest_difference"] > 1e-6 and not found["passed"]
+
+
+@pytest.mark.parametrize("name", published_table())
+def test_the_final_reference_has_the_parameters_of_the_published_network(name):
+    genotype = published(name)
+    reference = ReferenceSupernet(4, 3, 4, 10, alive=one_candidate_an_edge(genotype), final=True)
+    ours = create_network(genotype, cells=3, channels=4, classes=10)
+    first, second = (sum(parameter.numel() for parameter in net.parameters()) for net in (reference, ours))
+    assert first == second
+
+
+def test_the_final_reference_is_the_final_network():
+    genotype = published("darts_v2")
+    ours = create_network(genotype, cells=3, channels=4, classes=10).double().eval()
+    reference = ReferenceSupernet(4, 3, 4, 10, alive=one_candidate_an_edge(genotype), final=True).double().eval()
+    apart, pairs = {}, {}
+    for kind, cell in genotype.cells.items():
+        rows = [(s, t) for t in range(2, 6) for s in range(t)]
+        pairs[kind] = [rows.index((edge.source, edge.target)) for edge in cell.edges]
+    for name, tensor in gate.taken_apart(ours, ours.state_dict()).items():
+        head, number, middle, edge, *tail = [*name.split("."), "", "", "", ""]
+        if head == "cells" and middle == "edges":
+            kind = ours.skeleton.types()[int(number)]
+            name = ".".join([head, number, middle, str(pairs[kind][int(edge)]), *filter(None, tail)])
+        apart[name] = tensor
+    missing = reference.load_state_dict(apart, strict=False)
+    assert all(name.endswith("num_batches_tracked") for name in missing.missing_keys) and not missing.unexpected_keys
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(ours(images), reference(images), rtol=0, atol=1e-12)
