@@ -1,8 +1,8 @@
 """A trained network with what it needs to be used: how an image is prepared, and what its classes are called.
 
-    model = load_model(run)                                   # see darts_lite.models
-    names, probabilities = model.predict("photo.jpg")         # or an image of Pillow, or uint8 (N, H, W, C) or (N, H, W)
-    logits = model(model.prepare(images))                     # the same in two steps, with gradients
+model = load_model(run)                                   # see darts_lite.models
+names, probabilities = model.predict("photo.jpg")         # or an image of Pillow, or uint8 (N, H, W, C) or (N, H, W)
+logits = model(model.prepare(images))                     # the same in two steps, with gradients
 """
 
 import os

@@ -1,5 +1,7 @@
 """What `load_model` returns predicts what `evaluate` counted, from arrays, images and files alike."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tiny
@@ -46,7 +48,7 @@ def test_predictions_are_those_of_evaluate(tiny_folder):
 
 def test_files_of_an_image_folder(tiny_folder):
     """Cropped and resized as in training, from the same files and from arrays."""
-    root = folder("photos", parts=("train", "test"), images=16, shape=(12, 9, 3))
+    root = folder(Path("photos"), parts=("train", "test"), images=16, shape=(12, 9, 3))
     config = DatasetConfig(name="image_folder", root=str(root), image_size=8)
     tiny.run(tiny.retrain_config(dataset=config, epochs=1, batch_size=8, test_every=None))
     model, dataset = load_model("run"), data.load(config)

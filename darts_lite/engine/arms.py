@@ -55,13 +55,18 @@ def ours_search(config: Any, device: str, precision: str) -> Arm:
 
     return Arm(
         "darts_lite",
-        {"alphas": lambda: alpha_step(state, train, validation, rate()), "weights": lambda: weight_step(state, train, rate())},
+        {
+            "alphas": lambda: alpha_step(state, train, validation, rate()),
+            "weights": lambda: weight_step(state, train, rate()),
+        },
     )
 
 
 def reference_search(config: Any, device: str, precision: str, best: bool = False) -> Arm:
     """A step of the published algorithm on the reference; `best`: channels_last, and on a GPU autocast and fused optimizers."""
-    network = ReferenceSupernet(config.channels, config.cells, config.space.nodes, 10, candidates=config.space.candidates)
+    network = ReferenceSupernet(
+        config.channels, config.cells, config.space.nodes, 10, candidates=config.space.candidates
+    )
     network, around = _placed(network, device, precision, best)
     train, validation = batches(config.batch_size, device, best)
     rows = sum(range(2, config.space.nodes + 2))
@@ -100,7 +105,9 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
         ahead = Lookahead(torch.tensor(config.lr, device=device), config.momentum, config.weight_decay, tuple(buffers))
         inner = partial(loss_on, train)
         constant = tuple(w.detach() for w in weights), tuple(tensor.detach() for tensor in sampled)
-        _, gradients = build_method(config).solver(Bilevel(inner, partial(loss_on, validation), inner, *constant, ahead))
+        _, gradients = build_method(config).solver(
+            Bilevel(inner, partial(loss_on, validation), inner, *constant, ahead)
+        )
         torch.autograd.backward(sampled, gradients)
         adam.step()
 
@@ -110,7 +117,9 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
         nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
         descent.step()
 
-    return Arm(_name(best), {"alphas": first_order if config.solver == "first_order" else second_order, "weights": weights})
+    return Arm(
+        _name(best), {"alphas": first_order if config.solver == "first_order" else second_order, "weights": weights}
+    )
 
 
 def ours_retrain(config: Any, device: str, precision: str) -> Arm:
@@ -127,7 +136,9 @@ def reference_retrain(config: Any, device: str, precision: str, best: bool = Fal
     network = ReferenceSupernet(config.channels, config.cells, 4, 10, alive=masks, final=True)
     network, around = _placed(network, device, precision, best)
     (images, labels), _ = batches(config.batch_size, device, best)
-    descent = torch.optim.SGD(network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    descent = torch.optim.SGD(
+        network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
 
     def weights() -> None:
         descent.zero_grad()

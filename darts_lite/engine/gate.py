@@ -39,7 +39,9 @@ def gate(config: Any, dataset: Any, *, steps: int, seeds: int = 4, mini_steps: i
         # Of a mean of n and one more draw, in units of their estimated spread: 3 sigma, widened by sqrt(1 + 1/n).
         "losses_agree": bool(distance <= 3 * (1 + 1 / seeds) ** 0.5),
         **mini,
-        "passed": bool(distance <= 3 * (1 + 1 / seeds) ** 0.5) and mini["same_genotype"] and mini["largest_difference"] < 1e-9,
+        "passed": bool(distance <= 3 * (1 + 1 / seeds) ** 0.5)
+        and mini["same_genotype"]
+        and mini["largest_difference"] < 1e-9,
     }
 
 
@@ -51,7 +53,12 @@ def _reference(config: Any, dataset: Any, seed: int) -> ReferenceSupernet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ReferenceSupernet(
-            config.channels, config.cells, config.space.nodes, dataset.classes, dataset.channels, config.space.candidates
+            config.channels,
+            config.cells,
+            config.space.nodes,
+            dataset.classes,
+            dataset.channels,
+            config.space.candidates,
         )
 
 
@@ -72,7 +79,9 @@ def _batches(config: Any, dataset: Any, dtype: torch.dtype) -> Iterator[Batch]:
         yield images[chosen].contiguous(memory_format=torch.channels_last), labels[chosen]
 
 
-def _losses(config: Any, dataset: Any, network: nn.Module, steps: int, logits: dict[str, Tensor] | None = None) -> list[float]:
+def _losses(
+    config: Any, dataset: Any, network: nn.Module, steps: int, logits: dict[str, Tensor] | None = None
+) -> list[float]:
     """Training losses of the alternating search, both networks by the same optimizers: only the network differs."""
     dtype = next(network.parameters()).dtype
     rows = sum(range(2, config.space.nodes + 2))
@@ -80,12 +89,16 @@ def _losses(config: Any, dataset: Any, network: nn.Module, steps: int, logits: d
         logits = {cell: torch.zeros(rows, len(config.space.candidates), dtype=dtype) for cell in CELLS}
     alphas = [tensor.requires_grad_() for tensor in logits.values()]
     adam = torch.optim.Adam(alphas, config.alpha_lr, betas=config.alpha_betas, weight_decay=config.alpha_weight_decay)
-    descent = torch.optim.SGD(network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    descent = torch.optim.SGD(
+        network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
     stream, losses = _batches(config, dataset, dtype), []
 
     def loss() -> Tensor:
         images, labels = next(stream)
-        return F.cross_entropy(network(images, {cell: Mixing(tensor.softmax(-1)) for cell, tensor in logits.items()}), labels)
+        return F.cross_entropy(
+            network(images, {cell: Mixing(tensor.softmax(-1)) for cell, tensor in logits.items()}), labels
+        )
 
     for _ in range(steps):
         adam.zero_grad()

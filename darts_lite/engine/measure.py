@@ -37,7 +37,9 @@ class Arm:
         return [sum(times) for times in zip(*self.seconds.values(), strict=True)]
 
 
-def alternate(arms: list[Arm], device: torch.device, *, steps: int, warm_up: int, progress: Callable[[int], None]) -> None:
+def alternate(
+    arms: list[Arm], device: torch.device, *, steps: int, warm_up: int, progress: Callable[[int], None]
+) -> None:
     """Let the arms take turns: `warm_up` steps each that do not count, the first one apart, then `steps` that do."""
     for done in range(warm_up + steps):
         for arm in arms:
