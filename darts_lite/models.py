@@ -4,7 +4,8 @@ Examples:
 
     from darts_lite.models import create_network, load_model
     network = create_network("darts_v2", cells=20, channels=36, classes=10)
-    network = load_model("outputs/retrain/digits/<run>")        # eval mode, on the CPU
+    model = load_model("outputs/retrain/digits/<run>")        # eval mode, on the CPU
+    names, probabilities = model.predict(["photo.jpg"])       # or uint8 arrays, or images of Pillow
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_lite import genotype as genotypes
+from darts_lite.classifier import Classifier
 from darts_lite.data.dataset import Dataset
 from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json
@@ -96,13 +98,18 @@ def describe_model(
     }
 
 
-def load_model(run: str | Path) -> Network:
-    """The trained network of a finished retraining, on the CPU, in eval mode. Raises UserError (4) for anything else."""
-    return restore_model(run)[0]
+def load_model(run: str | Path) -> Classifier:
+    """The trained network of a finished retraining, on the CPU, in eval mode, with its class names and what is done to an image.
+
+    Raises UserError (4) for anything else.
+    """
+    network, state = restore_model(run)
+    model = state["model"]
+    return Classifier(network, model["class_names"], model["mean"], model["std"]).eval()
 
 
 def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, dict[str, Any]]:
-    """The same, with the run's checkpoint: its configuration, environment and `model` (see `describe_model`). Errors name `key`."""
+    """The bare network, in eval mode, and the run's checkpoint: its configuration, environment and `model` (see `describe_model`). Errors name `key`."""
     folder = existing(run, "retrain", key)
     state = checkpoint.load_newest(folder / "checkpoints", silent).state
     if state["run"].get("verb") != "retrain":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import Report
 
 from darts_lite.benchmark import MODES, BenchmarkConfig, benchmark
 from darts_lite.engine import gate, modes
@@ -12,7 +13,6 @@ from darts_lite.engine.arms import one_candidate_an_edge
 from darts_lite.genotype import published, published_table
 from darts_lite.models import create_network
 from darts_lite.reference import ReferenceSupernet
-from tiny import Report
 
 
 @pytest.fixture

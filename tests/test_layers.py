@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "genotype", "genotype_schema", "options", "seeds", "settings"),
     ("costs", "data", "operations", "penalties", "reference", "relaxations", "solvers"),
     ("selections", "spaces"),
-    ("canvas", "drawing", "engine", "layered", "models"),
+    ("canvas", "classifier", "drawing", "engine", "layered", "models"),
     ("benchmark", "discretize", "doctor", "evaluate", "repeats", "retrain", "search"),
 )
 ISOLATED = LAYERS[1]

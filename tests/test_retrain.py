@@ -91,7 +91,7 @@ def test_the_last_epoch_is_reported_and_the_test_part_seen_once(monkeypatch):
     assert torch.nn.functional.cross_entropy(logits, torch.from_numpy(dataset.y_test)).item() == pytest.approx(
         score["loss"], rel=1e-4
     )
-    assert not network.training and network.auxiliary is None
+    assert not network.training and network.network.auxiliary is None
 
 
 def test_a_curve_is_drawn_only_when_it_is_asked_for():
@@ -397,6 +397,6 @@ def test_epochs_that_are_not_there(both):
 
 def test_latencies_are_measured_in_eval_mode_and_put_back():
     tiny.run(tiny.retrain_config(epochs=1))
-    network = load_model("run").train()
+    network = load_model("run").network.train()
     times = evaluation.latencies(network, torch.device("cpu"), "fp32", 4)
     assert set(times) == {"1", "4"} and all(0 < time < 1000 for time in times.values()) and network.training

@@ -117,7 +117,7 @@ def test_nothing_is_averaged_after_a_number_that_is_not_finite(monkeypatch):
 def test_the_average_is_what_is_reported(monkeypatch):
     result = tiny.run(small(ema=0.9))
     state = tiny.newest("run")
-    kept, stored = load_model("run").state_dict(), state["average"]
+    kept, stored = load_model("run").network.state_dict(), state["average"]
     assert set(stored) == set(state["weights"]["network"])
     assert all(torch.equal(tensor, stored[name]) for name, tensor in kept.items())
     assert not torch.equal(kept["classifier.weight"], state["weights"]["network"]["classifier.weight"])
@@ -191,7 +191,7 @@ def boom(*arguments, **named):
 
 def test_from_another_run(runs):
     config = small(genotype="search", channels=2, init="equal")
-    weights, kept = first_weights(config), load_model("equal").state_dict()
+    weights, kept = first_weights(config), load_model("equal").network.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in kept.items())
     assert all(name.startswith("auxiliary.") for name in weights.keys() - kept.keys())
     shutil.rmtree("equal")  # a run goes on without what it started from
@@ -202,7 +202,7 @@ def test_from_another_run(runs):
 def test_from_the_supernet(runs, genotype):
     weights = first_weights(small(genotype=genotype, channels=2, init="supernet", seed=3))
     searched = tiny.newest("search")["weights"]["network"]
-    network = load_model("equal")  # for its structure
+    network = load_model("equal").network  # for its structure
     fresh = network.state_dict()
     homes = {}  # key -> prefix, place and number of copies in the supernet
     supernet = DartsSpace(tiny.SPACE).supernet(network.skeleton, DartsSpace(tiny.SPACE).tables())

@@ -101,24 +101,29 @@ Images = np.ndarray | Files  # uint8 (N, H, W, C)
 
 
 def decode(path: str, channels: int, size: tuple[int, int] | None) -> np.ndarray:
-    """uint8 (H, W, channels) of one file, upright; `size` (height, width): the centre of that shape, as large as possible, resized to it.
-
-    Transparency lies on white, as a browser shows it. Raises UserError (DATA).
-    """
+    """uint8 (H, W, channels) of one file, see `fitted`. Raises UserError (DATA)."""
     with _opened(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB" if channels == 3 else "L")
-        if size is not None and (image.height, image.width) != size:
-            # Crop first: the same picture, but a 1 x 50,000 image is not blown up before it is cropped.
-            height, width = size
-            scale = min(image.height / height, image.width / width)
-            left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
-            box = left, top, left + scale * width, top + scale * height
-            image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
-        return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+        return fitted(image, channels, size)
+
+
+def fitted(image: Image.Image, channels: int, size: tuple[int, int] | None) -> np.ndarray:
+    """uint8 (H, W, channels), upright; `size` (height, width): the centre of that shape, as large as possible, resized to it.
+
+    Transparency lies on white, as a browser shows it. `image` has one of `MODES`.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB" if channels == 3 else "L")
+    if size is not None and (image.height, image.width) != size:
+        # Crop first: the same picture, but a 1 x 50,000 image is not blown up before it is cropped.
+        height, width = size
+        scale = min(image.height / height, image.width / width)
+        left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
+        box = left, top, left + scale * width, top + scale * height
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
 
 
 def inspect(path: str, channels: int) -> tuple[int, int, int]:
