@@ -109,7 +109,10 @@ def load_model(run: str | Path) -> Classifier:
 
 
 def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, dict[str, Any]]:
-    """The bare network, in eval mode, and the run's checkpoint: its configuration, environment and `model` (see `describe_model`). Errors name `key`."""
+    """The bare network, in eval mode, and the run's checkpoint: its configuration, environment and `model` (see `describe_model`).
+
+    Errors name `key`.
+    """
     folder = existing(run, "retrain", key)
     state = checkpoint.load_newest(folder / "checkpoints", silent).state
     if state["run"].get("verb") != "retrain":
