@@ -23,6 +23,8 @@ from darts_lite.data.parts import Order, Part, Preparation
 from darts_lite.errors import Exit, UserError, all_of
 
 Batch = tuple[Tensor, Tensor]  # pixels uint8 (B, H, W, C), labels int64 (B,)
+# Of a batch that was announced, and whose memory was to be fetched from a worker that is gone.
+_CUT_OFF = (ConnectionError, EOFError, FileNotFoundError)
 Failed = list[tuple[str, str, str]]  # key, reason and fix of every image of a batch that cannot be used
 
 
@@ -70,8 +72,9 @@ class Stream:
                     done += 1
                     yield batch[0].to(self.device, non_blocking=True), batch[1].to(self.device, non_blocking=True)
                 return
-            except RuntimeError as error:
-                if self.workers == 0 or "DataLoader worker" not in str(error):
+            except (RuntimeError, *_CUT_OFF) as error:
+                killed = isinstance(error, _CUT_OFF) or "DataLoader worker" in str(error)
+                if self.workers == 0 or not killed:
                     raise
                 # Killed for its memory, or by a signal that was meant for all: this process can do the same, so the run goes on.
                 self._warn("a process that loads images was killed: from here on they are loaded without workers")
