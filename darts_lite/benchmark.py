@@ -47,31 +47,20 @@ def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, rep
     from darts_lite.engine.report import Plain
     from darts_lite.retrain import RetrainConfig
     from darts_lite.search import SearchConfig
-    from darts_lite.settings import to_plain
 
     report = report or Plain()
     settings.check(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    if device.type == "cpu":
-        keep_freed_memory()  # as our runs do; the other arms profit, too
+    keep_freed_memory(device)  # as our runs do; the other arms profit, too
     facts = environment.describe(device, None)
     size = {"cells": config.cells, "channels": config.channels, "batch_size": config.batch_size}
     request = modes.Request(config, SearchConfig(**size), RetrainConfig(**size), device, precision, report)
     with RunFolder.create("benchmark", config.mode, config.run_dir, config, facts, report.warning) as run:
         run.status("running", 0)
         found, lines = modes.MODES[config.mode](request)
-        result = {
-            "format": 1,
-            "verb": "benchmark",
-            "settings": to_plain(config),
-            "precision": precision,
-            **found,
-            "environment": facts,
-            "time": {"seconds": run.seconds},
-        }
-        run.write_json("result.json", result)
-        run.status("finished", 0)
+        told = {"settings": settings.to_plain(config), "precision": precision}
+        result = run.finish(0, {**told, **found, "environment": facts})
     for line in lines:
         report.line(line)
     report.line(f"run folder: {run.path}")

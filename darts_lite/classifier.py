@@ -6,7 +6,7 @@ logits = model(model.prepare(images))                     # the same in two step
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -48,9 +48,9 @@ class Classifier(nn.Module):
 
         `images` as in `prepare`. Always in eval mode. Raises UserError (3) for what is no 8-bit image.
         """
-        pixels = self._pixels(images)
+        pixels, prepared = self._pixels(images), self._preparation()
         with evaluating(self):
-            logits = [self(self._prepared(some)).float().cpu() for some in pixels.split(batch_size)]
+            logits = [self(prepared(some)).float().cpu() for some in pixels.split(batch_size)]
         probabilities = torch.cat(logits).softmax(dim=1)
         return [self.class_names[number] for number in probabilities.argmax(dim=1).tolist()], probabilities
 
@@ -60,12 +60,13 @@ class Classifier(nn.Module):
         `images`: uint8 (N, H, W, C) or (N, H, W) of any size, pixels 0 to 255, array or tensor; one image of Pillow or the path of one;
         or a list of these two. Raises UserError (3).
         """
-        return self._prepared(self._pixels(images))
+        return self._preparation()(self._pixels(images))
 
-    def _prepared(self, pixels: Tensor) -> Tensor:
+    def _preparation(self) -> Callable[[Tensor], Tensor]:
+        """uint8 (N, *image_shape) -> what `prepare` returns, where the network lies now."""
         weight = next(self.network.parameters())
         preparation = Preparation(self.image_shape, weight.device, self.mean, self.std)
-        return preparation.plain(pixels.to(weight.device)).to(weight.dtype)
+        return lambda pixels: preparation.plain(pixels.to(weight.device)).to(weight.dtype)
 
     def _pixels(self, images: Several) -> Tensor:
         """uint8 (N, *image_shape), on the CPU unless it is a tensor that has that shape already."""

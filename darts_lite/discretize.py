@@ -72,17 +72,13 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
         run.write_text("genotype.json", to_json(genotype))
         draw(run, genotype)
         result = {
-            "format": 1,
-            "verb": "discretize",
             "dataset": dataset,
             "seed": state["config"].get("seed"),
             "genotype": to_plain(genotype),
             "epoch": epoch,
             "run": config.run,
-            "time": {"seconds": run.seconds},
         }
-        run.write_json("result.json", result)
-        run.status("finished", 0)
+        result = run.finish(0, result)
     report.line(drawing.describe(genotype))
     report.line(f"epoch {epoch}; genotype: {run.path / 'genotype.json'}, pictures: {run.path / 'cells'}")
     return result

@@ -74,8 +74,6 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
         costs = network.costs()
         trained = read_json(Path(config.run) / "result.json")
         result = {
-            "format": 1,
-            "verb": "evaluate",
             "dataset": dataset.name,
             "seed": state["config"].get("seed"),
             "class_names": list(model["class_names"]),
@@ -91,10 +89,8 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
             "run": config.run,
             "device": facts["device"],
             "peak_memory_bytes": peak_memory(device),
-            "time": {"seconds": run.seconds},
         }
-        run.write_json("result.json", result)
-        run.status("finished", 0)
+        result = run.finish(0, result)
     for line in table(result, model["class_names"]):
         report.line(line)
     report.line(f"run folder: {run.path}")

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from darts_lite.errors import UserError, all_of, choice, nearest
+from darts_lite.errors import UserError, all_of, choice, did_you_mean
 
 OPERATION_NAMES = (
     "none",
@@ -96,8 +96,7 @@ def key_problems(data: object, names: Sequence[str], at: str) -> Iterator[UserEr
         return
     for name in data:
         if name not in names:
-            close = nearest(name, names) if isinstance(name, str) else None
-            hint = f"did you mean {close!r}? " if close else "remove it; "
+            hint = did_you_mean(name, names) or "remove it; "
             yield UserError(f"{at}{str(name)[:40]}", "unknown key", f"{hint}the keys are {', '.join(names)}")
     for name in names:
         if name not in data:

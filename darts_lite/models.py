@@ -28,7 +28,6 @@ from darts_lite.options import SpaceConfig
 from darts_lite.seeds import derive
 from darts_lite.spaces.darts import network as build
 from darts_lite.spaces.network import Network, Skeleton
-from darts_lite.spaces.stem import STEMS
 
 
 def create_network(
@@ -86,12 +85,7 @@ def describe_model(
     """All that `load_model` needs to build the network again, and how to feed it: plain data for the checkpoint."""
     return {
         "genotype": genotypes.to_json(genotype),
-        "cells": skeleton.cells,
-        "channels": skeleton.channels,
-        "reductions": None if skeleton.reductions is None else list(skeleton.reductions),
-        "input_channels": skeleton.input_channels,
-        "image_size": list(skeleton.image_size),
-        "stem": skeleton.stem,
+        **skeleton.describe(),
         "mean": list(mean),
         "std": list(std),
         "class_names": list(names),
@@ -132,16 +126,7 @@ def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, di
         weights = checkpoint.unpack(data)
         model = state["model"]
         _check_description(model)
-        network = create_network(
-            genotypes.from_json(model["genotype"]),
-            cells=model["cells"],
-            channels=model["channels"],
-            classes=len(model["class_names"]),
-            input_channels=model["input_channels"],
-            image_size=tuple(model["image_size"]),
-            reductions=model["reductions"],
-            stem=model["stem"],
-        )
+        network = build(genotypes.from_json(model["genotype"]), Skeleton.described(model))
         network.load_state_dict(weights)
     except (ValueError, LookupError, TypeError, RuntimeError, UserError) as error:
         reason = f"cannot be used: {error}"
@@ -150,17 +135,11 @@ def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, di
 
 
 def _check_description(model: dict[str, Any]) -> None:
-    """ValueError unless `model` has the form that `describe_model` gives it: it may come from anywhere."""
-    height, width = model["image_size"]
-    counts = model["cells"], model["channels"], model["input_channels"], height, width
-    if not all(type(count) is int and 0 < count < 2**16 for count in counts):
-        raise ValueError("the model is described by impossible numbers")
-    if model["stem"] not in STEMS:
-        raise ValueError("the model is described by an unknown stem")
+    """ValueError unless `model` has the form that `describe_model` gives it, around the skeleton: it may come from anywhere."""
     for values in (model["mean"], model["std"]):
         if len(values) != model["input_channels"] or not all(type(x) is float and math.isfinite(x) for x in values):
             raise ValueError("the model is described by an impossible mean or std")
-    if not all(type(name) is str for name in model["class_names"]):
+    if len(model["class_names"]) != model["classes"] or not all(type(name) is str for name in model["class_names"]):
         raise ValueError("the model is described by class names that are no names")
 
 

@@ -39,16 +39,14 @@ class DatasetConfig:
     flip: bool = option(False)  # random horizontal flip
     mean: list[float] | None = option(None)  # of each channel, in [0, 1]; None: computed from the training part
     std: list[float] | None = option(None, above=0)
-    image_size: int | None = option(
-        None, low=1, high=4096
-    )  # image_folder: centre crop and resize to N x N; None: as they are
+    # image_folder: centre crop and resize to N x N; None: as they are
+    image_size: int | None = option(None, low=1, high=4096)
     channels: int = option(3, low=1, high=3)  # image_folder: 3 (RGB) or 1 (grey)
     test_fraction: float = option(0.2, above=0, high=0.9)  # image_folder without test/: of train/, drawn from the names
     fraction: float = option(1.0, above=0, high=1)  # of the training images of each class, for search and retraining
     storage: str = option("auto", choices=("auto", "device", "stream"), inert=True)  # where images wait for their step
-    workers: int | None = option(
-        None, low=0, high=256, inert=True
-    )  # processes that load a stream; None: cores - 1, at most 8
+    # Processes that load a stream; None: cores - 1, at most 8.
+    workers: int | None = option(None, low=0, high=256, inert=True)
 
 
 @dataclass

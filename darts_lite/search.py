@@ -57,9 +57,8 @@ class SearchConfig(RunConfig):
     alpha_weight_decay: float = option(1e-3, low=0)
     alpha_init_std: float = option(1e-3, low=0)
     # data
-    train_fraction: float = option(
-        0.5, above=0, high=0.99
-    )  # for the weights; the rest: alphas. Not with a validation part
+    # Of the training images, for the weights; the rest is for alphas. Not used where the data has a validation part.
+    train_fraction: float = option(0.5, above=0, high=0.99)
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
 
 

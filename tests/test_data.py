@@ -9,6 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -442,7 +443,7 @@ def test_batch_is_the_slow_loop(height, width, channels, padding, mirror, side, 
     augmentation = Augmentation(padding, mirror, side)
     part = Part(images, np.arange(9), "cpu", mean, std, augmentation)
     indices = torch.tensor([8, 0, 3, 3, 5])
-    batch, labels = part.batch(indices, torch.Generator().manual_seed(seed))
+    batch, labels = tiny.batch(part, indices, torch.Generator().manual_seed(seed))
     draws = augmentation.draw(5, height, width, torch.Generator().manual_seed(seed))
     expected = slow_batch(images, indices, mean, std, augmentation, draws)
     assert np.array_equal(batch.permute(0, 2, 3, 1).numpy(), expected)
@@ -461,7 +462,7 @@ def test_normalization_is_that_of_torchvision():
     images, mean, std = uint8_images(5, 8, 8, 3), (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
     part = Part(images, np.zeros(5), "cpu", mean, std)
     expected = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
-    batch, _ = part.batch(torch.arange(5), torch.Generator())
+    batch, _ = tiny.batch(part, torch.arange(5), torch.Generator())
     for got, image in zip(batch, images, strict=True):
         assert torch.equal(got, expected(image))
 
@@ -491,7 +492,7 @@ def test_augmentation_off_makes_no_draw():
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     part = Part(uint8_images(4, 7, 7, 1), np.zeros(4), "cpu", [0.5], [0.5], Augmentation(None, False, 0))
-    part.batch(torch.arange(4), generator)  # an eighth of 7 is 0
+    tiny.batch(part, torch.arange(4), generator)  # an eighth of 7 is 0
     assert torch.equal(generator.get_state(), before)
     assert (
         Augmentation().padding(32, 40) == 4
@@ -503,7 +504,7 @@ def test_augmentation_off_makes_no_draw():
 def test_batch_is_determined_by_the_generator():
     part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, Augmentation(None, True, 4))
     indices = torch.arange(16)
-    first, second, other = (part.batch(indices, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2))
+    first, second, other = (tiny.batch(part, indices, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2))
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 
@@ -516,7 +517,7 @@ def test_images_of_a_batch_have_their_own_draws():
         [0.2],
         Augmentation(None, True, 4),
     )
-    batch, _ = part.batch(torch.arange(32), torch.Generator().manual_seed(0))
+    batch, _ = tiny.batch(part, torch.arange(32), torch.Generator().manual_seed(0))
     assert len(torch.unique(batch.flatten(1), dim=0)) > 28
 
 
@@ -541,7 +542,7 @@ def test_evaluation_batches():
     batches = list(part.batches(4))
     assert [len(y) for _, y in batches] == [4, 4, 2] and len(part) == 10
     assert torch.equal(torch.cat([y for _, y in batches]), torch.arange(10))
-    assert torch.equal(torch.cat([x for x, _ in batches]), plain.batch(torch.arange(10), torch.Generator())[0])
+    assert torch.equal(torch.cat([x for x, _ in batches]), tiny.batch(plain, torch.arange(10), torch.Generator())[0])
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x, _ in batches)
     assert part.images.shape == (10, 2, 8, 8) and part.images.dtype == torch.uint8
     assert np.array_equal(part.images.permute(0, 2, 3, 1).numpy(), images)  # unchanged by the batches
@@ -571,17 +572,17 @@ def test_batch_never_waits_for_the_device():
     part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, Augmentation(1, True, 4))
     indices, generator = torch.arange(16), torch.Generator()
     with NoSync():
-        part.batch(indices, generator)
+        tiny.batch(part, indices, generator)
 
 
 @pytest.mark.cuda
 def test_batch_never_waits_for_the_gpu():
     part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cuda", [0.5] * 3, [0.2] * 3, Augmentation(1, True, 4))
     order, generator = Order(16, 8, 0, "cuda"), torch.Generator("cuda").manual_seed(0)
-    images, _ = part.batch(order.indices(0), generator)  # the first permutation is copied to the device
+    images, _ = tiny.batch(part, order.indices(0), generator)  # the first permutation is copied to the device
     torch.cuda.set_sync_debug_mode("error")
     try:
-        part.batch(order.indices(1), generator)
+        tiny.batch(part, order.indices(1), generator)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert images.is_cuda and images.is_contiguous(memory_format=torch.channels_last)
@@ -592,7 +593,7 @@ def test_gpu_batch_is_the_slow_loop():
     images, augmentation = uint8_images(9, 12, 10, 3), Augmentation(2, True, 5)
     part = Part(images, np.arange(9), "cuda", [0.5] * 3, [0.25] * 3, augmentation)
     indices = torch.tensor([8, 0, 3, 3, 5], device="cuda")
-    batch, _ = part.batch(indices, torch.Generator("cuda").manual_seed(3))
+    batch, _ = tiny.batch(part, indices, torch.Generator("cuda").manual_seed(3))
     draws = augmentation.draw(5, 12, 10, torch.Generator("cuda").manual_seed(3))
     expected = slow_batch(images, indices, [0.5] * 3, [0.25] * 3, augmentation, draws)
     np.testing.assert_allclose(batch.permute(0, 2, 3, 1).cpu().numpy(), expected, rtol=1e-6, atol=1e-6)

@@ -45,7 +45,8 @@ def make(config):
 
     def batches(step):
         return [
-            part.batch(order.indices(step), state.clock.generator) for part, order in zip(parts, orders, strict=True)
+            tiny.batch(part, order.indices(step), state.clock.generator)
+            for part, order in zip(parts, orders, strict=True)
         ]
 
     return state, batches

@@ -56,7 +56,7 @@ def test_a_stream_is_a_part(tmp_path, kind, workers):
         made = [feed.batch(step, torch.Generator().manual_seed(step)) for feed in feeds]
         assert same(made[:1], made[1:])
         indices = feeds[0].order.indices(step)
-        assert same(made[:1], [part.batch(indices, torch.Generator().manual_seed(step))])
+        assert same(made[:1], [tiny.batch(part, indices, torch.Generator().manual_seed(step))])
     assert made[1][0].stride() == made[0][0].stride() and made[1][1].tolist() == indices.tolist()
 
 

@@ -15,6 +15,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -54,6 +55,12 @@ def write_data(path="data.npz", *, train=96, test=30, seed=0, garbage=None):
         arrays["y_test"] = noise.integers(0, 3, arrays["y_test"].shape)
     np.savez(path, **arrays)
     return path
+
+
+def batch(part, indices, generator):
+    """Augmented images and labels of these indices of a part, as a feed makes them of those of a step."""
+    pixels, labels = next(part.follow(SimpleNamespace(indices=lambda step: indices), 0))
+    return part.preparation.varied(pixels, generator), labels
 
 
 def data_config():

@@ -120,13 +120,6 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Augmented images float32 (B, C, H, W), channels_last, and labels int64 (B,).
-
-        `indices` (B,) and `generator` lie on the device; each image has its own draws. Nothing waits for the device.
-        """
-        return self.preparation.varied(self._pixels.index_select(0, indices), generator), self.labels[indices]
-
     def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels uint8 (B, H, W, C) and labels (B,), on the device, of the batches of `step`, `step` + 1, ... without an end."""
         for indices in map(order.indices, count(step)):

@@ -3,6 +3,7 @@
 Images are random: 32x32, 3 channels, 10 classes. An arm is made by a function of plain values, so that a process of its own can make it.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -24,9 +25,9 @@ from darts_lite.reference import CANDIDATES, ReferenceSupernet
 from darts_lite.relaxations.architecture import unflatten
 from darts_lite.relaxations.table import Mixing
 from darts_lite.solvers.bilevel import Bilevel, Lookahead, Tensors
+from darts_lite.spaces.darts import CELLS
 from darts_lite.spaces.network import Skeleton
 
-CELLS = ("normal", "reduce")
 GENOTYPE = "darts_v2"  # what the arms of retraining train
 
 
@@ -80,6 +81,7 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
     )
     names = [name for name, _ in network.named_parameters()]
     structure = dict(zip(CELLS, map(Mixing, alphas), strict=True))
+    solver = build_method(config).solver
 
     def loss_on(batch: Batch, weights: Tensors, mixing: Tensors) -> Tensor:
         with around():
@@ -105,21 +107,13 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
         ahead = Lookahead(torch.tensor(config.lr, device=device), config.momentum, config.weight_decay, tuple(buffers))
         inner = partial(loss_on, train)
         constant = tuple(w.detach() for w in weights), tuple(tensor.detach() for tensor in sampled)
-        _, gradients = build_method(config).solver(
-            Bilevel(inner, partial(loss_on, validation), inner, *constant, ahead)
-        )
+        _, gradients = solver(Bilevel(inner, partial(loss_on, validation), inner, *constant, ahead))
         torch.autograd.backward(sampled, gradients)
         adam.step()
 
-    def weights() -> None:
-        descent.zero_grad()
-        plain(train).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
-        descent.step()
-
-    return Arm(
-        _name(best), {"alphas": first_order if config.solver == "first_order" else second_order, "weights": weights}
-    )
+    architecture = first_order if config.solver == "first_order" else second_order
+    weights = partial(_descend, network, descent, lambda: plain(train), config.gradient_clip)
+    return Arm(_name(best), {"alphas": architecture, "weights": weights})
 
 
 def ours_retrain(config: Any, device: str, precision: str) -> Arm:
@@ -140,15 +134,11 @@ def reference_retrain(config: Any, device: str, precision: str, best: bool = Fal
         network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
 
-    def weights() -> None:
-        descent.zero_grad()
+    def loss() -> Tensor:
         with around():
-            loss = F.cross_entropy(network(images), labels)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
-        descent.step()
+            return F.cross_entropy(network(images), labels)
 
-    return Arm(_name(best), {"weights": weights})
+    return Arm(_name(best), {"weights": partial(_descend, network, descent, loss, config.gradient_clip)})
 
 
 def one_candidate_an_edge(genotype: Genotype) -> dict[str, Tensor]:
@@ -161,6 +151,14 @@ def one_candidate_an_edge(genotype: Genotype) -> dict[str, Tensor]:
         for edge in cell.edges:
             masks[name][pairs.index((edge.source, edge.target)), CANDIDATES.index(edge.operation)] = True
     return masks
+
+
+def _descend(network: nn.Module, optimizer: torch.optim.SGD, loss: Callable[[], Tensor], clip: float) -> None:
+    """One plain step on the weights."""
+    optimizer.zero_grad()
+    loss().backward()
+    nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
 
 
 def _name(best: bool) -> str:

@@ -40,7 +40,7 @@ def reduced(config: Any, dataset: Dataset) -> tuple[Any, Dataset]:
     config = replace(config, **{name: changes[name] for name in names & set(changes)})
 
     # A search cuts the training part into two; the smaller one has to have the batches.
-    fraction = config.train_fraction if searches and getattr(dataset, "x_val", None) is None else 1.0
+    fraction = config.train_fraction if searches and dataset.x_val is None else 1.0
     wanted = _STEPS[config.debug] * config.batch_size / min(fraction, 1 - fraction or 1.0)
     number = math.ceil(wanted / dataset.classes)
     dataset = few(dataset, number + number % 2)  # even: halves of one length
@@ -49,7 +49,8 @@ def reduced(config: Any, dataset: Dataset) -> tuple[Any, Dataset]:
         config = replace(config, epochs=math.ceil(STEPS / max(1, smaller // config.batch_size)))
     if config.debug == "overfit":
         images = int(len(dataset.y_train) * fraction)
-        config = replace(config, batch_size=min(images, _validation(dataset, images)))
+        validation = images if dataset.y_val is None else len(dataset.y_val)
+        config = replace(config, batch_size=min(images, validation))
     return config, dataset
 
 
@@ -57,7 +58,7 @@ def few(dataset: Dataset, number: int) -> Dataset:
     """The first `number` images of each class, in every part."""
     kept: dict[str, Any] = {}
     for part in ("train", "val", "test"):
-        labels = getattr(dataset, f"y_{part}", None)
+        labels = getattr(dataset, f"y_{part}")
         if labels is not None:
             places = [np.flatnonzero(labels == label)[:number] for label in range(dataset.classes)]
             chosen = np.sort(np.concatenate(places))
@@ -74,8 +75,3 @@ def verdict(config: Any, means: dict[str, float]) -> str | None:
         "got there: the network can learn" if loss < NEAR_ZERO else "did not get there: look at lr, labels and images"
     )
     return f"overfit: loss {loss:.4f} on one batch of {config.batch_size} after {config.epochs} steps; {found}"
-
-
-def _validation(dataset: Dataset, images: int) -> int:
-    labels = getattr(dataset, "y_val", None)
-    return images if labels is None else len(labels)

@@ -1,16 +1,15 @@
 """Where a run computes, and how precisely."""
 
-import contextlib
 import ctypes
 import os
 import resource
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import torch
 
+from darts_lite.data.files import available_memory
 from darts_lite.errors import Exit, UserError, did_you_mean
 
 GIB = 2**30  # bytes
@@ -72,18 +71,21 @@ def determinism(device: torch.device, deterministic: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before[1]
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep the memory that a step frees for the next one; elsewhere nothing is done.
+def keep_freed_memory(device: torch.device) -> None:
+    """Where a CPU computes, let glibc keep the memory that a step frees for the next one; elsewhere nothing is done.
 
     It would return it, and the system clears every page that comes back: a fifth of a step on a CPU (C=16, 8 cells, batch 64).
     """
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        for option, value in (
-            (-1, -1),
-            (-4, 0),
-            (-2, 1 << 28),
-        ):  # M_TRIM_THRESHOLD: never; M_MMAP_MAX blocks; M_TOP_PAD bytes
-            library.mallopt(option, value)
+    if device.type == "cpu" and sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
+        library.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own mapping
+        library.mallopt(-2, 1 << 28)  # M_TOP_PAD, bytes: grow in large pieces
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given, as before a look at the clock."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -101,11 +103,8 @@ def total_memory(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that nobody uses; of a CPU what the kernel could give, where it says so."""
+    """Bytes that nobody uses; of a CPU what this process could still take, where that is known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    free = available_memory()
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if free is None else free

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_lite.data.parts import Source
-from darts_lite.engine.device import computing
+from darts_lite.engine.device import computing, synchronize
 from darts_lite.spaces.network import Network
 
 
@@ -73,7 +73,6 @@ def _latency(
         start = time.perf_counter()
         with computing(device, precision):
             network(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times[warm_up:])

@@ -201,6 +201,17 @@ class RunFolder:
         write_atomic(path, data)
         return path
 
+    def finish(self, step: int, result: dict[str, Any]) -> dict[str, Any]:
+        """Write result.json, after everything else, and with it the run is finished; returns all that it holds.
+
+        Every verb's has `format`, `verb` and `time`; these seconds are the run's own unless `result` has others.
+        """
+        common = {"format": 1, "verb": self._facts["run"]["verb"]}
+        result = {**common, **result, "time": result.get("time", {"seconds": self.seconds})}
+        self.write_json("result.json", result)
+        self.status("finished", step)
+        return result
+
     def log(self, text: str) -> None:
         """Append a line to run.log."""
         path = self.path / "run.log"

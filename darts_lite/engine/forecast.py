@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from darts_lite.engine.device import GIB, peak_memory
+from darts_lite.engine.device import GIB, peak_memory, synchronize
 from darts_lite.engine.report import duration
 
 WARM, MEASURED = 3, 5  # steps: the first ones choose kernels and fill caches
@@ -33,6 +33,5 @@ class Forecast:
         return f"about {duration(pace * left)} for {left:,} more steps; peak memory so far {peak:.2f} GiB"
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         return self.clock()

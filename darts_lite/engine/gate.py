@@ -13,35 +13,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_lite.engine.build import build_selection, build_space
+from darts_lite.engine.search_state import Batch
 from darts_lite.operations.layers import FactorizedReduce
 from darts_lite.reference import ReferenceSupernet
 from darts_lite.relaxations.table import Mixing
 from darts_lite.spaces.network import Network, Skeleton
 
-CELLS = ("normal", "reduce")
-Batch = tuple[Tensor, Tensor]
-
 
 def gate(config: Any, dataset: Any, *, steps: int, seeds: int = 4, mini_steps: int = 10) -> dict[str, Any]:
     """Both checks on (a small supernet of) `config`, a SearchConfig, and the training part of `dataset`; `passed` is their conjunction."""
-    curves = [_losses(config, dataset, _reference(config, dataset, seed), steps) for seed in range(seeds)]
-    ours = _losses(config, dataset, _ours(config, dataset, seeds), steps)
+    networks = [*(_reference(config, dataset, seed) for seed in range(seeds)), _ours(config, dataset, seeds)]
+    curves = [_losses(config, dataset, network, steps, _logits(config, torch.float32, 0.0)) for network in networks]
     # The last quarter: there the losses of different starts have something in common.
-    tail = [torch.tensor(curve[-max(1, steps // 4) :]).mean() for curve in [*curves, ours]]
+    tail = [torch.tensor(curve[-max(1, steps // 4) :]).mean() for curve in curves]
     mean, spread = torch.stack(tail[:-1]).mean(), torch.stack(tail[:-1]).std()
     distance = abs(tail[-1] - mean) / spread
+    # Of a mean of n and one more draw, in units of their estimated spread: 3 sigma, widened by sqrt(1 + 1/n).
+    agree = bool(distance <= 3 * (1 + 1 / seeds) ** 0.5)
     mini = _same_search(config, dataset, mini_steps)
     return {
         "steps": steps,
         "reference_losses": [float(value) for value in tail[:-1]],
         "our_loss": float(tail[-1]),
         "standard_deviations_apart": float(distance),
-        # Of a mean of n and one more draw, in units of their estimated spread: 3 sigma, widened by sqrt(1 + 1/n).
-        "losses_agree": bool(distance <= 3 * (1 + 1 / seeds) ** 0.5),
+        "losses_agree": agree,
         **mini,
-        "passed": bool(distance <= 3 * (1 + 1 / seeds) ** 0.5)
-        and mini["same_genotype"]
-        and mini["largest_difference"] < 1e-9,
+        "passed": agree and mini["same_genotype"] and mini["largest_difference"] < 1e-9,
     }
 
 
@@ -79,14 +76,16 @@ def _batches(config: Any, dataset: Any, dtype: torch.dtype) -> Iterator[Batch]:
         yield images[chosen].contiguous(memory_format=torch.channels_last), labels[chosen]
 
 
-def _losses(
-    config: Any, dataset: Any, network: nn.Module, steps: int, logits: dict[str, Tensor] | None = None
-) -> list[float]:
-    """Training losses of the alternating search, both networks by the same optimizers: only the network differs."""
+def _logits(config: Any, dtype: torch.dtype, std: float) -> dict[str, Tensor]:
+    """The same normal noise at every call."""
+    generator = torch.Generator().manual_seed(1)
+    tables = build_space(config.space).tables()
+    return {cell: std * torch.randn(one.alive.shape, dtype=dtype, generator=generator) for cell, one in tables.items()}
+
+
+def _losses(config: Any, dataset: Any, network: nn.Module, steps: int, logits: dict[str, Tensor]) -> list[float]:
+    """Training losses of the alternating search, which moves `logits`; both networks by the same optimizers: only the network differs."""
     dtype = next(network.parameters()).dtype
-    rows = sum(range(2, config.space.nodes + 2))
-    if logits is None:
-        logits = {cell: torch.zeros(rows, len(config.space.candidates), dtype=dtype) for cell in CELLS}
     alphas = [tensor.requires_grad_() for tensor in logits.values()]
     adam = torch.optim.Adam(alphas, config.alpha_lr, betas=config.alpha_betas, weight_decay=config.alpha_weight_decay)
     descent = torch.optim.SGD(
@@ -119,10 +118,7 @@ def _same_search(config: Any, dataset: Any, steps: int) -> dict[str, Any]:
     space, selection = build_space(config.space), build_selection(config.selection)
     results = []
     for network in (ours, reference):
-        logits: dict[str, Tensor] = {}
-        generator = torch.Generator().manual_seed(1)
-        for cell, table in space.tables().items():
-            logits[cell] = 1e-3 * torch.randn(table.alive.shape, dtype=torch.float64, generator=generator)
+        logits = _logits(config, torch.float64, 1e-3)
         losses = _losses(config, dataset, network, steps, logits)
         mixing = {cell: Mixing(tensor.detach().softmax(-1)) for cell, tensor in logits.items()}
         results.append((losses, selection(space.name, space.tables(), mixing)))

@@ -18,7 +18,7 @@ from darts_lite.engine.build import build_space
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import silent
 from darts_lite.engine.resume import stored_part
-from darts_lite.errors import Exit, UserError, nearest, show
+from darts_lite.errors import Exit, UserError, did_you_mean, show
 from darts_lite.genotype import Genotype, to_json
 from darts_lite.models import restore_model
 from darts_lite.options import SpaceConfig
@@ -41,10 +41,7 @@ def initialize(network: Network, init: str, genotype: Genotype, source: str | No
 
 def _from_run(network: Network, init: str, genotype: Genotype) -> dict[str, Tensor]:
     if not os.path.isdir(init):
-        close = nearest(init, NAMES)
-        fix = (
-            f"{f'did you mean {close!r}? ' if close else ''}give none, supernet, or the folder of a finished retraining"
-        )
+        fix = f"{did_you_mean(init, NAMES)}give none, supernet, or the folder of a finished retraining"
         raise UserError("init", "no such run folder", fix, value=init, code=Exit.RUN)
     stored, state = restore_model(init, "init")
     _check_equal(stored.skeleton.describe(), network.skeleton.describe(), "the run")

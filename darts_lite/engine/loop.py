@@ -163,8 +163,6 @@ class Loop:
     def finish(self, state: Any, genotype: Genotype, result: dict[str, Any]) -> dict[str, Any]:
         """Write result.json, after everything else: with it the run is finished."""
         result = {
-            "format": 1,
-            "verb": self.ready.verb,
             "dataset": self.ready.dataset.name,
             "seed": self.config.seed,
             "class_names": list(self.ready.dataset.class_names),
@@ -173,7 +171,6 @@ class Loop:
             "steps": state.clock.done,
             "device": self.ready.environment["device"],
             "peak_memory_bytes": peak_memory(self.ready.device),
-            "time": {"seconds": self.run.seconds},
         }
         scores = {
             f"final/{part}_{name}": result[part][name]
@@ -183,8 +180,7 @@ class Loop:
         }
         self.record("final", state, scores)
         self.board.settings(essence(self.config), list(scores))
-        self.run.write_json("result.json", result)
-        self.run.status("finished", state.clock.done)
+        result = self.run.finish(state.clock.done, result)
         if line := verdict(self.config, self.means):
             self.report.line(line)
         return result

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from darts_lite.engine.device import peak_memory
+from darts_lite.engine.device import peak_memory, synchronize
 
 Part = Callable[[], Any]  # the work of a part of a step
 
@@ -79,8 +79,7 @@ def machine(device: torch.device) -> dict[str, float]:
 def _seconds(part: Part, device: torch.device) -> float:
     start = time.perf_counter()
     part()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter() - start
 
 

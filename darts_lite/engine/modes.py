@@ -49,30 +49,20 @@ class Request:
 
 def search(request: Request, solver: str = "first_order") -> Found:
     """A step of the search: architecture, then weights."""
-    settings, device, precision = replace(request.search, solver=solver), request.device, request.precision
-    makers: list[tuple[Maker, tuple]] = [
-        (reference_search, (settings, str(device), "fp32", False)),
-        (reference_search, (settings, str(device), precision, True)),
-        (ours_search, (settings, str(device), precision)),
-    ]
+    settings = replace(request.search, solver=solver)
     space = DartsSpace(settings.space)
     macs = space.supernet(Skeleton(settings.cells, settings.channels, 10), space.tables()).costs().macs
     # A pass forward and backward is three times the forward one; weights frozen: two times.
     passes = 5 if solver == "first_order" else 14
-    return _compare(request, makers, macs * passes, HALF)
+    return _compare(request, reference_search, ours_search, settings, macs * passes, HALF)
 
 
 def retrain(request: Request) -> Found:
     """A step of the retraining of a published genotype."""
-    settings, device, precision = request.retrain, request.device, request.precision
-    makers: list[tuple[Maker, tuple]] = [
-        (reference_retrain, (settings, str(device), "fp32", False)),
-        (reference_retrain, (settings, str(device), precision, True)),
-        (ours_retrain, (settings, str(device), precision)),
-    ]
+    settings = request.retrain
     with torch.device("meta"):
         macs = network(published(GENOTYPE), Skeleton(settings.cells, settings.channels, 10)).costs().macs
-    return _compare(request, makers, 3 * macs, 2 * HALF)
+    return _compare(request, reference_retrain, ours_retrain, settings, 3 * macs, 2 * HALF)
 
 
 def loading(request: Request) -> Found:
@@ -162,9 +152,14 @@ MODES: dict[str, Callable[..., Found]] = {
 }
 
 
-def _compare(request: Request, makers: list[tuple[Maker, tuple]], macs: int, epoch: int) -> Found:
-    """`macs`: of a step, for an image; `epoch`: images of an epoch."""
-    config, device = request.config, request.device
+def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, macs: int, epoch: int) -> Found:
+    """The reference as published and at its best, and ours. `macs`: of a step, for an image; `epoch`: images of an epoch."""
+    config, device, place = request.config, request.device, str(request.device)
+    makers: list[tuple[Maker, tuple]] = [
+        (reference, (settings, place, "fp32", False)),
+        (reference, (settings, place, request.precision, True)),
+        (ours, (settings, place, request.precision)),
+    ]
     request.report.line("peak memory of each arm, in a process of its own ...")
     peaks = [peak_of(make, *arguments) for make, arguments in makers]
     rates = machine(device)

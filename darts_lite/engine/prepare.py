@@ -149,8 +149,7 @@ def prepare(
         )
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     fresh, dataset = dataset is None, dataset or data.load(config.dataset)
     facts = environment.describe(device, dataset.fingerprint)
     if (

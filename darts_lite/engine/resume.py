@@ -7,6 +7,7 @@ cannot change the result. Nothing here changes a file.
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,10 @@ def runs_below(base: Path) -> Iterator[Path]:
 
 
 def _newest_equal(verb: str, config: Any) -> Resolution:
+    completed = cache(lambda data: _completed(config, data))
     for folder in _newest_first(_places(verb, config.run_dir)):
         known = read_json(folder / "status.json")
-        wanted = _completed(config, folder)
+        wanted = completed(str(read_json(folder / "env.json").get("data")))
         name = digest(wanted)
         if known.get("verb", verb) != verb or known.get("configuration", name) != name:
             continue
@@ -101,11 +103,11 @@ def _newest_equal(verb: str, config: Any) -> Resolution:
     return Resolution(config)
 
 
-def _completed(config: Any, folder: Path) -> Any:
+def _completed(config: Any, fingerprint: str) -> Any:
     """A retraining without a genotype means the newest finished search, on the data of the run that it is compared with."""
     if getattr(config, "genotype", "") is not None:
         return config
-    newest = newest_finished("search", str(read_json(folder / "env.json").get("data")))
+    newest = newest_finished("search", fingerprint)
     return config if newest is None else replace(config, genotype=str(newest))
 
 

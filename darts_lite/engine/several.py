@@ -66,8 +66,9 @@ def run_children(
     """
     # What can be refused is refused before anything changes.
     if ready.folder is not None:
-        _refuse_links(ready.folder, children(ready.folder))
-        for child in children(ready.folder):
+        there = children(ready.folder)
+        _refuse_links(ready.folder, there)
+        for child in there:
             child.resolve(ready.folder)
     elif ready.config.run_dir is not None:
         _refuse_others(Path(ready.config.run_dir), children(Path(ready.config.run_dir)))
@@ -98,12 +99,9 @@ def run_children(
             if stored is None and not any(checkpoint.files(run.path / one.name / "checkpoints") for one in inside):
                 run.forget()
             raise
-        result = {"format": 1, "verb": ready.verb, "dataset": ready.dataset.name, **finish(run, results)}
+        result = {"dataset": ready.dataset.name, **finish(run, results), "device": ready.environment["device"]}
         seconds = sum(number(run.path / name, one, "time", "seconds") for name, one in results.items())
-        result |= {"device": ready.environment["device"], "time": {"seconds": seconds}}
-        run.write_json("result.json", result)
-        run.status("finished", len(inside))
-    return result
+        return run.finish(len(inside), {**result, "time": {"seconds": seconds}})
 
 
 def quoted(path: Path) -> str:

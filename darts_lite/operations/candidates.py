@@ -29,7 +29,7 @@ class Pool(nn.Module):
     def __init__(self, kind: str, channels: int, stride: int, copies: int, form: str, activation: Activation):
         super().__init__()
         self.pool = nn.MaxPool2d(3, stride, 1) if kind == "max" else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
-        self.norm = BatchNorm(channels, copies=copies, affine=False) if form == "search" else nn.Identity()
+        self.norm = BatchNorm(channels, copies=copies, affine=False) if form == "search" else None
 
     @staticmethod
     def shared(stride: int) -> bool:
@@ -39,7 +39,7 @@ class Pool(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """Pool every copy."""
         x = self.pool(x)
-        return self.norm(x, scale, first) if isinstance(self.norm, BatchNorm) else x
+        return x if self.norm is None else self.norm(x, scale, first)
 
 
 class SkipConnect(nn.Module):

@@ -102,7 +102,7 @@ class Stage(nn.Module):
         together = copies_together(states[self.sources[0]])
         for (name, edges), scale in zip(self.stacks.items(), scales, strict=True):
             operation, inputs = self.operations[name], self.inputs[name]
-            outputs: dict[int, Tensor] = {}
+            outputs: dict[int, Tensor] = {}  # of what edges share: by state
             for first in range(0, len(inputs), together):
                 part = slice(first, first + together)
                 x = gather(operation.activated, inputs[part])
@@ -112,9 +112,10 @@ class Stage(nn.Module):
                 else:
                     y = operation(x, None if scale is None else scale[part], first)
                     sums[edges[part]] = sums[edges[part]] + y if edges[part] in sums else y
-            for i, edge in enumerate(edges if self.shared[name] else ()):
-                y = outputs[self.edges[edge][0]]
-                bring(edge, y if scale is None else y * scale[i], not operation.identity)
+            if self.shared[name]:
+                for i, edge in enumerate(edges):
+                    y = outputs[self.edges[edge][0]]
+                    bring(edge, y if scale is None else y * scale[i], not operation.identity)
         for edges, total in sums.items():
             for edge, y in zip(edges, total.chunk(len(edges), dim=1), strict=True):
                 bring(edge, y, True)
