@@ -4,18 +4,19 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NAME = "darts_lite-0.1.0"
 DATA = {"darts_lite/data/digits.npz", "darts_lite/data/digits.LICENSE.txt", "darts_lite/published_genotypes.json"}
 TOP = {"README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "pyproject.toml"}
 
 if not all((ROOT / name).exists() for name in ("conf", "pyproject.toml")):
     pytest.skip("not a checkout", allow_module_level=True)
+NAME = "darts_lite-" + tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 
 def here(folder, pattern):
@@ -64,7 +65,8 @@ def test_sdist(built):
     assert all(member.isfile() and member.name.startswith(f"{NAME}/") for member in members)
     found = {member.name.removeprefix(f"{NAME}/") for member in members}
     package = here("darts_lite", "*.py") | DATA | here("conf", "*.yaml")
-    beside = here("tests", "*.py") | here("notebooks", "*.ipynb") | TOP
+    notebooks = {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    beside = here("tests", "*.py") | notebooks | TOP
     assert found - {".gitignore"} == package | beside | {"PKG-INFO"}
 
 
@@ -87,6 +89,6 @@ def test_what_is_installed_runs(installed, tmp_path):
     assert Path(conf) == installed / "darts_lite" / "conf"
     for words in (["-m", "darts_lite.search"], [str(installed / "bin" / "darts-lite-search")]):
         assert "python -m darts_lite.search" in quietly([*words, "--help"], **options)
-    words = ["debug=fast", "device=cpu", "cells=1", "channels=1", "run_dir=run"]
+    words = ["epochs=1", "cells=1", "channels=1", "batch_size=512", "device=cpu", "run_dir=run"]
     quietly(["-m", "darts_lite.search", *words], **options)
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"genotype.json", "result.json", "cells"}
