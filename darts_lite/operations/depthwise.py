@@ -1,11 +1,11 @@
 """Depthwise convolution whose gradients are fast on a CPU, too: other kernels, the same numbers up to rounding.
 
-oneDNN (torch 2.14, channels_last) is fast forward with any kernel, but its weight gradients only with dense kernels that are 3 wide, and
-neither gradient with dilated ones: the others take 10 to 100 times longer. So, on a CPU,
+oneDNN (torch 2.14, channels_last) is fast forward with any kernel, but its weight gradients only with kernels that are dense, at most 3
+wide and no higher than the image, and neither gradient with dilated ones: the others take 5 to 100 times longer. So, on a CPU,
 
     the gradient of the input    is the convolution of the gradient with the kernel turned around, dilated as it was (stride 1),
-    the gradient of the weight   of a 5 wide kernel comes from 3 wide ones, on the image shifted by a pixel to either side;
-                                 of a dilated kernel from a dense one, on the 2 x 2 images of every second row and column.
+    the gradient of the weight   comes from a 3 wide kernel on an image whose neighbouring columns are channels, which in channels_last is
+                                 the same memory; see `_weight_gradient`.
 
 Images are (N, C, H, W), weights (C, 1, k, k) with odd k, gradients have the shape of what they belong to.
 """
@@ -60,42 +60,69 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    if dilation == 2:
-        gradient, x = _every_second(gradient), _every_second(x)
-    height, width = weight.shape[2:]
+    """Of a kernel that is 1, 3 or 5 wide; of another one torch computes it itself.
 
-    def columns(image: Tensor, count: int) -> Tensor:
-        kernel = weight.new_empty(image.shape[1], 1, height, count)
-        return _native(gradient, image, kernel, stride, 1, False, True)[1]
-
-    if width == 5:
-        # What a shift pushes out of the image is missed by the column nearest to the middle, which is therefore computed apart.
-        left, right = columns(F.pad(x, (1, -1)), 3), columns(F.pad(x, (-1, 1)), 3)
-        result = torch.cat((left[..., :2], columns(x, 1), right[..., 1:]), dim=-1)
-    else:
-        result = columns(x, width)
-    return result.unflatten(0, (dilation, -1)).sum(0) if dilation == 2 else result
-
-
-def _every_second(x: Tensor) -> Tensor:
-    """The 2 x 2 images of every second row and column: rows side by side, with zeros between them, columns as channels.
-
-    (N, C, H, W) -> (N, 2 * C, H / 2, 2 * (W / 2 + 2)), channels_last: one copy of whole rows. Odd sides are rounded up.
+    A tap t columns from the middle sums gradient[w] * x[w + t]. With f columns folded into channels, w = f u + q, two columns of the same q
+    are f e apart, e = -1, 0, 1 for the three taps of the folded kernel. f = dilation gives all the taps of a 3 wide kernel, f = 2 dilation
+    every second one of a 5 wide kernel; the other two come from the halves of the f columns crosswise. What the taps of all q find
+    is added up. In height a dilated kernel is every second row of a dense one.
     """
+    height, width = weight.shape[2:]
+    if width > 5 or (width < 5 and stride == 2):
+        return _native(gradient, x, weight, stride, dilation, False, True)[1]
+    rows = dilation * (height - 1) + 1
+    fold = dilation * (2 if width == 5 else 1)
+    gradient, x = _padded(gradient, -(-rows // stride), fold // stride), _padded(x, rows, fold)
+
+    def taps(gradient: Tensor, x: Tensor) -> Tensor:
+        """(fold, C, 1, height, 3 or 1): what each column of the fold finds."""
+        kernel = weight.new_empty(x.shape[1], 1, rows, min(width, 3))
+        found = _native(gradient, x, kernel, (stride, 1), 1, False, True)[1]
+        return found[:, :, ::dilation].unflatten(0, (fold, -1))
+
+    if width < 5:
+        return taps(_folded(gradient, fold), _folded(x, fold)).sum(0)
+    if stride == 2:  # the gradient belongs to the even columns; an odd one is the tap to the right of it
+        even, odd = taps(torch.cat((gradient, gradient), dim=1), _folded(x, fold))
+        odd = odd[..., :2]
+    else:
+        gradient, straight = _folded(gradient, fold), _folded(x, fold)
+        even = taps(gradient, straight).sum(0)
+        left, right = straight.chunk(2, dim=1)
+        left, right = taps(gradient, torch.cat((right, left), dim=1)).unflatten(0, (2, -1)).sum(1)
+        odd = left[..., :2] + right[..., 1:]
+    result = torch.empty_like(weight)
+    result[..., ::2], result[..., 1::2] = even, odd
+    return result
+
+
+def _padded(x: Tensor, height: int, multiple: int) -> Tensor:
+    """With zeros below and to the right: at least `height` high, and a multiple of `multiple` wide. channels_last."""
+    right, below = -x.shape[3] % multiple, max(0, height - x.shape[2])
+    x = F.pad(x, (0, right, 0, below)) if right or below else x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _folded(x: Tensor, fold: int) -> Tensor:
+    """(N, C, H, W) -> (N, fold * C, H, W / fold): `fold` neighbouring columns as channels. A view of channels_last."""
     n, c, h, w = x.shape
-    x = F.pad(x, (0, w % 2, 0, h % 2)).contiguous(memory_format=torch.channels_last)
-    h, w = x.shape[2] // 2, x.shape[3] // 2
-    rows = F.pad(x.permute(0, 2, 3, 1).reshape(n, h, 2, w, 2 * c), (0, 0, 1, 1))
-    return rows.reshape(n, h, 2 * (w + 2), 2 * c).permute(0, 3, 1, 2)
+    return x.permute(0, 2, 3, 1).reshape(n, h, w // fold, fold * c).permute(0, 3, 1, 2)
 
 
 def _native(
-    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, for_x: bool, for_weight: bool
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: int | tuple[int, int],
+    dilation: int,
+    for_x: bool,
+    for_weight: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """What torch computes itself; differentiable. Of `weight` only the shape counts for its own gradient."""
     padding = [dilation * (side // 2) for side in weight.shape[2:]]
-    strides, dilations, mask = [stride] * 2, [dilation] * 2, [for_x, for_weight, False]
+    strides = [stride, stride] if isinstance(stride, int) else list(stride)
+    mask = [for_x, for_weight, False]
     of_x, of_weight, _ = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, strides, padding, dilations, False, [0, 0], x.shape[1], mask
+        gradient, x, weight, None, strides, padding, [dilation] * 2, False, [0, 0], x.shape[1], mask
     )
     return of_x, of_weight

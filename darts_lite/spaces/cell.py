@@ -73,8 +73,8 @@ class Stage(nn.Module):
             for name, edges in self.stacks.items()
         }
 
-    def forward(self, states: Sequence[Tensor], mixing: Tensor | None, keep: Tensor | None) -> list[tuple[int, Tensor]]:
-        """(target, (N, C, H / stride, W / stride)) of everything that the edges bring.
+    def forward(self, states: Sequence[Tensor], mixing: Tensor | None, keep: Tensor | None, nodes: "Nodes") -> None:
+        """Add to `nodes` everything that the edges bring: (N, C, H / stride, W / stride).
 
         `states` are indexed by node; `mixing` is (E, O), or None for plain sums; `keep` (N, E) holds drop-path's factors, or is None.
         """
@@ -92,12 +92,13 @@ class Stage(nn.Module):
 
         counts = [len(edges) for edges in self.stacks.values()]
         scales = [None] * len(counts) if mixing is None else mixing.flatten()[self.order].split(counts)
-        brought: list[tuple[int, Tensor]] = []
         sums: dict[tuple[int, ...], Tensor] = {}  # stacks on the same edges are added before they are taken apart
 
-        def bring(edge: int, y: Tensor, dropped: bool) -> None:
-            factor = None if keep is None or not dropped else keep[:, edge, None, None, None]
-            brought.append((self.edges[edge][1], y if factor is None else y * factor))
+        def bring(edge: int, y: Tensor, scale: Tensor | None, dropped: bool) -> None:
+            if keep is not None and dropped:
+                factor = keep[:, edge, None, None, None]
+                scale = factor if scale is None else factor * scale
+            nodes.add(self.edges[edge][1], y, scale)
 
         together = copies_together(states[self.sources[0]])
         for (name, edges), scale in zip(self.stacks.items(), scales, strict=True):
@@ -111,15 +112,37 @@ class Stage(nn.Module):
                     outputs |= zip(inputs[part], y.chunk(len(inputs[part]), dim=1), strict=True)
                 else:
                     y = operation(x, None if scale is None else scale[part], first)
-                    sums[edges[part]] = sums[edges[part]] + y if edges[part] in sums else y
+                    sums[edges[part]] = sums[edges[part]].add_(y) if edges[part] in sums else y
             if self.shared[name]:
                 for i, edge in enumerate(edges):
                     y = outputs[self.edges[edge][0]]
-                    bring(edge, y if scale is None else y * scale[i], not operation.identity)
+                    bring(edge, y, None if scale is None else scale[i], not operation.identity)
         for edges, total in sums.items():
             for edge, y in zip(edges, total.chunk(len(edges), dim=1), strict=True):
-                bring(edge, y, True)
-        return brought
+                bring(edge, y, None, True)
+
+
+class Nodes:
+    """The sums of what edges bring, by node; in place from the second addition on, when the sum is nobody else's."""
+
+    def __init__(self) -> None:
+        self.sums: dict[int, Tensor] = {}
+        self.own: set[int] = set()
+
+    def add(self, node: int, y: Tensor, factor: Tensor | None) -> None:
+        """Add y (N, C, H, W), times a factor that fits it."""
+        if factor is not None and factor.dtype != y.dtype:  # autocast would do all of it in the wider one
+            y, factor = y * factor, None
+        if node not in self.sums:
+            self.sums[node] = y if factor is None else y * factor
+        elif node not in self.own:
+            total = self.sums[node]
+            self.sums[node] = total + y if factor is None else torch.addcmul(total, y, factor)
+            self.own.add(node)
+        elif factor is None:
+            self.sums[node].add_(y)
+        else:
+            self.sums[node].addcmul_(y, factor)
 
 
 def copies_together(state: Tensor) -> int:
@@ -165,14 +188,18 @@ class Cell(nn.Module):
     def forward(self, before_previous: Tensor, previous: Tensor, mixing: Tensor | None, keep: Tensor | None) -> Tensor:
         """Outputs of the two cells before -> (N, len(concat) * C, H, W), halved in a reduction cell."""
         inputs = zip(self.preprocess, (before_previous, previous), strict=True)
-        states: list[Tensor | None] = [prepare(self.activation(x)) for prepare, x in inputs] + [None] * self.plan.nodes
+        states = [prepare(self.activation(x)) for prepare, x in inputs]
+        nodes = Nodes()
         for stage in self.stages:
-            for source in stage.sources:
-                if states[source] is None:  # a node without edges
-                    states[source] = self._zeros(states[0])
-            for target, y in stage(states, mixing, keep):
-                states[target] = y if states[target] is None else states[target] + y
-        return torch.cat([self._zeros(states[0]) if states[s] is None else states[s] for s in self.plan.concat], dim=1)
+            self._finish(states, nodes, max(stage.sources))
+            stage(states, mixing, keep, nodes)
+        self._finish(states, nodes, max(self.plan.concat))
+        return torch.cat([states[node] for node in self.plan.concat], dim=1)
+
+    def _finish(self, states: list[Tensor], nodes: Nodes, last: int) -> None:
+        """Append the nodes up to the last one, whose sums are complete: zeros where no edge leads."""
+        for node in range(len(states), last + 1):
+            states.append(nodes.sums[node] if node in nodes.sums else self._zeros(states[0]))
 
     def _zeros(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
