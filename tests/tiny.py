@@ -59,7 +59,7 @@ def write_data(path="data.npz", *, train=96, test=30, seed=0, garbage=None):
 
 def batch(part, indices, generator):
     """Augmented images and labels of these indices of a part, as a feed makes them of those of a step."""
-    pixels, labels = next(part.follow(SimpleNamespace(indices=lambda step: indices), 0))
+    pixels, labels = part.pick(next(part.follow(SimpleNamespace(indices=lambda step: indices), 0)))
     return part.preparation.varied(pixels, generator), labels
 
 

@@ -97,13 +97,17 @@ def loading(request: Request) -> Found:
     part = Part(pixels, labels, device, mean, std, Augmentation(4, True))
     feed, generator, step = Feed(part, config.batch_size, 0), torch.Generator(device), count()
 
+    def ours() -> None:
+        feed.load(next(step))
+        feed.batch(generator)
+
     def images_to_device() -> None:
         for tensor in next(theirs):
             tensor.to(device)
 
     arms = [
         Arm("torchvision, DataLoader", {"batch": images_to_device}),
-        Arm("darts_lite", {"batch": lambda: feed.batch(next(step), generator)}),
+        Arm("darts_lite", {"batch": ours}),
     ]
     alternate(arms, device, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
     found = {"arms": {arm.name: _figures(arm, config.batch_size, HALF) for arm in arms}, "ratios": _ratios(arms)}

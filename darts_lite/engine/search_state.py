@@ -37,9 +37,18 @@ class Method:
 
     def with_memory(self) -> dict[str, Any]:
         """The parts that the checkpoint has to hold: those with a `state_dict`."""
+        return {name: part for name, part in self._parts().items() if hasattr(part, "state_dict")}
+
+    def obstacle(self) -> str | None:
+        """Why no CUDA graph can hold a step of this method, if so: a part of it has the host decide what is computed."""
+        if getattr(self.relaxation, "sparse", False):
+            return "the relaxation runs only the operations that it draws"
+        held = [name for name, part in self._parts().items() if not getattr(part, "capturable", True)]
+        return f"the {held[0]} cannot be captured" if held else None
+
+    def _parts(self) -> dict[str, Any]:
         parts = {name: getattr(self, name) for name in ("relaxation", "solver", "perturbation", "regularization")}
-        parts |= {f"penalty_{i}": penalty for i, penalty in enumerate(self.penalties)}
-        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+        return parts | {f"penalty_{i}": penalty for i, penalty in enumerate(self.penalties)}
 
 
 class SearchState:
