@@ -72,9 +72,9 @@ def tell_capture(optimizer: torch.optim.Optimizer) -> None:
             group["capturable"] = torch.cuda.is_current_stream_capturing()
 
 
-def gated_step(optimizer: torch.optim.Optimizer, learning_rate: Tensor | float, health: Health) -> None:
-    """One step at `learning_rate`; nothing moves once a non-finite number was met."""
-    optimizer.param_groups[0]["lr"].fill_(learning_rate)  # a number travels with the kernel: no copy to wait for
+def gated_step(optimizer: torch.optim.Optimizer, learning_rate: Tensor, health: Health) -> None:
+    """One step at `learning_rate` (0-d); nothing moves once a non-finite number was met."""
+    optimizer.param_groups[0]["lr"].copy_(learning_rate)
     tell_capture(optimizer)
     optimizer.found_inf = health.bad  # type: ignore[attr-defined]  # the gate that fused optimizers have for loss scaling
     optimizer.step()

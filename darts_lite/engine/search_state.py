@@ -81,6 +81,7 @@ class SearchState:
         self.alpha_optimizer = adam(
             self.architecture.parameters(), betas=config.alpha_betas, weight_decay=config.alpha_weight_decay
         )
+        self.alpha_lr = torch.tensor(config.alpha_lr, device=device)
         self.clock = Clock(config.seed, device, steps=method.phases[number].epochs * epoch_steps, phase=number)
         self.health = Health(device)
         self.meters = Meters()
