@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.torch_version import TorchVersion
 
 from darts_lite.errors import out_of_memory
 
@@ -90,8 +91,8 @@ def capture(
     replayed in the order in which they were captured.
     """
     graph = torch.cuda.CUDAGraph()
-    if generator is not None:
-        graph.register_generator_state(generator)
+    if generator is not None and TorchVersion(torch.__version__) < (2, 14):
+        graph.register_generator_state(generator)  # later ones do it themselves, and warn of the call
     # thread_local: a thread that pins the memory of streamed images may do meanwhile what this one must not.
     with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         returned = step()
