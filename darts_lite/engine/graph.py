@@ -13,6 +13,7 @@ the `state_dict`, so it does not matter at which step a graph is recorded.
 """
 
 import copy
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -91,8 +92,9 @@ def capture(
     replayed in the order in which they were captured.
     """
     graph = torch.cuda.CUDAGraph()
-    if generator is not None and TorchVersion(torch.__version__) < (2, 14):
+    if generator is not None and TorchVersion(torch.__version__) < "2.14":
         graph.register_generator_state(generator)  # later ones do it themselves, and warn of the call
+    gc.collect()  # what Python would collect meanwhile, such as an older graph, is not to be destroyed while this one is captured
     # thread_local: a thread that pins the memory of streamed images may do meanwhile what this one must not.
     with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         returned = step()
