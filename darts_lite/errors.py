@@ -96,7 +96,8 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the machine, had no memory left."""
     torch = sys.modules.get("torch")  # where it was never loaded, it raised nothing
     refused = isinstance(error, (MemoryError, torch.OutOfMemoryError) if torch else MemoryError)
-    return refused or "can't allocate memory" in str(error)  # the allocator of the CPU raises a RuntimeError
+    # The allocator of the CPU raises a RuntimeError, and so does a GPU that has no room for a CUDA graph.
+    return refused or any(text in str(error) for text in ("can't allocate memory", "CUDA error: out of memory"))
 
 
 def _plain(text: str) -> str:

@@ -78,6 +78,7 @@ class RunConfig:
     device: str = option("auto")  # auto | cuda | cuda:N | cpu
     precision: str = option("auto", choices=("auto", "fp32", "bf16"))  # auto: bf16 on a GPU that has it, else fp32
     deterministic: bool = option(False)  # on CUDA: only deterministic kernels, so that resume is bit-identical
+    cuda_graph: bool = option(True, inert=True)  # on CUDA: record a whole step once and replay it; the same numbers
     run_dir: str | None = option(None, inert=True)  # None: outputs/<verb>/<dataset>/<time>
     resume: str | None = option(None, inert=True)  # a run folder, or auto
     debug: str | None = option(None, choices=("fast", "overfit", "profile"))  # a short run that looks for faults

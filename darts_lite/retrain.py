@@ -62,6 +62,7 @@ def retrain(
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
     from darts_lite.engine.device import determinism
+    from darts_lite.engine.graph import Recorder
     from darts_lite.engine.initial import initialize
     from darts_lite.engine.loop import Loop
     from darts_lite.engine.prepare import prepare
@@ -89,13 +90,17 @@ def retrain(
     network = network.to(device)
     state = RetrainState(config, network, device, ready.precision, steps=config.epochs * train.steps_per_epoch)
 
+    def one_step(state: RetrainState) -> dict[str, Any]:
+        return retrain_step(state, *train.batch(state.clock.generator))
+
+    step = Recorder(one_step, config, device, ready.report)
     with determinism(device, config.deterministic), Loop(ready, train.steps_per_epoch, config.epochs) as loop:
         record = RetrainRecord(loop, genotype, skeleton, judges)
         record.start(state)
         while not state.clock.finished:
             loop.boundary(state)
-            images, labels = train.batch(state.clock.done, state.clock.generator)
-            metrics = retrain_step(state, images, labels)
+            train.load(state.clock.done)
+            metrics = step(state)
             state.clock.tick()
             loop.step_done(state, metrics)
             if state.clock.done % train.steps_per_epoch == 0:

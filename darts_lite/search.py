@@ -73,6 +73,7 @@ def search(
     """
     from darts_lite.engine.build import build_method, build_space
     from darts_lite.engine.device import determinism
+    from darts_lite.engine.graph import Recorder
     from darts_lite.engine.loop import Loop
     from darts_lite.engine.prepare import prepare
     from darts_lite.engine.search_record import SearchRecord
@@ -100,6 +101,11 @@ def search(
             config, space, changed, method, device, ready.precision, epoch_steps=epoch_steps, number=number, alive=alive
         )
 
+    def one_step(state: SearchState, *, learn_alphas: bool) -> dict[str, Any]:
+        batches = [feed.batch(state.clock.generator) for feed in (train, validation)]
+        return search_step(state, *batches, learn_alphas=learn_alphas)
+
+    step = Recorder(one_step, config, device, ready.report, method.obstacle())
     epochs = sum(phase.epochs for phase in method.phases)
     with determinism(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:
         stored = loop.stored
@@ -116,12 +122,9 @@ def search(
             while not state.clock.finished:
                 loop.boundary(state)
                 clock = state.clock
-                metrics = search_step(
-                    state,
-                    train.batch(clock.done, clock.generator),
-                    validation.batch(clock.done, clock.generator),
-                    learn_alphas=clock.phase_step >= phase.warmup_epochs * epoch_steps,
-                )
+                train.load(clock.done)
+                validation.load(clock.done)
+                metrics = step(state, learn_alphas=clock.phase_step >= phase.warmup_epochs * epoch_steps)
                 clock.tick()
                 loop.step_done(state, metrics)
                 if clock.phase_step % epoch_steps == 0:

@@ -12,7 +12,6 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_lite.data import DATASETS, digits, files, load, npz
 from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
@@ -545,30 +544,10 @@ def test_evaluation_batches():
     assert np.array_equal(part.images.permute(0, 2, 3, 1).numpy(), images)  # unchanged by the batches
 
 
-class NoSync(TorchDispatchMode):
-    """Fails on operations whose result the host waits for on a GPU."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        assert name not in (
-            "_local_scalar_dense",
-            "nonzero",
-            "masked_select",
-            "equal",
-            "is_nonzero",
-            "unique",
-            "_to_cpu",
-        ), name
-        if name.startswith("index"):
-            tensors = [i for a in args if isinstance(a, (list, tuple)) for i in a if i is not None]
-            assert all(tensor.dtype != torch.bool for tensor in tensors), name
-        return func(*args, **(kwargs or {}))
-
-
 def test_batch_never_waits_for_the_device():
     part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, Augmentation(1, True, 4))
     indices, generator = torch.arange(16), torch.Generator()
-    with NoSync():
+    with tiny.NoSync():
         tiny.batch(part, indices, generator)
 
 

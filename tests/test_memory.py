@@ -49,6 +49,7 @@ def small_device(monkeypatch, largest, error, module=search_step, name="search_s
 ERRORS = [
     MemoryError(),
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    RuntimeError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in the documentation"),
     torch.OutOfMemoryError("CUDA out of memory."),
 ]
 

@@ -19,12 +19,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from darts_lite import data
+from darts_lite.data.augmentation import Augmentation
+from darts_lite.data.parts import Feed, Part
+from darts_lite.data.splits import split
 from darts_lite.engine import checkpoint
+from darts_lite.engine.build import build_method, build_space
 from darts_lite.engine.records import Records
+from darts_lite.engine.retrain_state import RetrainState, new_network, retrain_step
+from darts_lite.engine.search_state import SearchState
+from darts_lite.engine.search_step import search_step
+from darts_lite.models import find_genotype
 from darts_lite.options import DatasetConfig, SpaceConfig
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.search import SearchConfig, search
+from darts_lite.spaces.network import Skeleton
 
 SPACE = SpaceConfig(nodes=2, candidates=["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3"])
 STEPS = 6  # of a tiny search: 2 epochs of 3
@@ -59,7 +70,7 @@ def write_data(path="data.npz", *, train=96, test=30, seed=0, garbage=None):
 
 def batch(part, indices, generator):
     """Augmented images and labels of these indices of a part, as a feed makes them of those of a step."""
-    pixels, labels = next(part.follow(SimpleNamespace(indices=lambda step: indices), 0))
+    pixels, labels = part.pick(next(part.follow(SimpleNamespace(indices=lambda step: indices), 0)))
     return part.preparation.varied(pixels, generator), labels
 
 
@@ -117,6 +128,53 @@ def run(config, **changes):
     config = replace(config, **changes)
     verb = {SearchConfig: search, RetrainConfig: retrain}[type(config)]
     return verb(config, report=Report())
+
+
+class NoSync(TorchDispatchMode):
+    """Fails on operations whose result the host waits for on a GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in (
+            "_local_scalar_dense",
+            "nonzero",
+            "masked_select",
+            "equal",
+            "is_nonzero",
+            "unique",
+            "_to_cpu",
+            "lift_fresh",  # a tensor made of a number on the host, which then is copied
+        ), name
+        if name.startswith("index"):
+            tensors = [i for a in args if isinstance(a, (list, tuple)) for i in a if i is not None]
+            assert all(tensor.dtype != torch.bool for tensor in tensors), name
+        return func(*args, **(kwargs or {}))
+
+
+def training(config, device="cpu", precision="fp32"):
+    """A search or a retraining before its first step: state, feeds, and its step as a function of the state."""
+    device, dataset = torch.device(device), data.load(config.dataset)
+    skeleton = Skeleton(config.cells, config.channels, dataset.classes, dataset.channels, dataset.image_size)
+
+    def feed(chosen, seed):
+        augmentation = Augmentation(None, True, config.cutout)
+        images, labels = dataset.x_train[chosen], dataset.y_train[chosen]
+        part = Part(images, labels, device, dataset.mean, dataset.std, augmentation)
+        return Feed(part, config.batch_size, seed)
+
+    if isinstance(config, RetrainConfig):
+        network = new_network(find_genotype(config.genotype), skeleton, config).to(device)
+        state = RetrainState(config, network, device, precision, steps=1000)
+        feeds = [feed(np.arange(len(dataset.y_train)), 0)]
+        return state, feeds, lambda state: retrain_step(state, *feeds[0].batch(state.clock.generator))
+    space, method = build_space(config.space), build_method(config)
+    state = SearchState(config, space, skeleton, method, device, precision, epoch_steps=1000)
+    feeds = [feed(half, seed) for seed, half in enumerate(split(dataset.y_train, 0.5, 0))]
+
+    def step(state, learn_alphas=True):
+        return search_step(state, *[feed.batch(state.clock.generator) for feed in feeds], learn_alphas=learn_alphas)
+
+    return state, feeds, step
 
 
 # Processes

@@ -120,10 +120,14 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels uint8 (B, H, W, C) and labels (B,), on the device, of the batches of `step`, `step` + 1, ... without an end."""
-        for indices in map(order.indices, count(step)):
-            yield self._pixels.index_select(0, indices), self.labels[indices]
+    def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, ...]]:
+        """What the batches of `step`, `step` + 1, ... are picked by, without an end: indices int64 (B,)."""
+        return ((order.indices(number),) for number in count(step))
+
+    def pick(self, arrived: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Pixels uint8 (B, H, W, C) and labels (B,), on the device."""
+        (indices,) = arrived
+        return self._pixels.index_select(0, indices), self.labels[indices]
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in order and not augmented, for evaluation; the last batch may be smaller."""
@@ -139,25 +143,40 @@ class Source(Protocol):
     order_device: torch.device  # where it wants indices
 
     def __len__(self) -> int: ...
-    def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, ...]]: ...
+    def pick(self, arrived: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]: ...
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 class Feed:
-    """The batches of a training, by step: what a part holds, in an order drawn from `seed`."""
+    """The batches of a training, by step: what a part holds, in an order drawn from `seed`.
+
+    `load` brings what the host knows of a batch, `batch` makes it on the device. What is loaded lies in the same tensors at every step, so
+    that a CUDA graph can hold everything that `batch` does (engine/graph.py).
+    """
 
     def __init__(self, part: Source, batch_size: int, seed: int):
         self.part = part
         self.order = Order(len(part), batch_size, seed, part.order_device)
         self.steps_per_epoch = self.order.steps_per_epoch
-        self._batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._arriving: Iterator[tuple[Tensor, ...]] = iter(())
+        self._loaded: tuple[Tensor, ...] = ()
         self._next = -1
 
     @record_function("data")
-    def batch(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Augmented images float32 (B, C, H, W), channels_last, and labels int64 (B,): a function of step and generator alone."""
+    def load(self, step: int) -> None:
+        """Get ready for the batch of `step`. Waits for nothing but, once an epoch, its new order."""
         if step != self._next:  # the first step of a run, or of one that goes on
-            self._batches = self.part.follow(self.order, step)
-        pixels, labels = next(self._batches)
+            self._arriving = self.part.follow(self.order, step)
+        arrived = next(self._arriving)
         self._next = step + 1
+        if not self._loaded:
+            self._loaded = tuple(tensor.clone() for tensor in arrived)
+        for place, tensor in zip(self._loaded, arrived, strict=True):
+            place.copy_(tensor)
+
+    @record_function("data")
+    def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented images float32 (B, C, H, W), channels_last, and labels int64 (B,): a function of the loaded step and the generator."""
+        pixels, labels = self.part.pick(self._loaded)
         return self.part.preparation.varied(pixels, generator), labels

@@ -55,6 +55,11 @@ class Stream:
         """Pixels and labels, on the device, of the batches of `step`, `step` + 1, ... without an end."""
         return self._loaded(lambda done: map(order.indices, count(step + done)))
 
+    def pick(self, arrived: tuple[Tensor, ...]) -> Batch:
+        """A batch as it came."""
+        pixels, labels = arrived
+        return pixels, labels
+
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in order and not augmented, for evaluation; the last batch may be smaller."""
         pieces = torch.arange(len(self)).split(batch_size)

@@ -1,6 +1,7 @@
 """The arms of the benchmark: the same step of DARTS done by the reference, as published or with every switch that helps, and by us.
 
 Images are random: 32x32, 3 channels, 10 classes. An arm is made by a function of plain values, so that a process of its own can make it.
+On a GPU ours and the reference at its best run as CUDA graphs, one for the architecture's half of a step and one for that of the weights.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from torch.func import functional_call
 
 from darts_lite.engine.build import build_method, build_space
 from darts_lite.engine.device import computing
-from darts_lite.engine.measure import Arm
-from darts_lite.engine.optimizers import cosine
+from darts_lite.engine.measure import Arm, recorded
+from darts_lite.engine.optimizers import cosine, tell_capture
 from darts_lite.engine.retrain_state import RetrainState, new_network, retrain_step
 from darts_lite.engine.search_state import Batch, SearchState
 from darts_lite.engine.search_step import alpha_step, weight_step
@@ -54,17 +55,15 @@ def ours_search(config: Any, device: str, precision: str) -> Arm:
     def rate() -> Tensor:
         return cosine(state.clock.progress, config.lr, config.lr_min)
 
-    return Arm(
-        "darts_lite",
-        {
-            "alphas": lambda: alpha_step(state, train, validation, rate()),
-            "weights": lambda: weight_step(state, train, rate()),
-        },
-    )
+    parts = {
+        "alphas": lambda: alpha_step(state, train, validation, rate()),
+        "weights": lambda: weight_step(state, train, rate()),
+    }
+    return recorded(Arm("darts_lite", parts), state.device)
 
 
 def reference_search(config: Any, device: str, precision: str, best: bool = False) -> Arm:
-    """A step of the published algorithm on the reference; `best`: channels_last, and on a GPU autocast and fused optimizers."""
+    """A step of the published algorithm on the reference; `best`: channels_last, and on a GPU autocast, fused optimizers and a graph."""
     network = ReferenceSupernet(
         config.channels, config.cells, config.space.nodes, 10, candidates=config.space.candidates
     )
@@ -81,6 +80,10 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
     )
     names = [name for name, _ in network.named_parameters()]
     structure = dict(zip(CELLS, map(Mixing, alphas), strict=True))
+    rate = torch.tensor(config.lr, device=device)
+    if config.solver != "first_order":  # zeros are what the first step would begin with
+        for weight in network.parameters():
+            descent.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
     solver = build_method(config).solver
 
     def loss_on(batch: Batch, weights: Tensors, mixing: Tensors) -> Tensor:
@@ -96,24 +99,28 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
     def first_order() -> None:
         # As published: the gradients of the weights are computed with those of alpha, and thrown away.
         adam.zero_grad()
+        if best:  # and not added to those of the step before
+            descent.zero_grad()
         plain(validation).backward()
+        tell_capture(adam)
         adam.step()
 
     def second_order() -> None:
         adam.zero_grad()
         sampled = tuple(logits.softmax(-1) for logits in alphas)
         weights = tuple(network.parameters())
-        buffers = [descent.state[w].get("momentum_buffer", torch.zeros_like(w)) for w in weights]
-        ahead = Lookahead(torch.tensor(config.lr, device=device), config.momentum, config.weight_decay, tuple(buffers))
+        buffers = tuple(descent.state[weight]["momentum_buffer"] for weight in weights)
+        ahead = Lookahead(rate, config.momentum, config.weight_decay, buffers)
         inner = partial(loss_on, train)
         constant = tuple(w.detach() for w in weights), tuple(tensor.detach() for tensor in sampled)
         _, gradients = solver(Bilevel(inner, partial(loss_on, validation), inner, *constant, ahead))
         torch.autograd.backward(sampled, gradients)
+        tell_capture(adam)
         adam.step()
 
     architecture = first_order if config.solver == "first_order" else second_order
     weights = partial(_descend, network, descent, lambda: plain(train), config.gradient_clip)
-    return Arm(_name(best), {"alphas": architecture, "weights": weights})
+    return _best(Arm(_name(best), {"alphas": architecture, "weights": weights}), device, best)
 
 
 def ours_retrain(config: Any, device: str, precision: str) -> Arm:
@@ -121,7 +128,7 @@ def ours_retrain(config: Any, device: str, precision: str) -> Arm:
     network = new_network(published(GENOTYPE), Skeleton(config.cells, config.channels, 10), config).to(device)
     state = RetrainState(config, network, torch.device(device), precision, steps=1000)
     train, _ = batches(config.batch_size, device, True)
-    return Arm("darts_lite", {"weights": lambda: retrain_step(state, *train)})
+    return recorded(Arm("darts_lite", {"weights": lambda: retrain_step(state, *train)}), state.device)
 
 
 def reference_retrain(config: Any, device: str, precision: str, best: bool = False) -> Arm:
@@ -130,15 +137,17 @@ def reference_retrain(config: Any, device: str, precision: str, best: bool = Fal
     network = ReferenceSupernet(config.channels, config.cells, 4, 10, alive=masks, final=True)
     network, around = _placed(network, device, precision, best)
     (images, labels), _ = batches(config.batch_size, device, best)
+    fused = best and device != "cpu"
     descent = torch.optim.SGD(
-        network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
     )
 
     def loss() -> Tensor:
         with around():
             return F.cross_entropy(network(images), labels)
 
-    return Arm(_name(best), {"weights": partial(_descend, network, descent, loss, config.gradient_clip)})
+    weights = partial(_descend, network, descent, loss, config.gradient_clip)
+    return _best(Arm(_name(best), {"weights": weights}), device, best)
 
 
 def one_candidate_an_edge(genotype: Genotype) -> dict[str, Tensor]:
@@ -163,6 +172,10 @@ def _descend(network: nn.Module, optimizer: torch.optim.SGD, loss: Callable[[], 
 
 def _name(best: bool) -> str:
     return "reference, best effort" if best else "reference, as published"
+
+
+def _best(arm: Arm, device: str, best: bool) -> Arm:
+    return recorded(arm, torch.device(device)) if best else arm
 
 
 def _placed(network: nn.Module, device: str, precision: str, best: bool) -> tuple[nn.Module, Any]:

@@ -1,4 +1,7 @@
-"""Finiteness, kept on the device: after the first non-finite number no update moves anything, and no step waits for the answer."""
+"""Finiteness, kept on the device: after the first non-finite number no update moves anything, and no step waits for the answer.
+
+Both tensors are written in place, and numbers reach the device as arguments of kernels, not as tensors: a CUDA graph can hold every check.
+"""
 
 import torch
 from torch import Tensor
@@ -33,8 +36,8 @@ class Health:
         number = 1 + [row[:2] for row in TERMS].index((whose, term))
         for value in values:
             first = ~value.isfinite().all() & (self.term == 0)
-            self.step = torch.where(first, step, self.step)
-            self.term = torch.where(first, number, self.term)
+            self.step.copy_(torch.where(first, step, self.step))
+            self.term.masked_fill_(first, number)
 
     def raise_if_bad(self) -> None:
         """End the run with exit 5 if something was not finite. Waits for the device."""

@@ -15,6 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_lite.engine.device import peak_memory, synchronize
+from darts_lite.engine.graph import WARM_STEPS, capture, own_stream
 
 Part = Callable[[], Any]  # the work of a part of a step
 
@@ -25,7 +26,8 @@ class Arm:
 
     name: str
     parts: dict[str, Part]  # done one after the other; timed apart
-    cold: float = 0.0  # seconds of the first step
+    cold: float = 0.0  # seconds of the first step, the recording of a CUDA graph included
+    launched: dict[str, Part] = field(default_factory=dict)  # of recorded parts: the same without a graph, to count in
     seconds: dict[str, list[float]] = field(default_factory=dict)  # of each step, by part
 
     def median(self, part: str | None = None) -> float:
@@ -52,12 +54,51 @@ def alternate(
         progress(done + 1)
 
 
+class Recorded:
+    """A part of an arm that warms up and becomes a CUDA graph when it is first called."""
+
+    def __init__(self, part: Part, device: torch.device, pool: Any):
+        self.part, self.device, self.pool = part, device, pool
+        self.replay: Part | None = None
+
+    def __call__(self) -> None:
+        """Do the work of the part."""
+        if self.replay is None:
+            with own_stream(self.device) as stream:
+                for _ in range(WARM_STEPS):
+                    self.part()
+                self.replay = capture(self.part, stream, pool=self.pool)
+        self.replay()
+
+
+def recorded(arm: Arm, device: torch.device) -> Arm:
+    """On a GPU, the arm with a CUDA graph for each of its parts, in memory that they share; elsewhere as it is."""
+    if device.type == "cuda":
+        pool = torch.cuda.graph_pool_handle()
+        arm.launched, arm.parts = arm.parts, {name: Recorded(part, device, pool) for name, part in arm.parts.items()}
+    return arm
+
+
 def calls(arm: Arm) -> int:
-    """Calls of tensor operators in a step, backward passes included: on a GPU about the kernel launches."""
+    """Calls of tensor operators in a step, backward passes included."""
     with _Counting() as counting:
-        for part in arm.parts.values():
-            part()
+        _launch(arm)
     return counting.calls
+
+
+def launches(arm: Arm, device: torch.device) -> int | None:
+    """Kernel launches of a step on a GPU, without a graph, which has one; None elsewhere."""
+    if device.type != "cuda":
+        return None
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        _launch(arm)
+        synchronize(device)
+    return sum(event.count for event in profile.key_averages() if "LaunchKernel" in event.key)
+
+
+def _launch(arm: Arm) -> None:
+    for part in (arm.launched or arm.parts).values():
+        part()
 
 
 def peak_of(make: Callable[..., Arm], *arguments: Any) -> int:

@@ -14,7 +14,7 @@ class Meters:
     def add(self, values: dict[str, Tensor]) -> None:
         """Add one step's 0-d values."""
         for name, value in values.items():
-            value = value.detach().double()
+            value = value.detach().to(torch.float64, copy=True)  # its place is that of the next step's value, too
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += 1
 

@@ -65,9 +65,17 @@ def restore(optimizer: torch.optim.Optimizer, stored: dict[int, dict[str, Tensor
             tensor.copy_(stored[number][name])
 
 
-def gated_step(optimizer: torch.optim.Optimizer, learning_rate: Tensor | float, health: Health) -> None:
-    """One step at `learning_rate`; nothing moves once a non-finite number was met."""
-    optimizer.param_groups[0]["lr"].copy_(torch.as_tensor(learning_rate))
+def tell_capture(optimizer: torch.optim.Optimizer) -> None:
+    """Before a step: torch captures an Adam only if it is marked as capturable, and complains about a marked one that is not captured."""
+    for group in optimizer.param_groups:
+        if "capturable" in group and group["params"][0].is_cuda:
+            group["capturable"] = torch.cuda.is_current_stream_capturing()
+
+
+def gated_step(optimizer: torch.optim.Optimizer, learning_rate: Tensor, health: Health) -> None:
+    """One step at `learning_rate` (0-d); nothing moves once a non-finite number was met."""
+    optimizer.param_groups[0]["lr"].copy_(learning_rate)
+    tell_capture(optimizer)
     optimizer.found_inf = health.bad  # type: ignore[attr-defined]  # the gate that fused optimizers have for loss scaling
     optimizer.step()
 

@@ -37,9 +37,18 @@ class Method:
 
     def with_memory(self) -> dict[str, Any]:
         """The parts that the checkpoint has to hold: those with a `state_dict`."""
+        return {name: part for name, part in self._parts().items() if hasattr(part, "state_dict")}
+
+    def obstacle(self) -> str | None:
+        """Why no CUDA graph can hold a step of this method, if so: a part of it has the host decide what is computed."""
+        if getattr(self.relaxation, "sparse", False):
+            return "the relaxation runs only the operations that it draws"
+        held = [name for name, part in self._parts().items() if not getattr(part, "capturable", True)]
+        return f"the {held[0]} cannot be captured" if held else None
+
+    def _parts(self) -> dict[str, Any]:
         parts = {name: getattr(self, name) for name in ("relaxation", "solver", "perturbation", "regularization")}
-        parts |= {f"penalty_{i}": penalty for i, penalty in enumerate(self.penalties)}
-        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+        return parts | {f"penalty_{i}": penalty for i, penalty in enumerate(self.penalties)}
 
 
 class SearchState:
@@ -72,6 +81,7 @@ class SearchState:
         self.alpha_optimizer = adam(
             self.architecture.parameters(), betas=config.alpha_betas, weight_decay=config.alpha_weight_decay
         )
+        self.alpha_lr = torch.tensor(config.alpha_lr, device=device)
         self.clock = Clock(config.seed, device, steps=method.phases[number].epochs * epoch_steps, phase=number)
         self.health = Health(device)
         self.meters = Meters()

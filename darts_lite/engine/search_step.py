@@ -48,7 +48,7 @@ def alpha_step(state: SearchState, train: Batch, validation: Batch, learning_rat
     state.health.check("alphas", "validation loss", clock.step, outer_loss)
     state.health.check("alphas", "penalty", clock.step, *penalties)
     state.health.check("alphas", "gradient", clock.step, *gradients)
-    gated_step(state.alpha_optimizer, state.config.alpha_lr, state.health)
+    gated_step(state.alpha_optimizer, state.alpha_lr, state.health)
     norm = torch.nn.utils.get_total_norm(gradients)
     return {
         "validation/loss": outer_loss,

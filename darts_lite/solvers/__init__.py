@@ -1,7 +1,8 @@
 """Solvers: the derivative of the validation loss with respect to the mixing.
 
 A solver is called with a `Bilevel` and returns (outer loss, d outer / d mixing) without side effects. `precise` says that it must run
-without TF32.
+without TF32. One that waits for the device or decides on the host what it computes has to say `capturable = False`; then no CUDA graph is
+made of a step (engine/graph.py). The same holds for perturbations, regularizations and penalties.
 """
 
 from darts_lite.solvers.first_order import FirstOrder

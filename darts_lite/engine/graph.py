@@ -1,0 +1,156 @@
+"""A step as one CUDA graph: recorded once, then replayed by a single launch. Anywhere else a step is simply called.
+
+A search step is 10,000 kernels of a few microseconds: while a host launches them one by one, a GPU waits for most of the time. A graph
+holds the kernels and their arguments, and no Python; so what a step reads and writes has to lie in the same tensors at every step, and
+a step must not wait for the device. tests/test_graph.py proves both; the first is looked at once more before a step is recorded.
+
+Random numbers are those of a step that is called. There each draw takes seed and offset from the generator, and moves the offset on by
+what its kernel uses. In a graph it takes them from two tensors, and adds what the draws before it in the graph have used; a replay first
+fills these tensors with seed and offset of the generator, which `Clock.tick` has set to those of the step. (torch: CUDAGeneratorImpl.h)
+
+Warm steps come before the recording: kernels are chosen in them, and workspaces taken. They are undone by what a resumed run starts from,
+the `state_dict`, so it does not matter at which step a graph is recorded.
+"""
+
+import copy
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.torch_version import TorchVersion
+
+from darts_lite.errors import out_of_memory
+
+WARM_STEPS = 3
+Metrics = dict[str, Tensor]
+
+
+class Recorder:
+    """Calls `step(state, **how)`, or replays it. One graph is held: that of the last state and `how`, of which the others are made anew.
+
+    `obstacle`: why the steps of this run cannot be recorded, if so; one line says it.
+    """
+
+    def __init__(
+        self, step: Callable[..., Metrics], config: Any, device: torch.device, report: Any, obstacle: Any = None
+    ):
+        self.step, self.device, self.report = step, device, report
+        self.records = wanted(config, device)
+        self.recorded: tuple[Any, dict[str, Any]] | None = None  # the state and `how` of the graph
+        self.replay: Callable[[], Metrics] | None = None
+        if config.debug == "profile":
+            obstacle = "debug=profile looks into a step, and a replay has no parts"
+        if self.records and obstacle:
+            self._without(obstacle)
+
+    def __call__(self, state: Any, **how: Any) -> Metrics:
+        """Do the step. Its metrics are valid until the next one."""
+        step = partial(self.step, state, **how)
+        if self.records and self.recorded != (state, how):
+            self.recorded = self.replay = None  # the memory of the last graph is free for this one
+            self.recorded, self.replay = (state, how), self._record(step, state)
+        return (self.replay or step)()
+
+    def _record(self, step: Callable[[], Metrics], state: Any) -> Callable[[], Metrics] | None:
+        """The graph of `step`; None where there is none, which is said."""
+        with own_stream(self.device) as stream:
+            with undone(state):
+                places = dict(tensors_of(state))  # kept, so that no new tensor can take their place
+                for _ in range(WARM_STEPS):
+                    step()
+                moved = [name for name, tensor in tensors_of(state) if tensor.data_ptr() != places[name].data_ptr()]
+                del places
+            if moved:
+                self._without(f"the step makes {moved[0]} anew, instead of writing into it")
+                return None
+            try:
+                return capture(step, stream, generator=state.clock.generator)
+            except RuntimeError as error:  # such as a wait for the device in a part of the user's own
+                self._without(f"the step cannot be captured: {_cause(error)}")
+                return None
+
+    def _without(self, why: str) -> None:
+        self.records, self.replay = False, None
+        self.report.line(f"no CUDA graph, so steps take longer: {why}")
+
+
+def wanted(config: Any, device: torch.device) -> bool:
+    """Whether a run on this device is to have a graph."""
+    return config.cuda_graph and device.type == "cuda"
+
+
+def capture(
+    step: Callable[[], Any], stream: Any, *, generator: Generator | None = None, pool: Any = None
+) -> Callable[[], Any]:
+    """A function that does what `step` does, without Python, and returns what it returned, always in the same tensors.
+
+    `stream`: where `step` has been warmed up, so that it finds its workspaces there. `pool`: memory shared with graphs that are always
+    replayed in the order in which they were captured.
+    """
+    graph = torch.cuda.CUDAGraph()
+    if generator is not None and TorchVersion(torch.__version__) < "2.14":
+        graph.register_generator_state(generator)  # later ones do it themselves, and warn of the call
+    gc.collect()  # what Python would collect meanwhile, such as an older graph, is not to be destroyed while this one is captured
+    # thread_local: a thread that pins the memory of streamed images may do meanwhile what this one must not.
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        returned = step()
+
+    def replay() -> Any:
+        graph.replay()
+        return returned
+
+    return replay
+
+
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[Any]:
+    """Inside, work goes to another stream of the device, after all that came before: the usual one cannot be captured."""
+    with torch.cuda.device(device):
+        stream, usual = _side(torch.cuda.current_device()), torch.cuda.current_stream()
+        stream.wait_stream(usual)
+        with torch.cuda.stream(stream):
+            yield stream
+        usual.wait_stream(stream)
+
+
+@cache
+def _side(index: int) -> Any:
+    """One for all graphs: cuBLAS keeps 30 MiB and more for every stream that it has worked in."""
+    return torch.cuda.Stream(index)
+
+
+@contextmanager
+def undone(state: Any) -> Iterator[None]:
+    """What happens inside leaves no trace in `state`: afterwards all that a checkpoint holds, and its health, are as they were."""
+    health = state.health.step, state.health.term
+    before = copy.deepcopy((state.state_dict(), health))
+    yield
+    state.load_state_dict(before[0])
+    for tensor, value in zip(health, before[1], strict=True):
+        tensor.copy_(value)
+
+
+def tensors_of(state: Any) -> Iterator[tuple[str, Tensor]]:
+    """What a step moves and is read elsewhere, by name."""
+    return _named("", state.state_dict() | {"health": vars(state.health)})
+
+
+def _named(name: str, tree: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(tree, Tensor):
+        yield name, tree
+    branches = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, (list, tuple)) else ()
+    for key, branch in branches:
+        yield from _named(f"{name}.{key}" if name else str(key), branch)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong first: later errors are about the end of the capture. Raises what is out of memory."""
+    while not out_of_memory(error) and error.__context__ is not None:
+        error = error.__context__
+    if out_of_memory(error):
+        raise error
+    return str(error).splitlines()[0]

@@ -1,0 +1,354 @@
+"""What a CUDA graph needs of a step, as far as it can be proven without a GPU; tests/test_cuda.py proves the rest on one.
+
+A graph is a list of kernels with the addresses of their arguments. So a step has to write into the tensors that it reads, to wait for
+nothing, and to bring no tensor from the host; and the steps that warm up must leave no trace.
+"""
+
+import contextlib
+import os
+import signal
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from darts_lite import settings
+from darts_lite.engine import clock, configuration, graph, retrain_state, search_state, search_step
+from darts_lite.engine.graph import Recorder, tensors_of, undone
+from darts_lite.engine.loop import Loop
+from darts_lite.engine.signals import Interrupted
+from darts_lite.errors import out_of_memory
+from darts_lite.relaxations import RELAXATIONS
+from darts_lite.relaxations.softmax import Softmax
+from darts_lite.relaxations.table import Table
+from darts_lite.retrain import RetrainConfig
+from darts_lite.search import SearchConfig
+from darts_lite.solvers import SOLVERS
+
+pytestmark = pytest.mark.usefixtures("tiny_folder")
+RETRAIN = tiny.retrain_config(ema=0.9, warmup_epochs=1)
+SEARCHES = {
+    f"{solver}-{relaxation}": tiny.search_config(solver=solver, relaxation=relaxation, edge_weights=True)
+    for solver in SOLVERS
+    for relaxation in RELAXATIONS
+}
+STEPS = SEARCHES | {"retrain": RETRAIN, "retrain-plain": tiny.retrain_config(auxiliary_weight=0.0, drop_path=0.0)}
+every_step = pytest.mark.parametrize("config", STEPS.values(), ids=STEPS)
+
+
+def ways(config):
+    """The keywords that a step is called with."""
+    return [{"learn_alphas": True}, {"learn_alphas": False}] if isinstance(config, SearchConfig) else [{}]
+
+
+def advance(state, feeds, step, number, **how):
+    """`number` steps; their metrics."""
+    made = []
+    for _ in range(number):
+        for feed in feeds:
+            feed.load(state.clock.done)
+        made.append(step(state, **how))
+        state.clock.tick()
+    return made
+
+
+def places(state, feeds):
+    """Every tensor that a step reads or writes and that outlives it, by name."""
+    found = dict(tensors_of(state))
+    found |= {f"clock.{name}": tensor for name, tensor in vars(state.clock).items() if isinstance(tensor, torch.Tensor)}
+    found |= {f"feed.{i}.{j}": tensor for i, feed in enumerate(feeds) for j, tensor in enumerate(feed._loaded)}
+    optimizers = [state.descent.optimizer, *([state.alpha_optimizer] if hasattr(state, "alpha_optimizer") else [])]
+    found |= {f"lr.{i}": optimizer.param_groups[0]["lr"] for i, optimizer in enumerate(optimizers)}
+    return found
+
+
+# A step writes into the tensors that it reads
+
+
+@every_step
+def test_every_tensor_stays_where_it_is(config):
+    state, feeds, step = tiny.training(config)
+    advance(state, feeds, step, 1, **ways(config)[0])
+    before = places(state, feeds)
+    assert {"health.term", "clock.progress", "feed.0.0", "lr.0"} < set(before)
+    assert (any(name.startswith("average.") for name in before)) == bool(getattr(config, "ema", None))
+    for how in ways(config):
+        values = {name: tensor.clone() for name, tensor in before.items()}
+        metrics = advance(state, feeds, step, 2, **how)
+        after = places(state, feeds)
+        assert after.keys() == before.keys()
+        assert [name for name in before if after[name].data_ptr() != before[name].data_ptr()] == []
+        still = {name.split(".")[0] for name in before if torch.equal(values[name], before[name])}
+        moved = {name.split(".")[0] for name in before if not torch.equal(values[name], before[name])}
+        assert "weights" in moved and ("architecture" in moved) == how.get("learn_alphas", False), still
+        for name, value in metrics[-1].items():
+            assert value.shape == () and value.isfinite() and not value.requires_grad, name
+
+
+def test_a_first_bad_number_is_noted_in_place():
+    state, _, _ = tiny.training(tiny.search_config())
+    health = state.health
+    step, term = health.step, health.term
+    health.check("weights", "gradient", torch.tensor(7), torch.tensor([1.0, torch.nan]))
+    health.check("weights", "training loss", torch.tensor(8), torch.tensor(torch.inf))
+    assert health.step is step and health.term is term and (int(step), int(term)) == (7, 5)
+
+
+def test_metrics_may_be_overwritten_by_the_next_step():
+    state, _, _ = tiny.training(RETRAIN)
+    for dtype in (torch.float32, torch.float64):
+        place = torch.tensor(1.0, dtype=dtype)
+        state.meters.add({"loss": place})
+        place.fill_(3.0)
+        state.meters.add({"loss": place})
+        place.fill_(100.0)
+        assert state.meters.read() == {"loss": 2.0}
+
+
+# It waits for nothing, and everything it computes with is on the device
+
+
+@every_step
+def test_a_step_does_not_wait(config):
+    state, feeds, step = tiny.training(config)
+    advance(state, feeds, step, 1)
+    for how in ways(config):
+        for feed in feeds:
+            feed.load(state.clock.done)
+        with tiny.NoSync():
+            step(state, **how)
+            state.clock.tick()
+
+
+class OnlyOn(TorchDispatchMode):
+    """Fails on an operation that takes or makes a tensor anywhere but on `device`. Draws come from a generator of the CPU."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        elsewhere = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.device != self.device]
+        assert not elsewhere, (func, elsewhere)
+        if kwargs.get("generator") is not None:
+            return torch.empty_like(func(*args, **(kwargs | {"device": "cpu"})), device=self.device)
+        made = func(*args, **kwargs)
+        assert all(t.device == self.device for t in tree_leaves(made) if isinstance(t, torch.Tensor)), func
+        return made
+
+
+class Standing:
+    """In the place of an optimizer, whose kernels know no device without memory."""
+
+    def __init__(self, parameters, lr, **_):
+        self.param_groups, self.state = [{"lr": lr, "params": list(parameters)}], defaultdict(dict)
+
+    def zero_grad(self, set_to_none):
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad = None
+
+    def step(self):
+        pass
+
+
+@every_step
+def test_a_step_brings_no_tensor_from_the_host(config, monkeypatch):
+    """On the meta device there is nothing to read, and nothing is treated as a CPU is."""
+    meta = torch.device("meta")
+    for module in (search_state, search_step, retrain_state):
+        monkeypatch.setattr(module, "computing", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(clock, "Generator", lambda device: torch.Generator())
+    for optimizer in ("SGD", "Adam"):
+        monkeypatch.setattr(torch.optim, optimizer, Standing)
+    # To build a supernet, its live candidates are read.
+    monkeypatch.setattr(Table, "__post_init__", lambda table: None)
+    monkeypatch.setattr(Table, "live", lambda t: [(e, o) for e in range(len(t.edges)) for o in t.operations])
+    state, feeds, step = tiny.training(config, meta)
+    for feed in feeds:
+        feed.load(0)
+    for how in ways(config):
+        with OnlyOn(meta):
+            metrics = step(state, **how)
+        assert {value.device for value in metrics.values()} == {meta}
+    with pytest.raises(AssertionError, match="lift_fresh"), OnlyOn(meta):
+        torch.tensor(0.5)
+
+
+# Warm steps leave no trace
+
+
+@pytest.fixture
+def without_a_gpu(monkeypatch):
+    """Everything around a graph happens as on a GPU; the graph is the step itself. Returns what was recorded."""
+    recorded = []
+
+    def capture(step, stream, *, generator):
+        recorded.append(step.keywords)
+        return step
+
+    monkeypatch.setattr(graph, "wanted", lambda config, device: config.cuda_graph)
+    monkeypatch.setattr(graph, "own_stream", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(graph, "capture", capture)
+    return recorded
+
+
+@every_step
+def test_warm_steps_are_undone(config):
+    state, feeds, step = tiny.training(config)
+    other = tiny.training(config)
+    for how in ways(config):
+        before, standing = tiny.frozen(dict(tensors_of(state))), places(state, feeds)
+        with undone(state):
+            for feed in feeds:
+                feed.load(0)
+            step(state, **how)
+            state.health.check("weights", "gradient", torch.tensor(7), torch.tensor(torch.nan))
+            assert tiny.frozen(dict(tensors_of(state))) != before
+        assert tiny.frozen(dict(tensors_of(state))) == before
+        assert all(tensor.data_ptr() == standing[name].data_ptr() for name, tensor in places(state, []).items())
+        assert tiny.frozen(advance(state, feeds, step, 2, **how)) == tiny.frozen(advance(*other, 2, **how))
+
+
+def compared(run):
+    """The trace of a run, without the settings that it may differ in."""
+    trace = tiny.trace(run)
+    trace["checkpoint"].pop("config"), trace.pop("config.yaml")
+    return trace
+
+
+class Drifting:
+    """A perturbation that remembers how often it was called."""
+
+    def __init__(self, in_place=True):
+        self.calls, self.in_place = torch.zeros(()), in_place
+
+    def __call__(self, mixing, loss, progress, generator):
+        self.calls = self.calls.add_(1) if self.in_place else self.calls + 1
+        noise = torch.rand((), generator=generator)
+        return tuple(tensor * (1 + 0.01 * self.calls * noise) for tensor in mixing)
+
+    def state_dict(self):
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state):
+        self.calls.copy_(state["calls"])
+
+
+RUNS = {
+    "search": lambda: tiny.search_config(solver="unrolled", epochs=3, warmup_epochs=1, perturbation=Drifting()),
+    "retrain": lambda: RETRAIN,
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_does_not_notice_where_its_step_is_recorded(name, without_a_gpu, monkeypatch):
+    """Called; recorded before the first step; and again where a run was interrupted and goes on."""
+    tiny.run(RUNS[name](), run_dir="called", cuda_graph=False)
+    assert not without_a_gpu
+    tiny.run(RUNS[name](), run_dir="whole")
+    assert without_a_gpu == ways(RUNS[name]())[::-1]  # one for each way, the one with frozen alphas first
+
+    step_done = Loop.step_done
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(
+            Loop,
+            "step_done",
+            lambda loop, state, metrics: (
+                step_done(loop, state, metrics),
+                state.clock.done == 4 and os.kill(os.getpid(), signal.SIGTERM),
+            ),
+        )
+        tiny.run(RUNS[name](), run_dir="resumed")
+    assert tiny.newest("resumed")["step"] == 4
+    tiny.run(RUNS[name](), resume="resumed", run_dir=None)
+    expected = compared("called")
+    for run in ("whole", "resumed"):
+        tiny.assert_same(compared(run) | {"status": None}, expected | {"status": None})
+
+
+def test_the_key_cannot_change_a_result():
+    for kind in (SearchConfig, RetrainConfig):
+        assert "cuda_graph" in configuration.inert(kind) and "cuda_graph" in settings.leaves(kind)
+
+
+# What cannot be recorded
+
+
+class Sparse(Softmax):
+    sparse = True
+
+
+class Deciding(SOLVERS["first_order"]):
+    capturable = False
+
+
+OBSTACLES = {
+    "sparse": ({"relaxation": Sparse}, "the relaxation runs only the operations that it draws"),
+    "said": ({"solver": Deciding}, "the solver cannot be captured"),
+    "profile": ({"debug": lambda: "profile"}, "debug=profile looks into a step, and a replay has no parts"),
+    "moved": (
+        {"perturbation": lambda: Drifting(in_place=False)},
+        "the step makes parts.perturbation.calls anew, instead of writing into it",
+    ),
+}
+
+
+def recorder(config, report):
+    state, feeds, step = tiny.training(config)
+    obstacle = state.method.obstacle() if hasattr(state, "method") else None
+    return state, feeds, Recorder(step, config, state.device, report, obstacle)
+
+
+@pytest.mark.parametrize(("parts", "why"), OBSTACLES.values(), ids=OBSTACLES)
+def test_what_cannot_be_recorded_is_called_and_one_line_says_why(parts, why, without_a_gpu):
+    def config():
+        return tiny.search_config(**{key: make() for key, make in parts.items()})
+
+    report = tiny.Report()
+    made = advance(*recorder(config(), report), 3)
+    assert report.lines == [f"no CUDA graph, so steps take longer: {why}"] and not report.warnings
+    assert not without_a_gpu
+    assert tiny.frozen(made) == tiny.frozen(advance(*tiny.training(config()), 3))
+
+
+def test_a_part_that_waits_is_called_from_then_on(without_a_gpu, monkeypatch):
+    def capture(step, stream, *, generator):
+        try:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+        except RuntimeError:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904
+
+    monkeypatch.setattr(graph, "capture", capture)
+    report = tiny.Report()
+    config = tiny.search_config()
+    made = advance(*recorder(config, report), 3)
+    why = "the step cannot be captured: CUDA error: operation not permitted when stream is capturing"
+    assert report.lines == [f"no CUDA graph, so steps take longer: {why}"]
+    assert tiny.frozen(made) == tiny.frozen(advance(*tiny.training(config), 3))
+
+
+def test_out_of_memory_is_passed_on(without_a_gpu, monkeypatch):
+    def capture(step, stream, *, generator):
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        except RuntimeError:
+            raise RuntimeError("CUDA error: operation failed due to a previous error")  # noqa: B904
+
+    monkeypatch.setattr(graph, "capture", capture)
+    with pytest.raises(torch.OutOfMemoryError) as error:
+        advance(*recorder(tiny.search_config(), tiny.Report()), 1)
+    assert out_of_memory(error.value)
+
+
+def test_on_a_cpu_nothing_is_recorded_and_nothing_said():
+    report = tiny.Report()
+    for config in (tiny.search_config(relaxation=Sparse()), tiny.retrain_config()):
+        assert not recorder(config, report)[2].records
+    assert not report.lines
+    assert graph.wanted(tiny.search_config(), torch.device("cuda"))
+    assert not graph.wanted(replace(tiny.search_config(), cuda_graph=False), torch.device("cuda"))
