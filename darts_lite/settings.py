@@ -66,6 +66,15 @@ RELATIONS = (
         "a debug run is short, and starts anew each time",
         "leave resume out",
     ),
+    *(
+        Relation(
+            ("debug", several),
+            lambda debug, number: debug in (None, "fast") or number in (None, 1),
+            "looks at a single run",
+            f"leave {several} out, or give debug=fast",
+        )
+        for several in ("seeds", "restarts")
+    ),
     Relation(("reductions",), _distinct, "must be distinct", "name each cell once"),
     Relation(("alpha_betas",), lambda betas: len(betas) == 2, "must be two numbers", "give e.g. [0.5,0.999]"),
     Relation(("penalties",), _distinct, "must be distinct", "name each penalty once"),

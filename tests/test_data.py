@@ -148,6 +148,7 @@ def test_a_fraction_is_of_each_class_and_of_the_training_part_only(tmp_path):
     kept = [np.flatnonzero((whole.x_train == image).all((1, 2, 3)))[0] for image in part.x_train]
     assert kept == sorted(set(kept)) and np.array_equal(whole.y_train[kept], part.y_train)
     assert part.fingerprint != whole.fingerprint == load_npz(path, fraction=1.0).fingerprint
+    assert part.source == whole.source == whole.fingerprint
     assert (part.mean, part.std) == channel_statistics(part.x_train) != (whole.mean, whole.std)
     assert np.bincount(load_npz(path, fraction=1e-9).y_train).tolist() == [1, 1, 1]  # no class is lost
 
@@ -284,9 +285,9 @@ def test_decompression_bomb_takes_no_memory(tmp_path, monkeypatch):
     assert path.stat().st_size < 200_000
     monkeypatch.setattr(files, "available_memory", lambda: 2 * size)
     monkeypatch.setattr(npz, "_read", None)  # would fail if it were called
-    start = time.monotonic()
+    start = time.process_time()
     refused(lambda: load_npz(archive_like(path)), Exit.DATA, "GB")
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def archive_like(path):

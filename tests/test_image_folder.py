@@ -88,6 +88,9 @@ def test_fraction_is_of_each_class_and_not_of_the_test_part(tmp_path):
     whole, half = read(root), read(root, fraction=0.5)
     assert np.bincount(half.y_train).tolist() == [5, 5] and len(half.y_test) == 20
     assert set(stored(half.x_train)) < set(stored(whole.x_train)) and half.fingerprint != whole.fingerprint
+    assert half.source == whole.source != read(root, image_size=4).source
+    write(root / "train" / "cat" / "another.png", pixels(1))
+    assert read(root, fraction=0.5).source != whole.source
 
 
 def test_fingerprint_is_of_what_is_used_wherever_it_lies(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ Classes are the folders of train/, sorted by name. Hidden files and files of oth
 refused, because an image that is silently left out is found too late.
 """
 
+import hashlib
 import os
 from collections import Counter
 from dataclasses import replace
@@ -56,11 +57,12 @@ def load(config: DatasetConfig) -> Dataset:
             raise _error(root, reason, "add images of it, or give a test/ folder")
         kept, out = held_out(names.tolist(), labels, config.test_fraction)
         parts |= {"train": (names[kept], labels[kept]), "test": (names[out], labels[out])}
+    whole = _listing(root, parts, config)
     parts["train"] = fraction_of(*parts["train"], config.fraction)
     images = _files(root, {part: names for part, (names, _) in parts.items()}, config)
     arrays: dict[str, Any] = {f"x_{part}": files for part, files in images.items()}
     arrays |= {f"y_{part}": labels for part, (_, labels) in parts.items()}
-    return assemble("image_folder", arrays, replace(config, fraction=1.0), root, classes)
+    return assemble("image_folder", arrays, replace(config, fraction=1.0), root, classes, whole)
 
 
 def _files(root: str, names: dict[str, np.ndarray], config: DatasetConfig) -> dict[str, Files]:
@@ -88,6 +90,17 @@ def _files(root: str, names: dict[str, np.ndarray], config: DatasetConfig) -> di
             raise _error(root, reason, "give dataset.storage=stream, or a smaller dataset.image_size")
     ends = np.cumsum([len(part) for part in names.values()])
     return {part: everything[end - len(names[part]) : end] for part, end in zip(names, ends.tolist(), strict=True)}
+
+
+def _listing(root: str, parts: dict[str, tuple[np.ndarray, np.ndarray]], config: DatasetConfig) -> str:
+    """SHA-256 over the names and lengths of all files, also of those beyond `dataset.fraction`, which are not opened."""
+    digest = hashlib.sha256(f"{config.image_size} {config.channels}\n".encode())
+    for part, (names, _) in parts.items():
+        for name in names.tolist():
+            path = os.path.join(root, os.fsdecode(name))
+            size = os.stat(path).st_size if os.path.exists(path) else 0  # a link that leads nowhere is refused later
+            digest.update(f"{part} {size} ".encode() + name + b"\0")
+    return digest.hexdigest()
 
 
 def _list(root: str) -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray]]]:

@@ -151,7 +151,7 @@ def prepare(
     precision = resolve_precision(config.precision, device)
     keep_freed_memory(device)
     fresh, dataset = dataset is None, dataset or data.load(config.dataset)
-    facts = environment.describe(device, dataset.fingerprint)
+    facts = environment.describe(device, dataset.fingerprint, dataset.source)
     if (
         config.stem == "auto"
         and choose("auto", dataset.image_size) == "imagenet"

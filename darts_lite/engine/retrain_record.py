@@ -33,9 +33,10 @@ def choose_genotype(ready: Prepared) -> Genotype:
             raise UserError(ready.folder, reason, fix, code=Exit.RUN) from error
     if ready.config.genotype is not None:
         return find_genotype(ready.config.genotype, seed=ready.config.seed)
-    folder = newest_finished("search", ready.dataset.fingerprint)
+    folder = newest_finished("search", ready.dataset.source)
     if folder is None and ready.config.debug:  # of which only the training matters
         ready.report.line("no finished search: a random genotype will do")
+        ready.config.genotype = "random"  # for each of several seeds too
         return find_genotype("random", seed=ready.config.seed)
     if folder is None:
         command = f"python -m darts_lite.search{data_words(ready.config.dataset)}"
