@@ -42,6 +42,12 @@ def _equally_long(mean: list | None, std: list | None) -> bool:
 RELATIONS = (
     Relation(("lr_min", "lr"), lambda low, high: low <= high, "must not be above lr", "lower lr_min or raise lr"),
     Relation(
+        ("lr_min", "schedule"),
+        lambda low, schedule: schedule != "exponential" or low > 0,
+        "is never reached by schedule=exponential",
+        "give one above 0: the factor of an epoch is (lr_min / lr) ** (1 / epochs)",
+    ),
+    Relation(
         ("warmup_epochs", "epochs"), lambda part, all: part <= all, "must not be above epochs", "lower warmup_epochs"
     ),
     Relation(

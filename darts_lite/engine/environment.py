@@ -17,7 +17,7 @@ _COMPARED = ("machine", "processor", "instructions", "device", "threads", "ranks
 
 
 def describe(device: str | torch.device, fingerprint: str | None, source: str | None = None) -> dict[str, Any]:
-    """Plain data for env.json and checkpoints: versions, device, threads, git commit, fingerprint of the data and of all it is a part of."""
+    """Plain data for env.json and checkpoints: versions, device, threads, git commit, data (see Dataset.source)."""
     device = torch.device(device)
     names = ("darts_lite", "torchvision", "numpy", "tensorboard", "hydra-core")
     versions: dict[str, str | None] = {"python": platform.python_version(), "torch": str(torch.__version__)}

@@ -43,14 +43,14 @@ class Prepared:
     def part(self, images: Any, labels: Any, *, augmented: bool) -> Part | Stream:
         """Images and labels on the device, or streamed to it."""
         source, data = self.config.dataset, self.dataset
-        augmentation = Augmentation(source.crop_padding, source.flip, self.config.cutout) if augmented else None
+        varied = Augmentation(source.crop_padding, source.flip, self.config.cutout, source.crop == "resized")
         part = part_or_stream(
             images,
             labels,
             self.device,
             data.mean,
             data.std,
-            augmentation,
+            varied if augmented else None,
             storage=source.storage,
             workers=source.workers,
             warn=self.report.warning,
