@@ -11,7 +11,7 @@ import numpy as np
 
 from darts_lite.data.images import Files, Images
 from darts_lite.data.splits import split
-from darts_lite.errors import Exit, UserError, all_of
+from darts_lite.errors import Exit, UserError, all_of, show
 from darts_lite.options import DatasetConfig
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -73,6 +73,16 @@ class Dataset:
     def source(self) -> str:
         """The same with every `dataset.fraction`: what runs on parts of the same data have in common."""
         return self.whole or self.fingerprint
+
+
+def in_words(dataset: Dataset) -> str:
+    """`image_folder: 5,000 training and 1,000 test images of 32x32x3, 10 classes (airplane, automobile, bird, ...)`."""
+    size = "x".join(str(number) for number in (*dataset.image_size, dataset.channels))
+    validation = "" if dataset.x_val is None else f", {len(dataset.x_val):,} validation"
+    counts = f"{len(dataset.x_train):,} training{validation} and {len(dataset.x_test):,} test images"
+    names = [show(name, quote=False) for name in dataset.class_names[:3]] + ["..."] * (dataset.classes > 3)
+    numbered = all(name.isdecimal() for name in dataset.class_names)
+    return f"{dataset.name}: {counts} of {size}, {dataset.classes} classes" + f" ({', '.join(names)})" * (not numbered)
 
 
 def parts_of(names: Collection[str]) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 
 from darts_lite import data, settings
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.dataset import Dataset
+from darts_lite.data.dataset import Dataset, in_words
 from darts_lite.data.parts import Feed, Part
 from darts_lite.data.splits import split
 from darts_lite.data.stream import Stream, part_or_stream
@@ -151,6 +151,8 @@ def prepare(
     precision = resolve_precision(config.precision, device)
     keep_freed_memory(device)
     fresh, dataset = dataset is None, dataset or data.load(config.dataset)
+    if fresh and resolution.folder is None:
+        report.line(in_words(dataset))
     facts = environment.describe(device, dataset.fingerprint, dataset.source)
     if (
         config.stem == "auto"
