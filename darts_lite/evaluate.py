@@ -72,6 +72,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
             warn=report.warning,
         )
         costs = network.costs()
+        assert config.run is not None  # restore_model has refused it
         trained = read_json(Path(config.run) / "result.json")
         result = {
             "dataset": dataset.name,

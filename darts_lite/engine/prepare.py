@@ -115,6 +115,7 @@ class Prepared:
 
     def stored_result(self) -> dict[str, Any]:
         """What a finished run has found."""
+        assert self.folder is not None
         return read_json(self.folder / "result.json")
 
     def open(self) -> tuple[RunFolder, dict[str, Any] | None]:

@@ -1,6 +1,7 @@
 """What a retraining starts from and leaves behind: which genotype, the weights of the last epoch, and what they reach on the test part."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def choose_genotype(ready: Prepared) -> Genotype:
 class RetrainRecord:
     """Writes the curve, if it is asked for, and at the end model.pt and result.json."""
 
-    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton, judges: dict[str, Source]):
+    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton, judges: Mapping[str, Source]):
         self.loop, self.genotype, self.judges = loop, genotype, judges
         data = loop.ready.dataset
         loop.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)

@@ -91,8 +91,8 @@ def _every_second(x: Tensor) -> Tensor:
 
 def _native(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, for_x: bool, for_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """What torch computes itself; differentiable. Of `weight` only the shape counts for its own gradient."""
+) -> tuple[Any, Any]:
+    """What torch computes itself, None where it is not wanted; differentiable. Of `weight` only the shape counts for its own gradient."""
     padding = [dilation * (side // 2) for side in weight.shape[2:]]
     strides, dilations, mask = [stride] * 2, [dilation] * 2, [for_x, for_weight, False]
     of_x, of_weight, _ = torch.ops.aten.convolution_backward(
