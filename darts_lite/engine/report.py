@@ -27,7 +27,7 @@ class Plain:
         warn(text)
 
     def progress(self, done: int, total: int, text: str) -> None:
-        """`done` of `total` steps; may be called at every step. Prints the first, the last, and one in 10 seconds, `text` where it is new."""
+        """`done` of `total` steps; may be called at every step. Prints the first, the last, one in 10 seconds; `text` where it is new."""
         left = self.pace.left(done, total)
         now = self.clock()
         if self.pace.fresh or done >= total or now - self.said >= PERIOD:
