@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_lite.data import DATASETS, digits, files, load, npz
-from darts_lite.data.augmentation import AREA, RATIO, Augmentation, crop, cutout, flip, windows
+from darts_lite.data.augmentation import AREA, RATIO, Augmentation, crop, cutout, flip, random_windows
 from darts_lite.data.dataset import channel_statistics
 from darts_lite.data.parts import Order, Part
 from darts_lite.data.splits import split
@@ -497,7 +497,7 @@ def test_windows_are_those_of_torchvision(height, width):
     """Quantiles of place and size, against those of RandomResizedCrop, an image after the other."""
     transforms = pytest.importorskip("torchvision.transforms")
     n = 4000
-    drawn = torch.stack(windows(n, height, width, torch.Generator().manual_seed(0)))
+    drawn = torch.stack(random_windows(n, height, width, torch.Generator().manual_seed(0)))
     with torch.random.fork_rng():
         torch.manual_seed(1)
         image = torch.empty(1, height, width)
@@ -508,7 +508,7 @@ def test_windows_are_those_of_torchvision(height, width):
     top, left, rows, columns = drawn
     assert min(top.min(), left.min(), rows.min() - 1, columns.min() - 1) >= 0
     assert (top + rows).max() == height and (left + columns).max() == width
-    everywhere = torch.stack(windows(50_000, 3, 2, torch.Generator().manual_seed(0)))
+    everywhere = torch.stack(random_windows(50_000, 3, 2, torch.Generator().manual_seed(0)))
     assert (everywhere[0] + everywhere[2] <= 3).all() and (everywhere[1] + everywhere[3] <= 2).all()
 
 

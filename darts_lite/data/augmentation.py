@@ -36,9 +36,7 @@ class Augmentation:
     crop_padding: int | None = None  # pixels of zeros around, then a random crop; None: side // 8; 0: off
     flip: bool = False
     cutout: int = 0  # side of the square, pixels; 0: off
-    resized: bool = (
-        False  # instead of a crop of the padded image: a window of any size and shape, resized to the image's
-    )
+    resized: bool = False  # in place of that crop: a window of any size and shape, resized to the image's
 
     def check(self, height: int, width: int) -> None:
         """Refuse what would leave nothing of an image. Raises UserError (CONFIGURATION) with every problem."""
@@ -65,13 +63,15 @@ class Augmentation:
 
         padding = 0 if self.resized else self.padding(height, width)
         crop = (integers(2 * padding + 1), integers(2 * padding + 1)) if padding else None
-        resized = windows(count, height, width, generator) if self.resized else None
+        resized = random_windows(count, height, width, generator) if self.resized else None
         flip = torch.rand(count, generator=generator, device=generator.device) < 0.5 if self.flip else None
         cutout = (integers(height), integers(width)) if self.cutout else None
         return Draws(crop, resized, flip, cutout)
 
 
-def windows(count: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_windows(
+    count: int, height: int, width: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """First row and column, height and width, int64 (count,) each, of windows inside of an image: area and ratio as above, any place.
 
     As torchvision's RandomResizedCrop, whose attempts are drawn all at once here, so that the device need not be asked. Where all have

@@ -100,8 +100,9 @@ def _listing(root: str, parts: dict[str, tuple[np.ndarray, np.ndarray]], config:
     digest = hashlib.sha256(f"{config.image_size} {config.channels}\n".encode())
     for part, (names, _) in parts.items():
         for name in names.tolist():
-            path = os.path.join(root, os.fsdecode(name))
-            size = os.stat(path).st_size if os.path.exists(path) else 0  # a link that leads nowhere is refused later
+            size = 0
+            with suppress(OSError):  # a link that leads nowhere is refused later
+                size = os.stat(os.path.join(root, os.fsdecode(name))).st_size
             digest.update(f"{part} {size} ".encode() + name + b"\0")
     return digest.hexdigest()
 
