@@ -316,10 +316,10 @@ def test_hostile_files_are_refused(name: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "genotype.json"
     path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError) as caught:
         read(path.name)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     lines = [str(problem) for problem in caught.value.problems]
     assert words in lines[0]
     assert caught.value.code is Exit.CONFIGURATION
