@@ -54,7 +54,7 @@ def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, rep
     precision = resolve_precision(config.precision, device)
     keep_freed_memory(device)  # as our runs do; the other arms profit, too
     facts = environment.describe(device, None)
-    size = {"cells": config.cells, "channels": config.channels, "batch_size": config.batch_size}
+    size: dict[str, Any] = {"cells": config.cells, "channels": config.channels, "batch_size": config.batch_size}
     request = modes.Request(config, SearchConfig(**size), RetrainConfig(**size), device, precision, report)
     with RunFolder.create("benchmark", config.mode, config.run_dir, config, facts, report.warning) as run:
         run.status("running", 0)

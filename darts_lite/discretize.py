@@ -66,7 +66,7 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
         raise UserError(path, f"epoch {epoch}: {error}", "restore the file", code=Exit.RUN) from error
 
     dataset = stored_part(state, "dataset", DatasetConfig, folder).name
-    facts = environment.describe("cpu", state["env"].get("data"))
+    facts = environment.describe("cpu", state["env"].get("data"), state["env"].get("source"))
     with RunFolder.create("discretize", dataset, config.run_dir, config, facts, report.warning) as run:
         run.status("running", 0)
         run.write_text("genotype.json", to_json(genotype))

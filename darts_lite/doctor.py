@@ -104,14 +104,12 @@ def devices(config: DoctorConfig) -> Iterator[str]:
 def data(config: DoctorConfig) -> Iterator[str]:
     """The digits, and the data set that was asked for."""
     from darts_lite.data import load
+    from darts_lite.data.dataset import in_words
 
     for wanted in (DatasetConfig(), config.dataset):
         if wanted is config.dataset and wanted == DatasetConfig():
             continue
-        dataset = load(wanted)
-        size = "x".join(str(number) for number in (*dataset.image_size, dataset.channels))
-        counts = f"{len(dataset.x_train):,} training and {len(dataset.x_test):,} test images of {size}"
-        yield f"{dataset.name}: {counts}, {dataset.classes} classes"
+        yield in_words(load(wanted))
 
 
 def disk(config: DoctorConfig) -> Iterator[str]:

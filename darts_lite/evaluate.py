@@ -54,7 +54,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     source = stored_part(state, "dataset", DatasetConfig, config.run)
     dataset = data.load(replace(data.moved(source, config.dataset_path), download=False))
     check_data(dataset, model)
-    facts = environment.describe(device, dataset.fingerprint)
+    facts = environment.describe(device, dataset.fingerprint, dataset.source)
     if dataset.fingerprint != state["env"].get("data"):
         report.warning("this is not the data that the network was trained on")
 
@@ -72,6 +72,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
             warn=report.warning,
         )
         costs = network.costs()
+        assert config.run is not None  # restore_model has refused it
         trained = read_json(Path(config.run) / "result.json")
         result = {
             "dataset": dataset.name,

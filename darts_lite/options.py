@@ -35,7 +35,9 @@ class DatasetConfig:
     path: str | None = option(None)  # npz: the file
     root: str | None = option(None)  # folder of data sets that have one
     download: bool = option(False, inert=True)  # fetch what is missing there
-    crop_padding: int | None = option(None, low=0)  # pixels of zeros before a random crop; None: an eighth of the side
+    # A random crop of the image with zeros around, or of a random part of it, which is resized to its size.
+    crop: str = option("pad", choices=("pad", "resized"))
+    crop_padding: int | None = option(None, low=0)  # crop=pad: pixels of zeros; None: an eighth of the side
     flip: bool = option(False)  # random horizontal flip
     mean: list[float] | None = option(None)  # of each channel, in [0, 1]; None: computed from the training part
     std: list[float] | None = option(None, above=0)

@@ -26,7 +26,7 @@ Names, so that weights can be mapped from and to other implementations (numbers 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +130,8 @@ class ReferenceCell(nn.Module):
     `alive` (E, O) says which candidates exist. A reduction applies stride 2 on the edges from the two input states.
     """
 
+    edges: Any  # nn.ModuleList: of each edge an nn.ModuleDict, name -> operation
+
     def __init__(
         self,
         channels_in: tuple[int, int],
@@ -180,9 +182,11 @@ class ReferenceCell(nn.Module):
         for node in range(2, 2 + self.nodes):
             outputs = []
             for edge, (source, target) in enumerate(self.pairs):
-                if target == node and operations is None:
+                if target != node:
+                    continue
+                if operations is None:
                     outputs += [operation(states[source]) for operation in self.edges[edge].values()]
-                elif target == node:
+                else:
                     output = self.mix(edge, states[source], operations[edge])
                     outputs.append(output if edges is None else edges[edge] * output)
             states.append(sum(outputs))

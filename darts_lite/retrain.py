@@ -37,7 +37,7 @@ class RetrainConfig(RunConfig):
     batch_size: int = option(64, low=1)
     lr: float = option(0.05, above=0)
     lr_min: float = option(0.0, low=0)
-    schedule: str = option("cosine", choices=("cosine", "linear"))  # from lr to lr_min
+    schedule: str = option("cosine", choices=("cosine", "linear", "exponential"))  # from lr to lr_min
     warmup_epochs: int = option(0, low=0)  # in which lr rises from 0, before that
     momentum: float = option(0.9, low=0, high=0.9999)
     nesterov: bool = option(False)

@@ -42,6 +42,12 @@ def _equally_long(mean: list | None, std: list | None) -> bool:
 RELATIONS = (
     Relation(("lr_min", "lr"), lambda low, high: low <= high, "must not be above lr", "lower lr_min or raise lr"),
     Relation(
+        ("lr_min", "schedule"),
+        lambda low, schedule: schedule != "exponential" or low > 0,
+        "is never reached by schedule=exponential",
+        "give one above 0: the factor of an epoch is (lr_min / lr) ** (1 / epochs)",
+    ),
+    Relation(
         ("warmup_epochs", "epochs"), lambda part, all: part <= all, "must not be above epochs", "lower warmup_epochs"
     ),
     Relation(
@@ -65,6 +71,15 @@ RELATIONS = (
         lambda debug, resume: debug is None or resume is None,
         "a debug run is short, and starts anew each time",
         "leave resume out",
+    ),
+    *(
+        Relation(
+            ("debug", several),
+            lambda debug, number: debug in (None, "fast") or number in (None, 1),
+            "looks at a single run",
+            f"leave {several} out, or give debug=fast",
+        )
+        for several in ("seeds", "restarts")
     ),
     Relation(("reductions",), _distinct, "must be distinct", "name each cell once"),
     Relation(("alpha_betas",), lambda betas: len(betas) == 2, "must be two numbers", "give e.g. [0.5,0.999]"),

@@ -7,7 +7,7 @@ import textwrap
 from darts_lite.config import VERBS, conf_folder, config_class, default_options, group_options
 from darts_lite.settings import leaves
 
-COLUMN = 36  # where the comments start
+COLUMN = 36  # where the comments of the keys start
 WIDTH = 110
 HOW = """\
 Settings are written key=value; of a key written twice the last one counts.
@@ -35,12 +35,17 @@ def _first_line(verb: str) -> str:
 
 
 def _groups(verb: str) -> str:
-    lines = []
-    for group, default in default_options(verb).items():
-        for place, option in enumerate(group_options(group, verb)):
-            name = f"{option}{' *' if option == default else ''}"
-            about = _header(f"{group}/{option}")
-            lines += _wrap(f"  {group if place == 0 else '':<12}{name:<{COLUMN - 14}}  {about}")
+    rows = [
+        (group if place == 0 else "", f"{option} *" if option == default else option, _header(f"{group}/{option}"))
+        for group, default in default_options(verb).items()
+        for place, option in enumerate(group_options(group, verb))
+    ]
+    column = 14 + max((len(name) for _, name, _ in rows), default=0)  # where the longest name ends
+    lines = [
+        line
+        for group, name, about in rows
+        for line in _wrap(f"{f'  {group:<12}{name}':<{column}}  {about}", column + 2)
+    ]
     return (
         "\n".join(["Groups: each chooses a file of settings (* is the default), which single keys then change", *lines])
         if lines
@@ -79,9 +84,9 @@ def _file_keys(name: str, prefix: str, groups: set[str]) -> list[str]:
         elif match and prefix + match[1] not in groups:
             setting = f"    {prefix}{match[1]}={match[2]}"
             text = f"{setting:<{COLUMN}}  {match[3]}" if match[3] else setting
-            lines += _wrap(text)
+            lines += _wrap(text, COLUMN + 2)
     return lines
 
 
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * (COLUMN + 2), break_on_hyphens=False)
+def _wrap(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)

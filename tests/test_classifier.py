@@ -77,7 +77,7 @@ def classifier(channels=3):
         ([], "there is none"),
         ([7], "int"),
         (Image.new("I;16", (8, 8)), "8 bits"),
-        ("missing.png", "missing.png"),
+        ("missing.png", "missing.png: there is no such file"),
     ],
 )
 def test_what_is_no_image(images, words):

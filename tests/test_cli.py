@@ -318,16 +318,18 @@ def test_plain_progress_prints_first_last_and_every_ten_seconds(capsys):
         now[0] += 0.5
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "[  1%] 1/100, epoch 1"
-    assert lines[1] == "[ 21%] 21/100, epoch 1, 0:00:40 left"
-    assert lines[-1] == "[100%] 100/100, epoch 1"
+    assert lines[1] == "[ 21%] 21/100, 0:00:40 left"
+    assert lines[-1] == "[100%] 100/100"
     assert len(lines) == 6
+    report.progress(100, 100, "epoch 2")
+    assert capsys.readouterr().out == "[100%] 100/100, epoch 2\n"
 
 
 def test_plain_progress_starts_anew(capsys):
     report = Plain(clock=lambda: 0.0)
     for done, total in [(1, 2), (2, 2), (1, 2), (5, 9), (6, 9)]:
         report.progress(done, total, "x")
-    assert capsys.readouterr().out.splitlines() == ["[ 50%] 1/2, x", "[100%] 2/2, x", "[ 50%] 1/2, x", "[ 55%] 5/9, x"]
+    assert capsys.readouterr().out.splitlines() == ["[ 50%] 1/2, x", "[100%] 2/2", "[ 50%] 1/2", "[ 55%] 5/9"]
 
 
 def test_warnings_are_one_ascii_line(capsys):

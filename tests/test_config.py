@@ -68,6 +68,11 @@ def test_published_sizes(composed):
     assert (darts.cells, darts.channels, darts.epochs, darts.batch_size) == (20, 36, 600, 96)
     assert (darts.lr, darts.lr_min, darts.weight_decay, darts.gradient_clip) == (0.025, 0, 3e-4, 5)
     assert (darts.auxiliary_weight, darts.drop_path, darts.cutout) == (0.4, 0.2, 16)
+    imagenet = composed("retrain", ["recipe=imagenet"])
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.lr, imagenet.weight_decay) == (250, 128, 0.1, 3e-5)
+    assert (imagenet.schedule, imagenet.dataset.crop, imagenet.label_smoothing) == ("exponential", "resized", 0.1)
+    factor = (imagenet.lr_min / imagenet.lr) ** (1 / imagenet.epochs)
+    assert abs(factor - 0.97) < 1e-5
 
 
 def test_presets_set_size_and_nothing_else(composed):

@@ -12,9 +12,10 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from darts_lite.data import DATASETS, digits, files, load, npz
-from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
+from darts_lite.data.augmentation import AREA, RATIO, Augmentation, crop, cutout, flip, random_windows
 from darts_lite.data.dataset import channel_statistics
 from darts_lite.data.parts import Order, Part
 from darts_lite.data.splits import split
@@ -146,6 +147,7 @@ def test_a_fraction_is_of_each_class_and_of_the_training_part_only(tmp_path):
     kept = [np.flatnonzero((whole.x_train == image).all((1, 2, 3)))[0] for image in part.x_train]
     assert kept == sorted(set(kept)) and np.array_equal(whole.y_train[kept], part.y_train)
     assert part.fingerprint != whole.fingerprint == load_npz(path, fraction=1.0).fingerprint
+    assert part.source == whole.source == whole.fingerprint
     assert (part.mean, part.std) == channel_statistics(part.x_train) != (whole.mean, whole.std)
     assert np.bincount(load_npz(path, fraction=1e-9).y_train).tolist() == [1, 1, 1]  # no class is lost
 
@@ -403,7 +405,9 @@ def slow_batch(images, indices, mean, std, augmentation, draws):
         image = images[index]
         height, width, channels = image.shape
         padding = min(height, width) // 8 if augmentation.crop_padding is None else augmentation.crop_padding
-        if padding:
+        if augmentation.resized:
+            image = slow_resized(image, *(int(draw[number]) for draw in draws.resized))
+        elif padding:
             row, column = int(draws.crop[0][number]), int(draws.crop[1][number])
             padded = np.zeros((height + 2 * padding, width + 2 * padding, channels), np.uint8)
             padded[padding : padding + height, padding : padding + width] = image
@@ -421,6 +425,13 @@ def slow_batch(images, indices, mean, std, augmentation, draws):
     return np.stack(batch)
 
 
+def slow_resized(image, top, left, rows, columns):
+    """The window, resized to the size of the image by torch's bilinear interpolation."""
+    window = torch.from_numpy(image[top : top + rows, left : left + columns].astype(np.float32)).permute(2, 0, 1)
+    assert window.shape[1:] == (rows, columns), "it lies inside of the image"
+    return functional.interpolate(window[None], image.shape[:2], mode="bilinear")[0].permute(1, 2, 0).numpy()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(1, 12),
@@ -430,19 +441,22 @@ def slow_batch(images, indices, mean, std, augmentation, draws):
     mirror=st.booleans(),
     side=st.integers(0, 11),
     seed=st.integers(0, 1000),
+    resized=st.booleans(),
 )
-def test_batch_is_the_slow_loop(height, width, channels, padding, mirror, side, seed):
+def test_batch_is_the_slow_loop(height, width, channels, padding, mirror, side, seed, resized):
     padding = padding and min(padding, height, width)
     side = min(side, height - 1, width - 1)
     images = uint8_images(9, height, width, channels, seed)
     mean, std = [0.3, 0.5, 0.1, 0.9][:channels], [0.2, 0.7, 1.0, 0.05][:channels]
-    augmentation = Augmentation(padding, mirror, side)
+    augmentation = Augmentation(padding, mirror, side, resized)
     part = Part(images, np.arange(9), "cpu", mean, std, augmentation)
     indices = torch.tensor([8, 0, 3, 3, 5])
     batch, labels = tiny.batch(part, indices, torch.Generator().manual_seed(seed))
     draws = augmentation.draw(5, height, width, torch.Generator().manual_seed(seed))
     expected = slow_batch(images, indices, mean, std, augmentation, draws)
-    assert np.array_equal(batch.permute(0, 2, 3, 1).numpy(), expected)
+    made = batch.permute(0, 2, 3, 1).numpy()
+    # 2e-3 of a pixel's value, in units of std: where to look is a float32 between -1 and 1.
+    assert np.allclose(made, expected, rtol=0, atol=2e-3 / min(std)) if resized else np.array_equal(made, expected)
     assert torch.equal(labels, indices) and labels.dtype == torch.int64
     assert batch.dtype == torch.float32
     assert batch.stride() == (
@@ -474,6 +488,26 @@ def test_draws_are_in_range_and_uniform():
     assert (torch.corrcoef(both) - torch.eye(5)).abs().max() < 0.04  # drawn independently of each other
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 64)])
+def test_windows_are_those_of_torchvision(height, width):
+    """Quantiles of place and size, against those of RandomResizedCrop, an image after the other."""
+    transforms = pytest.importorskip("torchvision.transforms")
+    n = 4000
+    drawn = torch.stack(random_windows(n, height, width, torch.Generator().manual_seed(0)))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        image = torch.empty(1, height, width)
+        theirs = [transforms.RandomResizedCrop.get_params(image, AREA, RATIO) for _ in range(n)]
+    for ours, other in zip(drawn.double(), torch.tensor(theirs).T.double(), strict=True):
+        steps = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
+        assert (ours.quantile(steps) - other.quantile(steps)).abs().max() < 0.05 * width  # 4 standard deviations
+    top, left, rows, columns = drawn
+    assert min(top.min(), left.min(), rows.min() - 1, columns.min() - 1) >= 0
+    assert (top + rows).max() == height and (left + columns).max() == width
+    everywhere = torch.stack(random_windows(50_000, 3, 2, torch.Generator().manual_seed(0)))
+    assert (everywhere[0] + everywhere[2] <= 3).all() and (everywhere[1] + everywhere[3] <= 2).all()
+
+
 def test_augmentation_that_leaves_nothing_is_refused():
     def part(augmentation):
         return Part(uint8_images(4, 8, 9, 1), np.zeros(4), "cpu", [0.5], [0.5], augmentation)
@@ -482,6 +516,7 @@ def test_augmentation_that_leaves_nothing_is_refused():
     assert [problem.key for problem in error.problems] == ["dataset.crop_padding", "cutout"]
     refused(lambda: part(Augmentation(0, False, 8)), Exit.CONFIGURATION, "at most 4")
     part(Augmentation(8, True, 7))
+    part(Augmentation(10**9, resized=True))  # of which it makes no use
 
 
 def test_augmentation_off_makes_no_draw():
@@ -544,8 +579,10 @@ def test_evaluation_batches():
     assert np.array_equal(part.images.permute(0, 2, 3, 1).numpy(), images)  # unchanged by the batches
 
 
-def test_batch_never_waits_for_the_device():
-    part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, Augmentation(1, True, 4))
+@pytest.mark.parametrize("resized", [False, True])
+def test_batch_never_waits_for_the_device(resized):
+    augmentation = Augmentation(1, True, 4, resized)
+    part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, augmentation)
     indices, generator = torch.arange(16), torch.Generator()
     with tiny.NoSync():
         tiny.batch(part, indices, generator)

@@ -77,8 +77,10 @@ def test_overfit_says_whether_it_got_there(found, tiny_folder, monkeypatch):
 
 def test_overfit_of_a_search_has_one_batch_and_nothing_is_varied(tiny_folder):
     config = search_config(debug="overfit", train_fraction=0.8)
+    config.dataset.crop = "resized"
     config, small = reduced(config, data.load(config.dataset))
     assert len(small.y_train) == 2 * config.batch_size
+    assert config.dataset.crop == "pad"
     assert (config.cutout, config.dataset.flip, config.dataset.crop_padding, config.weight_decay) == (0, False, 0, 0)
 
 
@@ -94,6 +96,20 @@ def test_profile_writes_a_trace_and_a_table(start, tiny_folder, monkeypatch):
     assert rows == (["data", "alphas", "weights"] if start is search else ["data", "weights", "trace:"])
     trace = json.loads(Path("run/profile.json").read_text())
     assert {"data", "weights"} <= {event.get("name") for event in trace["traceEvents"]}
+
+
+@pytest.mark.parametrize("config", [search_config(restarts=2), retrain_config(seeds=[0, 1], genotype=None)])
+def test_several_runs_are_fast_or_refused(config, tiny_folder):
+    report = Report()
+    start = search if hasattr(config, "restarts") else retrain
+    small = replace(config, cells=2, channels=2, batch_size=4, run_dir="outputs/search/npz/run", debug="fast")
+    result = start(small, report=report)
+    assert len(result.get("seeds") or result["restarts"]) == 2
+    assert report.lines.count("no finished search: a random genotype will do") == (start is retrain)
+    assert newest_finished("search", data.load(config.dataset).source) is None
+    for kind in ("overfit", "profile"):
+        with pytest.raises(UserError, match="debug: looks at a single run"):
+            check(replace(config, debug=kind))
 
 
 def test_a_debug_run_is_not_resumed():

@@ -79,8 +79,10 @@ def test_test_part_is_drawn_from_the_names(tmp_path):
 
 def test_without_train_the_classes_lie_in_the_root(tmp_path):
     flat, deep = folder(tmp_path / "flat", parts=(".",)), folder(tmp_path / "deep")
+    (flat / "cat").rename(flat / "trainer")
+    (deep / "train" / "cat").rename(deep / "train" / "trainer")
     one, other = read(flat, test_fraction=0.4), read(deep, test_fraction=0.4)
-    assert one.class_names == other.class_names == ("cat", "dog") and len(one.x_test) == len(other.x_test) == 4
+    assert one.class_names == other.class_names == ("dog", "trainer") and len(one.x_test) == len(other.x_test) == 4
 
 
 def test_fraction_is_of_each_class_and_not_of_the_test_part(tmp_path):
@@ -88,6 +90,9 @@ def test_fraction_is_of_each_class_and_not_of_the_test_part(tmp_path):
     whole, half = read(root), read(root, fraction=0.5)
     assert np.bincount(half.y_train).tolist() == [5, 5] and len(half.y_test) == 20
     assert set(stored(half.x_train)) < set(stored(whole.x_train)) and half.fingerprint != whole.fingerprint
+    assert half.source == whole.source != read(root, image_size=4).source
+    write(root / "train" / "cat" / "another.png", pixels(1))
+    assert read(root, fraction=0.5).source != whole.source
 
 
 def test_fingerprint_is_of_what_is_used_wherever_it_lies(tmp_path, monkeypatch):
@@ -316,14 +321,23 @@ BAD = {
         "dataset.image_size",
     ),
     "empty class": (emptied, "train/dog", "no image", "remove the folder"),
-    "other files": (lambda root: (emptied(root), put("train/dog/a.heic", b"")(root)), "train/dog", "it holds a.heic"),
+    "other files": (lambda root: (emptied(root), put("train/dog/a.mp4", b"")(root)), "train/dog", "it holds a.mp4"),
+    "photographs that cannot be read": (
+        put("train/dog/a.HEIC", b""),
+        "train/dog",
+        "of a kind that cannot",
+        "a.HEIC",
+        "jpg",
+    ),
     "one class": (one_class, "has 1 class folder", "two classes"),
     "no class": (lambda root: (one_class(root), (root / "train/cat").rename(root / ".cat")), "no class folders"),
     "single sample": (put("train/bird/1.png", pixels(0)), "bird", "one image cannot be cut", "test/ folder"),
     "unknown test class": (put("test/bird/1.png", pixels(0)), "test/bird", "train/ does not have"),
+    "misspelled test class": (put("test/Cat/1.png", pixels(0)), "test/Cat", "did you mean 'cat'?"),
     "unknown val class": (put("val/bird/1.png", pixels(0)), "val/bird", "train/ does not have"),
     "empty val": (lambda root: (root / "val").mkdir(), "val", "holds no image"),
-    "another name of val": (put("validation/cat/1.png", pixels(0)), "validation", "call it val or test"),
+    "another name of val": (put("validation/cat/1.png", pixels(0)), "validation", "call it val, or"),
+    "another name of train": (lambda root: (root / "train").rename(root / "Train"), "/Train", "call it train, or"),
     "no train": (no_folder, "has test/ but no train/", "<root>/train/<class>/<image>"),
     "loose images": (put("train/1.png", pixels(0)), "1 images lie outside", "1.png"),
     "folder in a class": (put("train/cat/more/1.png", pixels(0)), "train/cat", "holds a folder: more"),
@@ -378,6 +392,13 @@ def test_what_the_disk_refuses_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image, "open", refusing)
     refused(lambda: read(root), Exit.DATA, "dog/2.png", "cannot be read (Permission denied)")
+
+
+def test_a_misspelled_root(tmp_path):
+    root = folder(tmp_path / "photos")
+    refused(lambda: read(f"{tmp_path}/fotos/"), Exit.DATA, "did you mean 'photos'?", "No such file")
+    refused(lambda: read(root / "tran"), Exit.DATA, "did you mean 'train'?")
+    refused(lambda: read(tmp_path / "no" / "where"), Exit.DATA, "No such file")
 
 
 def test_many_problems_are_named_a_few_at_a_time(tmp_path):

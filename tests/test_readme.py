@@ -59,7 +59,9 @@ def test_there_are_commands_of_every_verb():
     assert {command.split()[0] for command in COMMANDS} == set(VERBS)
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:darts_lite|conf|tests|results|notebooks)/[^`<*]*)`", TEXT))))
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?:darts_lite|conf|tests|results|notebooks)/[^`<*]*)`", TEXT)))
+)
 def test_files_exist(path):
     assert (ROOT / path).exists()
 

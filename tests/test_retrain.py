@@ -319,6 +319,16 @@ def test_none_is_the_newest_finished_search_on_the_same_data():
     )
 
 
+def test_a_search_on_a_fraction_of_the_data_is_found():
+    part = replace(tiny.data_config(), fraction=0.5)
+    tiny.run(tiny.search_config(run_dir="outputs/search/npz/part", epochs=1, batch_size=8, dataset=part))
+    for number, source in enumerate((part, tiny.data_config(), replace(part, fraction=0.25))):
+        config = tiny.retrain_config(genotype=None, dataset=source, epochs=1, run_dir=f"outputs/retrain/npz/{number}")
+        tiny.run(config)
+        again = replace(config, run_dir=None, resume="auto")
+        assert tiny.run(again) == tiny.read_json(f"outputs/retrain/npz/{number}/result.json"), "it is found again"
+
+
 def broken_at_once(*arguments):
     raise RuntimeError
 

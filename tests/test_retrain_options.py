@@ -43,13 +43,17 @@ def refused(config, code):
 # The learning rate
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "exponential"])
 @pytest.mark.parametrize("warmup", [0, 0.25, 1])
 def test_schedules(schedule, warmup):
     for progress in (0, 0.1, 0.25, 0.5, 0.9, 1):
         rest = (progress - warmup) / (1 - warmup) if warmup < 1 else 0
-        fallen = {"cosine": (1 + math.cos(math.pi * rest)) / 2, "linear": 1 - rest}[schedule]
-        expected = 0.5 * progress / warmup if progress < warmup else 0.1 + (0.5 - 0.1) * fallen
+        fallen = {
+            "cosine": 0.1 + (0.5 - 0.1) * (1 + math.cos(math.pi * rest)) / 2,
+            "linear": 0.5 + (0.1 - 0.5) * rest,
+            "exponential": math.exp((1 - rest) * math.log(0.5) + rest * math.log(0.1)),
+        }[schedule]
+        expected = 0.5 * progress / warmup if progress < warmup else fallen
         rate = warmed_up(torch.tensor(float(progress)), schedule, 0.5, 0.1, warmup=warmup)
         assert rate.item() == pytest.approx(expected, abs=1e-7), progress
 
@@ -340,6 +344,7 @@ def test_one_image_is_no_half():
         ({"ema": 1.0}, "ema: must be at most"),
         ({"ema": math.nan}, "ema: must be finite"),
         ({"schedule": "cosin"}, "schedule: unknown name"),
+        ({"schedule": "exponential"}, "lr_min: is never reached by schedule=exponential, got 0.0"),
         ({"warmup_epochs": 2}, "warmup_epochs: must not be above epochs"),
         ({"warmup_epochs": -1}, "warmup_epochs: must be at least 0"),
         ({"init": ""}, "init: must not be empty"),

@@ -43,12 +43,12 @@ def same(left, right):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("kind", ["array", "files"])
-def test_a_stream_is_a_part(tmp_path, kind, workers):
+@pytest.mark.parametrize(("kind", "resized"), [("array", False), ("files", False), ("files", True)])
+def test_a_stream_is_a_part(tmp_path, kind, resized, workers):
     images = uint8_images(13, 8, 8, 3)
     if kind == "files":
         images = read(folder(tmp_path, images=8, parts=("train", "test")), storage="stream").x_train
-    part, other = both(images, workers, augmentation=Augmentation(2, True, 3))
+    part, other = both(images, workers, augmentation=Augmentation(2, True, 3, resized))
     assert len(part) == len(other) and same(part.batches(5), other.batches(5))
     feeds = [Feed(one, 4, seed=1) for one in (part, other)]
     assert feeds[0].steps_per_epoch == feeds[1].steps_per_epoch

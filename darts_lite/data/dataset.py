@@ -11,7 +11,7 @@ import numpy as np
 
 from darts_lite.data.images import Files, Images
 from darts_lite.data.splits import split
-from darts_lite.errors import Exit, UserError, all_of
+from darts_lite.errors import Exit, UserError, all_of, show
 from darts_lite.options import DatasetConfig
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -50,6 +50,7 @@ class Dataset:
     std: tuple[float, ...]
     x_val: Images | None = None
     y_val: np.ndarray | None = None
+    whole: str | None = None  # what a fraction was taken of, see `source`; None: all of the data is used
 
     @property
     def classes(self) -> int:
@@ -66,16 +67,22 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over dtype, shape and bytes of the arrays that are used: equal data in another place has the same one."""
-        digest = hashlib.sha256()
-        for name in (*ARRAYS, *OPTIONAL):
-            array = getattr(self, name)
-            if isinstance(array, Files):
-                array.identify(digest)
-            elif array is not None:
-                array = np.ascontiguousarray(array)
-                digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-                digest.update(array.data)
-        return digest.hexdigest()
+        return _fingerprint({name: getattr(self, name) for name in (*ARRAYS, *OPTIONAL)})
+
+    @property
+    def source(self) -> str:
+        """The same with every `dataset.fraction`: what runs on parts of the same data have in common."""
+        return self.whole or self.fingerprint
+
+
+def in_words(dataset: Dataset) -> str:
+    """`image_folder: 5,000 training and 1,000 test images of 32x32x3, 10 classes (airplane, automobile, bird, ...)`."""
+    size = "x".join(str(number) for number in (*dataset.image_size, dataset.channels))
+    validation = "" if dataset.x_val is None else f", {len(dataset.x_val):,} validation"
+    counts = f"{len(dataset.x_train):,} training{validation} and {len(dataset.x_test):,} test images"
+    names = [show(name, quote=False) for name in dataset.class_names[:3]] + ["..."] * (dataset.classes > 3)
+    numbered = all(name.isdecimal() for name in dataset.class_names)
+    return f"{dataset.name}: {counts} of {size}, {dataset.classes} classes" + f" ({', '.join(names)})" * (not numbered)
 
 
 def parts_of(names: Collection[str]) -> list[str]:
@@ -144,10 +151,12 @@ def assemble(
     config: DatasetConfig,
     where: str,
     class_names: Sequence[str] | None = None,
+    whole: str | None = None,
 ) -> Dataset:
     """Check the arrays, bring them to one form and measure the channels, or take mean and std from `config`.
 
     `where` names the source in errors. Classes = 1 + the largest label of `y_train`; one without an image is allowed.
+    `whole`: see Dataset, where a fraction has been taken already.
     """
     check_forms(arrays, where)
     check_labels(arrays, where)
@@ -157,10 +166,12 @@ def assemble(
         made |= {f"x_{part}": x[..., None] if len(x.shape) == 3 else x, f"y_{part}": y.astype(np.int64)}
     if class_names is None:
         class_names = [str(label) for label in range(int(made["y_train"].max()) + 1)]
+    if whole is None and config.fraction < 1:
+        whole = _fingerprint(made)
     x_train, made["y_train"] = fraction_of(made["x_train"], made["y_train"], config.fraction)
     made["x_train"] = x_train
     mean, std = given_statistics(config, x_train.shape[3]) or channel_statistics(x_train)
-    return Dataset(name, class_names=tuple(class_names), mean=mean, std=std, **made)
+    return Dataset(name, class_names=tuple(class_names), mean=mean, std=std, whole=whole, **made)
 
 
 def fraction_of(images: Some, labels: np.ndarray, fraction: float) -> tuple[Some, np.ndarray]:
@@ -210,6 +221,19 @@ def given_statistics(config: DatasetConfig, channels: int) -> tuple[tuple[float,
                 "dataset.std", "must be finite, at least 1e-6", "use 1.0 for a constant channel", value=value
             )
     return tuple(map(float, config.mean)), tuple(map(float, config.std))
+
+
+def _fingerprint(arrays: Mapping[str, Images | None]) -> str:
+    digest = hashlib.sha256()
+    for name in (*ARRAYS, *OPTIONAL):
+        array = arrays.get(name)
+        if isinstance(array, Files):
+            array.identify(digest)
+        elif array is not None:
+            array = np.ascontiguousarray(array)
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.data)
+    return digest.hexdigest()
 
 
 def _image_shape(form: Form) -> tuple[int, ...]:

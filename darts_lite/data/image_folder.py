@@ -4,12 +4,14 @@
     root/val/<class>/*        optional: what the alphas of a search learn from
     root/test/<class>/*       optional: else dataset.test_fraction of train/, drawn from the file names
 
-Classes are the folders of train/, sorted by name. Hidden files and files of other kinds are passed over; everything else that is odd is
-refused, because an image that is silently left out is found too late.
+Classes are the folders of train/, sorted by name. Hidden files and files that hold no image are passed over; everything else that is odd
+is refused, because an image that is silently left out is found too late.
 """
 
+import hashlib
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +21,12 @@ from darts_lite.data.dataset import Dataset, assemble, fraction_of
 from darts_lite.data.files import available_memory
 from darts_lite.data.images import EXTENSIONS, LISTED, Files, check_each, inspect
 from darts_lite.data.splits import held_out
-from darts_lite.errors import Exit, UserError, all_of, show
+from darts_lite.errors import Exit, UserError, all_of, did_you_mean, show
 from darts_lite.options import DatasetConfig
 
 PARTS = ("train", "val", "test")
+# Images that Pillow's decoders do not read: photographs of telephones, and what cameras write beside or in place of a JPEG.
+OTHERS = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")
 KINDS = "png, jpg, bmp, gif, webp, tif, ppm or pgm"
 _LAYOUT = "lay them out as <root>/train/<class>/<image>"
 
@@ -56,11 +60,12 @@ def load(config: DatasetConfig) -> Dataset:
             raise _error(root, reason, "add images of it, or give a test/ folder")
         kept, out = held_out(names.tolist(), labels, config.test_fraction)
         parts |= {"train": (names[kept], labels[kept]), "test": (names[out], labels[out])}
+    whole = _listing(root, parts, config)
     parts["train"] = fraction_of(*parts["train"], config.fraction)
     images = _files(root, {part: names for part, (names, _) in parts.items()}, config)
     arrays: dict[str, Any] = {f"x_{part}": files for part, files in images.items()}
     arrays |= {f"y_{part}": labels for part, (_, labels) in parts.items()}
-    return assemble("image_folder", arrays, replace(config, fraction=1.0), root, classes)
+    return assemble("image_folder", arrays, replace(config, fraction=1.0), root, classes, whole)
 
 
 def _files(root: str, names: dict[str, np.ndarray], config: DatasetConfig) -> dict[str, Files]:
@@ -90,46 +95,59 @@ def _files(root: str, names: dict[str, np.ndarray], config: DatasetConfig) -> di
     return {part: everything[end - len(names[part]) : end] for part, end in zip(names, ends.tolist(), strict=True)}
 
 
+def _listing(root: str, parts: dict[str, tuple[np.ndarray, np.ndarray]], config: DatasetConfig) -> str:
+    """SHA-256 over the names and lengths of all files, also of those beyond `dataset.fraction`, which are not opened."""
+    digest = hashlib.sha256(f"{config.image_size} {config.channels}\n".encode())
+    for part, (names, _) in parts.items():
+        for name in names.tolist():
+            size = 0
+            with suppress(OSError):  # a link that leads nowhere is refused later
+                size = os.stat(os.path.join(root, os.fsdecode(name))).st_size
+            digest.update(f"{part} {size} ".encode() + name + b"\0")
+    return digest.hexdigest()
+
+
 def _list(root: str) -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Class names, and of each part that is there the names (N,) below root, as bytes, and the labels (N,)."""
     top = _entries(root)
     folders = [name for name, is_folder in top.items() if is_folder]
     found: list[UserError] = []
+    # Train/, validation/, testing/: a part that would not be seen. Without train/ it may be a class, which holds no folders.
+    for name in folders:
+        part = next((part for part in PARTS if name not in PARTS and name.lower().startswith(part)), None)
+        if part and ("train" in folders or any(_entries(os.path.join(root, name)).values())):
+            found.append(_error(os.path.join(root, name), "is not a name of a part", f"call it {part}, or move it"))
+    if found and "train" not in folders:
+        raise _all(found, root)
     if "train" not in folders:
         if lost := [name for name in PARTS if name in folders]:
             raise _error(root, f"has {lost[0]}/ but no train/", _LAYOUT)
         prefixes = {"train": ""}
     else:
         prefixes = {part: part for part in PARTS if part in folders}
-        for name in folders:  # valid/, validation/, testing/: a part that would not be seen
-            if name not in PARTS and name.lower().startswith(PARTS):
-                found.append(
-                    _error(os.path.join(root, name), "is not a name of a part", "call it val or test, or move it")
-                )
     classes: list[str] = []
     parts = {}
     for part, prefix in prefixes.items():
         names, labels = [], []
-        entries = _entries(os.path.join(root, prefix)) if prefix else top
+        entries = _entries(_below(root, prefix)) if prefix else top
         if loose := [name for name, is_folder in entries.items() if not is_folder and _is_image(name)]:
             reason = f"{len(loose)} images lie outside of the class folders: {_few(loose)}"
-            found.append(_error(os.path.join(root, prefix), reason, _LAYOUT))
+            found.append(_error(_below(root, prefix), reason, _LAYOUT))
         inside = [name for name, is_folder in entries.items() if is_folder]
         if part == "train":
             classes = inside
             if any(not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name) for name in classes):
-                raise _error(os.path.join(root, prefix), "the name of a class folder is not UTF-8", "rename it")
+                raise _error(_below(root, prefix), "the name of a class folder is not UTF-8", "rename it")
             if len(classes) < 2:
                 reason = f"has {len(classes) or 'no'} class folder{'s' * (not classes)}"
-                found.append(
-                    _error(os.path.join(root, prefix), reason, f"use images of at least two classes; {_LAYOUT}")
-                )
+                found.append(_error(_below(root, prefix), reason, f"use images of at least two classes; {_LAYOUT}"))
                 break
         for name in inside:
             below = f"{prefix}/{name}" if prefix else name
             if name not in classes:
                 reason = "is a class that train/ does not have"
-                found.append(_error(os.path.join(root, below), reason, "remove it, or train on it too"))
+                fix = f"{did_you_mean(name, classes)}remove it, or train on it too"
+                found.append(_error(os.path.join(root, below), reason, fix))
                 continue
             try:
                 images = _images(root, below, needed=part == "train")
@@ -140,13 +158,18 @@ def _list(root: str) -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray]
             labels += [classes.index(name)] * len(images)
         parts[part] = np.array(names, "S"), np.array(labels, np.int64)
         if part != "train" and not names and not found:
-            found.append(_error(os.path.join(root, prefix), "holds no image", f"add some, or remove {part}/"))
-    if len(found) > LISTED:
-        found[LISTED:] = [_error(root, f"{len(found) - LISTED} more folders are wrong", _LAYOUT)]
-    error = all_of(found)
-    if error:
-        raise error
+            found.append(_error(_below(root, prefix), "holds no image", f"add some, or remove {part}/"))
+    if found:
+        raise _all(found, root)
     return classes, parts
+
+
+def _all(found: list[UserError], root: str) -> UserError:
+    """What is wrong with the folders, the first few of it named."""
+    more = [_error(root, f"{len(found) - LISTED} more folders are wrong", _LAYOUT)] if len(found) > LISTED else []
+    error = all_of([*found[:LISTED], *more])
+    assert error is not None
+    return error
 
 
 def _images(root: str, below: str, *, needed: bool) -> list[str]:
@@ -156,6 +179,9 @@ def _images(root: str, below: str, *, needed: bool) -> list[str]:
         raise _error(
             path, f"holds a folder: {_few(inner)}", "move its images into the class folder, or the folder away"
         )
+    if unreadable := [name for name in entries if name.lower().endswith(OTHERS)]:
+        reason = f"holds images of a kind that cannot be read: {_few(unreadable)}"
+        raise _error(path, reason, "convert them to jpg or png, or move them away")
     images = [name for name in entries if _is_image(name)]
     if needed and not images:
         others = f"; it holds {_few(list(entries))}" if entries else ""
@@ -171,11 +197,24 @@ def _entries(path: str) -> dict[str, bool]:
     except (OSError, ValueError) as error:
         reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         fix = "check dataset.root; a relative path starts in the working directory"
-        raise _error(path, reason, fix) from error
+        raise _error(path, reason, _neighbour(path) + fix) from error
+
+
+def _neighbour(path: str) -> str:
+    """The folder beside a missing one whose name is nearest, as the beginning of a fix."""
+    above, name = os.path.split(os.path.normpath(path))
+    with suppress(OSError, ValueError):
+        if not os.path.lexists(path):
+            return did_you_mean(name, [entry.name for entry in os.scandir(above or ".") if entry.is_dir()])
+    return ""
 
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
+
+
+def _below(root: str, prefix: str) -> str:
+    return os.path.join(root, prefix) if prefix else root
 
 
 def _few(names: list[str]) -> str:

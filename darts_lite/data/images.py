@@ -169,6 +169,10 @@ def bombs_are_errors() -> Iterator[None]:
 def _opened(path: str) -> Iterator[Image.Image]:
     """The file, open and of a kind that can be used; whatever Pillow raises on hostile bytes becomes one UserError."""
     try:
+        if not os.path.lexists(path):
+            raise _error(
+                path, "there is no such file", "check the path; a relative one starts in the working directory"
+            )
         if not os.path.isfile(path):
             raise _error(path, "is not a file" if os.path.exists(path) else "the link leads nowhere", "remove it")
         with Image.open(path, formats=FORMATS) as image:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from darts_lite.data.augmentation import Augmentation, crop, cutout, flip
+from darts_lite.data.augmentation import Augmentation, crop, cutout, flip, resized_crop
 from darts_lite.data.images import Images
 from darts_lite.errors import Exit, UserError
 from darts_lite.seeds import derive
@@ -80,6 +80,8 @@ class Preparation:
         draws = self.augmentation.draw(len(images), height, width, generator)
         if draws.crop:
             images = crop(images, self.augmentation.padding(height, width), *draws.crop)
+        if draws.resized:
+            images = resized_crop(images, *draws.resized)
         if draws.flip is not None:
             images = flip(images, draws.flip)
         images = self._normalized(images)

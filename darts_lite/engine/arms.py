@@ -7,7 +7,7 @@ On a GPU ours and the reference at its best run as CUDA graphs, one for the arch
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from darts_lite.solvers.bilevel import Bilevel, Lookahead, Tensors
 from darts_lite.spaces.darts import CELLS
 from darts_lite.spaces.network import Skeleton
 
+Some = TypeVar("Some", bound=nn.Module)
 GENOTYPE = "darts_v2"  # what the arms of retraining train
 
 
@@ -178,9 +179,10 @@ def _best(arm: Arm, device: str, best: bool) -> Arm:
     return recorded(arm, torch.device(device)) if best else arm
 
 
-def _placed(network: nn.Module, device: str, precision: str, best: bool) -> tuple[nn.Module, Any]:
+def _placed(network: Some, device: str, precision: str, best: bool) -> tuple[Some, Any]:
     """The network on its device, and what its forward passes run in."""
-    network = network.to(device, memory_format=torch.channels_last if best else torch.contiguous_format)
+    layout = torch.channels_last if best else torch.contiguous_format
+    network = network.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stubs know only one of them
 
     def around() -> AbstractContextManager:
         return computing(torch.device(device), precision) if best else nullcontext()

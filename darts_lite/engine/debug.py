@@ -1,6 +1,6 @@
 """Debug runs: the real thing on few images, so that it ends soon and says what is wrong.
 
-    debug=fast      two epochs of three steps: does every part of a run work?
+    debug=fast      two epochs of three steps: does every part of a run work? Also with seeds= and restarts=
     debug=overfit   one batch, not augmented, again and again: can the network learn at all?
     debug=profile   a dozen steps under torch.profiler: where does the time go? (engine/profile.py)
 
@@ -18,7 +18,7 @@ from darts_lite.engine.profile import STEPS
 
 NEAR_ZERO = 0.05  # training loss of a batch that is learned by heart
 _CHANGES: dict[str, dict[str, Any]] = {
-    "fast": {"epochs": 2, "warmup_epochs": 0},
+    "fast": {"epochs": 2, "warmup_epochs": 0, "restart_epochs": 1},
     "overfit": {
         **{"epochs": 60, "warmup_epochs": 0, "cutout": 0, "drop_path": 0.0},
         **{"label_smoothing": 0.0, "auxiliary_weight": 0.0, "weight_decay": 0.0, "log_every": 50},
@@ -35,7 +35,7 @@ def reduced(config: Any, dataset: Dataset) -> tuple[Any, Dataset]:
     names = {field.name for field in fields(config)}
     changes, searches = dict(_CHANGES[config.debug]), "alpha_lr" in names
     if config.debug == "overfit":
-        changes["dataset"] = replace(config.dataset, crop_padding=0, flip=False)
+        changes["dataset"] = replace(config.dataset, crop="pad", crop_padding=0, flip=False)
         changes["train_fraction"] = 0.5 if searches else None
     config = replace(config, **{name: changes[name] for name in names & set(changes)})
 

@@ -16,8 +16,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _COMPARED = ("machine", "processor", "instructions", "device", "threads", "ranks")
 
 
-def describe(device: str | torch.device, fingerprint: str | None) -> dict[str, Any]:
-    """Plain data for env.json and checkpoints: versions, device, threads, git commit, fingerprint of the data."""
+def describe(device: str | torch.device, fingerprint: str | None, source: str | None = None) -> dict[str, Any]:
+    """Plain data for env.json and checkpoints: versions, device, threads, git commit, data (see Dataset.source)."""
     device = torch.device(device)
     names = ("darts_lite", "torchvision", "numpy", "tensorboard", "hydra-core")
     versions: dict[str, str | None] = {"python": platform.python_version(), "torch": str(torch.__version__)}
@@ -35,6 +35,7 @@ def describe(device: str | torch.device, fingerprint: str | None) -> dict[str, A
         "ranks": 1,
         "git_commit": git_commit(_PACKAGE),
         "data": fingerprint,
+        "source": source or fingerprint,
     }
 
 

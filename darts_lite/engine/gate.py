@@ -156,9 +156,9 @@ def taken_apart(network: Network, tensors: dict[str, Tensor]) -> dict[str, Tenso
                 module = network.cells[int(found[2])].preprocess[int(found[3])]
                 halves = isinstance(module, FactorizedReduce)
                 layer, leaf = found[4].split(".")
-                layer = (
-                    {"even": "first", "odd": "second", "norm": "norm"} if halves else {"convolution": 1, "norm": 2}
-                )[layer]
-                name = f"{found[1]}{layer}.{leaf}"
+                places: dict[str, int | str] = {"convolution": 1, "norm": 2}
+                if halves:
+                    places = {"even": "first", "odd": "second", "norm": "norm"}
+                name = f"{found[1]}{places[layer]}.{leaf}"
             apart[name] = tensor
     return apart

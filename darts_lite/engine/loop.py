@@ -46,11 +46,17 @@ class Loop:
         self.forecast = Forecast(self.total, ready.device)
         self.means: dict[str, float] = {}  # of the last epoch
         self.profile = Profile(ready.device) if self.config.debug == "profile" else None
-        self.board: Board | None = None
+        self._board: Board | None = None
         self.run, self.stored = ready.open()
         self.quoted_path = shlex.quote(str(self.run.path))
         self.command = f"python -m darts_lite.{ready.verb} resume={self.quoted_path}"
         self.signals = Signals(f"darts_lite: stopped at once; go on with: {self.command}\n")
+
+    @property
+    def board(self) -> Board:
+        """TensorBoard's view, which `start` has made."""
+        assert self._board is not None
+        return self._board
 
     def __enter__(self) -> "Loop":
         self.run.__enter__()
@@ -60,8 +66,8 @@ class Loop:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self.profile is not None:
             self.profile.close()
-        if self.board is not None:
-            self.board.close()
+        if self._board is not None:
+            self._board.close()
         self.signals.__exit__(kind, error, traceback)
         self.run.__exit__(kind, error, traceback)
 
@@ -81,7 +87,7 @@ class Loop:
         else:
             self.save(state)
             self.report.line(f"run folder: {self.run.path}")
-        self.board = Board(self.run.path / "tensorboard", self.run.metrics, self.run.alphas, **board)
+        self._board = Board(self.run.path / "tensorboard", self.run.metrics, self.run.alphas, **board)
 
     @contextmanager
     def fitting(self) -> Iterator[None]:

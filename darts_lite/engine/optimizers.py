@@ -22,7 +22,12 @@ def linear(progress: Tensor, high: float, low: float) -> Tensor:
     return high + (low - high) * progress
 
 
-SCHEDULES = {"cosine": cosine, "linear": linear}
+def exponential(progress: Tensor, high: float, low: float) -> Tensor:
+    """The same by an equal factor in each step; `low` is above 0."""
+    return high * (low / high) ** progress
+
+
+SCHEDULES = {"cosine": cosine, "linear": linear, "exponential": exponential}
 
 
 def warmed_up(progress: Tensor, schedule: str, high: float, low: float, *, warmup: float) -> Tensor:

@@ -18,7 +18,7 @@ class Phase:
     # What comes from the phase before: nothing | weights (with momentum) | all (the alphas, too).
     carry: str = "nothing"
     # Changes of the skeleton, such as {"cells": 11}; only with carry="nothing".
-    skeleton: dict[str, int] = field(default_factory=dict)
+    skeleton: dict[str, Any] = field(default_factory=dict)
     # Which candidates stay, from the architecture at the end of the phase before: cell type -> (E, O) bool. None: as they were.
     alive: Callable[[Architecture], dict[str, Tensor]] | None = None
 

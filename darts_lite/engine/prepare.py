@@ -9,7 +9,7 @@ import torch
 
 from darts_lite import data, settings
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.dataset import Dataset
+from darts_lite.data.dataset import Dataset, in_words
 from darts_lite.data.parts import Feed, Part
 from darts_lite.data.splits import split
 from darts_lite.data.stream import Stream, part_or_stream
@@ -43,14 +43,14 @@ class Prepared:
     def part(self, images: Any, labels: Any, *, augmented: bool) -> Part | Stream:
         """Images and labels on the device, or streamed to it."""
         source, data = self.config.dataset, self.dataset
-        augmentation = Augmentation(source.crop_padding, source.flip, self.config.cutout) if augmented else None
+        varied = Augmentation(source.crop_padding, source.flip, self.config.cutout, source.crop == "resized")
         part = part_or_stream(
             images,
             labels,
             self.device,
             data.mean,
             data.std,
-            augmentation,
+            varied if augmented else None,
             storage=source.storage,
             workers=source.workers,
             warn=self.report.warning,
@@ -115,6 +115,7 @@ class Prepared:
 
     def stored_result(self) -> dict[str, Any]:
         """What a finished run has found."""
+        assert self.folder is not None
         return read_json(self.folder / "result.json")
 
     def open(self) -> tuple[RunFolder, dict[str, Any] | None]:
@@ -151,7 +152,9 @@ def prepare(
     precision = resolve_precision(config.precision, device)
     keep_freed_memory(device)
     fresh, dataset = dataset is None, dataset or data.load(config.dataset)
-    facts = environment.describe(device, dataset.fingerprint)
+    if fresh and resolution.folder is None:
+        report.line(in_words(dataset))
+    facts = environment.describe(device, dataset.fingerprint, dataset.source)
     if (
         config.stem == "auto"
         and choose("auto", dataset.image_size) == "imagenet"

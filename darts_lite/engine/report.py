@@ -16,6 +16,7 @@ class Plain:
         self.clock = clock
         self.pace = Pace(clock)
         self.said = 0.0
+        self.text = ""  # said last: what every line repeats is not read
 
     def line(self, text: str) -> None:
         """One line on stdout. A reader that has gone away (`| head`) does not end the run."""
@@ -26,12 +27,16 @@ class Plain:
         warn(text)
 
     def progress(self, done: int, total: int, text: str) -> None:
-        """`done` of `total` steps; may be called at every step. Prints the first, the last, and one in 10 seconds."""
+        """`done` of `total` steps; may be called at every step. Prints the first, the last, one in 10 seconds; `text` where it is new."""
         left = self.pace.left(done, total)
         now = self.clock()
         if self.pace.fresh or done >= total or now - self.said >= PERIOD:
-            self.said = now
-            parts = [f"{done}/{total}", *([text] if text else []), *([f"{duration(left)} left"] if left else [])]
+            new, self.said, self.text = text != self.text, now, text
+            parts = [
+                f"{done}/{total}",
+                *([text] if text and new else []),
+                *([f"{duration(left)} left"] if left else []),
+            ]
             write(f"[{100 * done // max(total, 1):3d}%] {', '.join(parts)}")
 
     def close(self) -> None:

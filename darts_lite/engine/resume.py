@@ -63,13 +63,13 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
     return Resolution(stored, folder, finished, notices)
 
 
-def newest_finished(verb: str, fingerprint: str, base: Path = OUTPUTS) -> Path | None:
-    """The newest finished run of `verb` on the data with this fingerprint, or None."""
+def newest_finished(verb: str, source: str, base: Path = OUTPUTS) -> Path | None:
+    """The newest finished run of `verb` on the data with this `Dataset.source`, or a fraction of it; or None."""
     for folder in _newest_first(runs_below(base / verb)):
         known = read_json(folder / "status.json")
         if known.get("state") != "finished" or known.get("debug"):
             continue
-        if read_json(folder / "env.json").get("data") == fingerprint:
+        if _source(folder) == source:
             return folder
     return None
 
@@ -83,10 +83,10 @@ def runs_below(base: Path) -> Iterator[Path]:
 
 
 def _newest_equal(verb: str, config: Any) -> Resolution:
-    completed = cache(lambda data: _completed(config, data))
+    completed = cache(lambda source: _completed(config, source))
     for folder in _newest_first(_places(verb, config.run_dir)):
         known = read_json(folder / "status.json")
-        wanted = completed(str(read_json(folder / "env.json").get("data")))
+        wanted = completed(_source(folder))
         name = digest(wanted)
         if known.get("verb", verb) != verb or known.get("configuration", name) != name:
             continue
@@ -103,12 +103,18 @@ def _newest_equal(verb: str, config: Any) -> Resolution:
     return Resolution(config)
 
 
-def _completed(config: Any, fingerprint: str) -> Any:
+def _completed(config: Any, source: str) -> Any:
     """A retraining without a genotype means the newest finished search, on the data of the run that it is compared with."""
     if getattr(config, "genotype", "") is not None:
         return config
-    newest = newest_finished("search", fingerprint)
+    newest = newest_finished("search", source)
     return config if newest is None else replace(config, genotype=str(newest))
+
+
+def _source(folder: Path) -> str:
+    """What `Dataset.source` was there; a run of an older version did not write it."""
+    known = read_json(folder / "env.json")
+    return str(known.get("source", known.get("data")))
 
 
 def _places(verb: str, run_dir: str | None) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """What a retraining starts from and leaves behind: which genotype, the weights of the last epoch, and what they reach on the test part."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ def choose_genotype(ready: Prepared) -> Genotype:
             raise UserError(ready.folder, reason, fix, code=Exit.RUN) from error
     if ready.config.genotype is not None:
         return find_genotype(ready.config.genotype, seed=ready.config.seed)
-    folder = newest_finished("search", ready.dataset.fingerprint)
+    folder = newest_finished("search", ready.dataset.source)
     if folder is None and ready.config.debug:  # of which only the training matters
         ready.report.line("no finished search: a random genotype will do")
+        ready.config.genotype = "random"  # for each of several seeds too
         return find_genotype("random", seed=ready.config.seed)
     if folder is None:
         command = f"python -m darts_lite.search{data_words(ready.config.dataset)}"
@@ -50,7 +52,7 @@ def choose_genotype(ready: Prepared) -> Genotype:
 class RetrainRecord:
     """Writes the curve, if it is asked for, and at the end model.pt and result.json."""
 
-    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton, judges: dict[str, Source]):
+    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton, judges: Mapping[str, Source]):
         self.loop, self.genotype, self.judges = loop, genotype, judges
         data = loop.ready.dataset
         loop.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)

@@ -117,8 +117,8 @@ def _native(
     dilation: int,
     for_x: bool,
     for_weight: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    """What torch computes itself; differentiable. Of `weight` only the shape counts for its own gradient."""
+) -> tuple[Any, Any]:
+    """What torch computes itself, None where it is not wanted; differentiable. Of `weight` only the shape counts for its own gradient."""
     padding = [dilation * (side // 2) for side in weight.shape[2:]]
     strides = [stride, stride] if isinstance(stride, int) else list(stride)
     mask = [for_x, for_weight, False]

@@ -31,6 +31,8 @@ class BatchNorm(nn.Module):
     """
 
     momentum, eps = 0.1, 1e-5
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, channels: int, *, copies: int = 1, affine: bool):
         super().__init__()
@@ -43,8 +45,8 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """Normalize (N, copies * C, H, W); `scale` (copies,) multiplies the output of each copy."""
-        statistics, weight, bias = self.terms(x.shape[1], scale, first)
-        return F.batch_norm(x, *statistics, weight, bias, self.training, self.momentum, self.eps)
+        (mean, variance), weight, bias = self.terms(x.shape[1], scale, first)
+        return F.batch_norm(x, mean, variance, weight, bias, self.training, self.momentum, self.eps)
 
     def terms(self, number: int, scale: Tensor | None, first: int) -> tuple[Any, Tensor | None, Tensor | None]:
         """Running statistics if the call uses or moves them, weight and bias, of the `number` channels from copy `first` on."""

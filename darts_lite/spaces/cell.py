@@ -7,6 +7,7 @@ inputs are ready together and share a stage.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,9 @@ class Plan:
 
 class Stage(nn.Module):
     """All live edges out of the states `sources`, which have equal shape (N, C, H, W)."""
+
+    operations: Any  # nn.ModuleDict, name -> stack
+    order: Tensor
 
     def __init__(
         self, plan: Plan, sources: Sequence[int], channels: int, stride: int, form: str, activation: Activation
@@ -156,6 +160,9 @@ def copies_together(state: Tensor) -> int:
 
 class Cell(nn.Module):
     """Two preprocessed inputs, then one stage for each group of states that are ready together."""
+
+    preprocess: nn.ModuleList
+    stages: Any  # nn.ModuleList of Stage
 
     def __init__(
         self,

@@ -79,6 +79,8 @@ class Skeleton:
 class Network(nn.Module):
     """Cells in a chain, each of which reads the outputs of the two before it."""
 
+    cells: Any  # nn.ModuleList of Cell
+
     def __init__(self, plans: dict[str, Plan], skeleton: Skeleton, form: str, *, auxiliary: bool = False):
         super().__init__()
         self.skeleton, self.form = skeleton, form
@@ -97,7 +99,8 @@ class Network(nn.Module):
             self.cells.append(
                 Cell(
                     plans[kind],
-                    *outputs[-2:],
+                    outputs[-2],
+                    outputs[-1],
                     channels,
                     reduction=kind == "reduce",
                     previous_reduces=previous_reduces,
