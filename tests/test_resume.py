@@ -347,6 +347,7 @@ TAMPERED = {
     "config dataset": lambda state: state["config"].pop("dataset"),
     "config text": lambda state: state["config"].update(cells="3"),
     "verb": lambda state: state["run"].clear(),
+    "environment": lambda state: state.update(env=None),
 }
 
 
@@ -390,6 +391,13 @@ def test_another_machine_is_one_warning(stopped):
     report = tiny.Report()
     search(tiny.search_config(resume="run"), report=report)
     assert len(report.warnings) == 1 and "threads 96 -> 1" in report.warnings[0] and "2.11.0" in report.warnings[0]
+
+
+def test_other_data(stopped, capsys):
+    tiny.write_data(seed=1)
+    before = tree(stopped)
+    assert "began with other data" in refusal(capsys, ["resume=run"], Exit.RUN)
+    assert tree(stopped) == before
 
 
 # The command line

@@ -75,7 +75,11 @@ class Loop:
         """Go on where the stored run was, or write the first checkpoint; `board` is passed to `Board`."""
         if self.stored is not None:
             with self.fitting():
+                began_with = self.stored["env"]["data"]
                 state.load_state_dict(self.stored)
+            if began_with != self.ready.environment["data"]:
+                reason, fix = "began with other data", "bring that data back, or start a new run with another run_dir"
+                raise UserError(self.run.path, reason, fix, code=Exit.RUN)
             changes = environment.differences(self.stored["env"], self.ready.environment)
             if changes:
                 self.report.warning(f"resumed elsewhere, so not bit-identical: {', '.join(changes)}")
