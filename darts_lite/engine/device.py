@@ -56,14 +56,15 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def determinism(device: torch.device, deterministic: bool) -> Iterator[None]:
-    """Inside, CUDA uses only deterministic kernels where `deterministic`; a CPU is deterministic anyway."""
-    if device.type != "cuda" or not deterministic:
+    """Inside, CUDA uses only deterministic kernels where `deterministic`, else the fastest for each new shape; a CPU is deterministic anyway."""
+    if device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS makes its first handle
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS makes its first handle
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not deterministic
     try:
         yield
     finally:

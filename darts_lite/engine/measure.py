@@ -6,8 +6,7 @@ On a shared machine a time means little and a ratio of medians something: arms t
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,14 +139,3 @@ class _Counting(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.calls += 1
         return function(*args, **(kwargs or {}))
-
-
-@contextmanager
-def autotuned(device: torch.device) -> Iterator[None]:
-    """Inside, cuDNN tries its kernels for each new shape."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = device.type == "cuda"
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before

@@ -14,7 +14,8 @@ from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import Feed, Part
 from darts_lite.engine import gate as gates
 from darts_lite.engine.arms import GENOTYPE, ours_retrain, ours_search, reference_retrain, reference_search
-from darts_lite.engine.measure import Arm, alternate, autotuned, calls, launches, machine, peak_of
+from darts_lite.engine.device import determinism
+from darts_lite.engine.measure import Arm, alternate, calls, launches, machine, peak_of
 from darts_lite.genotype import published
 from darts_lite.options import DatasetConfig, SpaceConfig
 from darts_lite.spaces.darts import DartsSpace, network
@@ -167,7 +168,7 @@ def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, mac
     request.report.line("peak memory of each arm, in a process of its own ...")
     peaks = [peak_of(make, *arguments) for make, arguments in makers]
     rates = machine(device)
-    with autotuned(device):
+    with determinism(device, False):
         arms = [make(*arguments) for make, arguments in makers]
         alternate(arms, device, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
         counts = [{"operator_calls": calls(arm), "kernel_launches": launches(arm, device)} for arm in arms]
