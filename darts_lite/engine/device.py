@@ -56,7 +56,7 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def determinism(device: torch.device, deterministic: bool) -> Iterator[None]:
-    """Inside, CUDA uses only deterministic kernels where `deterministic`, else the fastest for each new shape; a CPU is deterministic anyway."""
+    """Inside, CUDA uses deterministic kernels, or the fastest for each new shape; a CPU is deterministic anyway."""
     if device.type != "cuda":
         yield
         return
