@@ -30,6 +30,7 @@ class Augmentation:
     crop_padding: int | None = None  # pixels of zeros around, then a random crop; None: side // 8; 0: off
     flip: bool = False
     cutout: int = 0  # side of the square, pixels; 0: off
+    alternating: bool = False  # flips are those of `parts.Flips`, and not drawn
 
     def check(self, height: int, width: int) -> None:
         """Refuse what would leave nothing of an image. Raises UserError (CONFIGURATION) with every problem."""
@@ -56,7 +57,8 @@ class Augmentation:
 
         padding = self.padding(height, width)
         crop = (integers(2 * padding + 1), integers(2 * padding + 1)) if padding else None
-        flip = torch.rand(count, generator=generator, device=generator.device) < 0.5 if self.flip else None
+        drawn = self.flip and not self.alternating
+        flip = torch.rand(count, generator=generator, device=generator.device) < 0.5 if drawn else None
         cutout = (integers(height), integers(width)) if self.cutout else None
         return Draws(crop, flip, cutout)
 

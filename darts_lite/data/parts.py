@@ -46,6 +46,24 @@ class Order:
         return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
 
 
+class Flips:
+    """Which images of a batch are flipped, each in one of every two epochs: a function of seed, image and epoch alone.
+
+    In the first epoch a coin decides, in each later one the contrary of the one before. Two successive epochs show an image both ways
+    round, where random flips show it twice alike in half of the cases (Jordan 2024, 2404.00498: alternating flip).
+    """
+
+    def __init__(self, order: Order):
+        self._order = order  # one of its own on the device: a stream is asked for batches of later epochs ahead of time
+        generator = torch.Generator().manual_seed(derive(order.seed, "flips"))
+        self._coins = (torch.rand(order.n, generator=generator) < 0.5).to(order.device)
+
+    def mirrored(self, step: int) -> Tensor:
+        """bool (batch_size,) on the device, for the batch of `step`. Waits for nothing."""
+        coins = self._coins.index_select(0, self._order.indices(step))
+        return ~coins if step // self._order.steps_per_epoch % 2 else coins
+
+
 class Preparation:
     """What happens on the device to a batch of uint8 images: augmentation, and normalization to float32.
 
@@ -71,8 +89,11 @@ class Preparation:
             for values in (mean, std)
         )
 
-    def varied(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """uint8 (B, H, W, C) -> augmented float32 (B, C, H, W), channels_last; each image has its own draws. Waits for nothing."""
+    def varied(self, pixels: Tensor, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
+        """uint8 (B, H, W, C) -> augmented float32 (B, C, H, W), channels_last; each image has its own draws. Waits for nothing.
+
+        `mirrored`: bool (B,), the images to flip where that is not drawn (`Augmentation.alternating`).
+        """
         images = pixels.permute(0, 3, 1, 2)
         if self.augmentation is None:
             return self._normalized(images)
@@ -80,8 +101,9 @@ class Preparation:
         draws = self.augmentation.draw(len(images), height, width, generator)
         if draws.crop:
             images = crop(images, self.augmentation.padding(height, width), *draws.crop)
-        if draws.flip is not None:
-            images = flip(images, draws.flip)
+        mirrored = draws.flip if mirrored is None else mirrored
+        if mirrored is not None:
+            images = flip(images, mirrored)
         images = self._normalized(images)
         if draws.cutout:
             images = cutout(images, self.augmentation.cutout, *draws.cutout)
@@ -150,6 +172,9 @@ class Feed:
         self.part = part
         self.order = Order(len(part), batch_size, seed, part.order_device)
         self.steps_per_epoch = self.order.steps_per_epoch
+        augmentation = part.preparation.augmentation
+        alternating = augmentation is not None and augmentation.flip and augmentation.alternating
+        self._flips = Flips(Order(len(part), batch_size, seed, part.device)) if alternating else None
         self._batches: Iterator[tuple[Tensor, Tensor]] = iter(())
         self._next = -1
 
@@ -160,4 +185,5 @@ class Feed:
             self._batches = self.part.follow(self.order, step)
         pixels, labels = next(self._batches)
         self._next = step + 1
-        return self.part.preparation.varied(pixels, generator), labels
+        mirrored = None if self._flips is None else self._flips.mirrored(step)
+        return self.part.preparation.varied(pixels, generator, mirrored), labels

@@ -40,17 +40,17 @@ class Prepared:
     environment: dict[str, Any]
     report: Any
 
-    def part(self, images: Any, labels: Any, *, augmented: bool) -> Part | Stream:
+    def part(self, images: Any, labels: Any, *, augmented: bool, alternating_flip: bool = False) -> Part | Stream:
         """Images and labels on the device, or streamed to it."""
         source, data = self.config.dataset, self.dataset
-        augmentation = Augmentation(source.crop_padding, source.flip, self.config.cutout) if augmented else None
+        variation = Augmentation(source.crop_padding, source.flip, self.config.cutout, alternating_flip)
         part = part_or_stream(
             images,
             labels,
             self.device,
             data.mean,
             data.std,
-            augmentation,
+            variation if augmented else None,
             storage=source.storage,
             workers=source.workers,
             warn=self.report.warning,
@@ -72,9 +72,9 @@ class Prepared:
         weights, alphas = split(data.y_train, self.config.train_fraction, self.config.seed)
         return (data.x_train[weights], data.y_train[weights]), (data.x_train[alphas], data.y_train[alphas])
 
-    def feed(self, images: Any, labels: Any, name: str) -> Feed:
+    def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> Feed:
         """Their augmented batches, in an order of seed and name: with one order, two halves would be paired alike in every epoch."""
-        part = self.part(images, labels, augmented=True)
+        part = self.part(images, labels, augmented=True, alternating_flip=alternating_flip)
         return Feed(part, self.config.batch_size, derive(self.config.seed, name))
 
     def learned_and_judging(self) -> tuple[tuple[Any, Any], dict[str, tuple[Any, Any]]]:
