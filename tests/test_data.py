@@ -522,10 +522,10 @@ def mirrored(feed, images, epoch):
     found = {}
     for step in range(epoch * feed.steps_per_epoch, (epoch + 1) * feed.steps_per_epoch):
         batch, labels = feed.batch(step, torch.Generator().manual_seed(step))
-        for image, label in zip(feed.part.preparation.plain(torch.from_numpy(images[labels])), labels, strict=True):
-            shown = batch[labels.tolist().index(int(label))]
-            found[int(label)] = torch.equal(shown, image.flip(-1))
-            assert found[int(label)] or torch.equal(shown, image)
+        plain = feed.part.preparation.plain(torch.from_numpy(images[labels.numpy()]))
+        for shown, image, label in zip(batch, plain, labels.tolist(), strict=True):
+            found[label] = torch.equal(shown, image.flip(-1))
+            assert found[label] or torch.equal(shown, image)
     return found
 
 
