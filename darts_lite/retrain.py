@@ -45,6 +45,7 @@ class RetrainConfig(RunConfig):
     gradient_clip: float | None = option(5.0, above=0)
     auxiliary_weight: float = option(0.0, low=0)  # weight of the auxiliary head's loss; 0: no head
     drop_path: float = option(0.0, low=0, high=0.95)  # probability at the end; grows linearly from 0
+    alternating_flip: bool = option(False)  # where dataset.flip: in one of every two epochs, not by chance
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
     label_smoothing: float = option(0.0, low=0, high=0.99)
     ema: float | None = option(None, above=0, high=0.999999)  # decay of the averaged weights; None: no average
@@ -82,7 +83,7 @@ def retrain(
     genotype, skeleton = choose_genotype(ready), ready.skeleton()
 
     learned, judging = ready.learned_and_judging()
-    train = ready.feed(*learned, "train")
+    train = ready.feed(*learned, "train", alternating_flip=config.alternating_flip)
     judges = {name: ready.part(*part, augmented=False) for name, part in judging.items()}
     network = new_network(genotype, skeleton, config)
     if ready.folder is None:

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import zipfile
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch.nn import functional
 from darts_lite.data import DATASETS, digits, files, load, npz
 from darts_lite.data.augmentation import AREA, RATIO, Augmentation, crop, cutout, flip, random_windows
 from darts_lite.data.dataset import channel_statistics
-from darts_lite.data.parts import Order, Part
+from darts_lite.data.parts import Feed, Order, Part
 from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
 from darts_lite.options import DatasetConfig
@@ -539,6 +540,55 @@ def test_batch_is_determined_by_the_generator():
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 
+def alternating(count, batch_size=5, seed=0, flip=True):
+    """A feed of images that differ from their mirror images, neither cropped nor cut."""
+    images = uint8_images(count, 3, 4, 1)
+    augmentation = Augmentation(0, flip, alternating=True)
+    return Feed(Part(images, np.arange(count), "cpu", [0.5], [0.2], augmentation), batch_size, seed), images
+
+
+def mirrored(feed, images, epoch):
+    """Image -> whether it is flipped in this epoch, by looking at it."""
+    found = {}
+    for step in range(epoch * feed.steps_per_epoch, (epoch + 1) * feed.steps_per_epoch):
+        batch, labels = tiny.fed(feed, step, torch.Generator().manual_seed(step))
+        plain = feed.part.preparation.plain(torch.from_numpy(images[labels.numpy()]))
+        for shown, image, label in zip(batch, plain, labels.tolist(), strict=True):
+            found[label] = torch.equal(shown, image.flip(-1))
+            assert found[label] or torch.equal(shown, image)
+    return found
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(5, 23), batch_size=st.integers(1, 5), seed=st.integers(0, 2**63 - 1))
+def test_two_successive_epochs_show_every_image_both_ways_round(count, batch_size, seed):
+    feed, images = alternating(count, batch_size, seed)
+    epochs = [mirrored(feed, images, epoch) for epoch in range(4)]
+    assert all(len(epoch) == feed.steps_per_epoch * batch_size for epoch in epochs)  # the rest of an epoch is dropped
+    for first, second in pairwise(epochs):
+        assert all(first[image] != second[image] for image in first.keys() & second.keys())
+    again, _ = alternating(count, batch_size, seed)  # one that goes on after two epochs
+    assert mirrored(again, images, 3) == epochs[3]
+    other = alternating(count, 1, seed)  # a function of image and epoch: neither of batch nor of position
+    assert epochs[2].items() <= mirrored(*other, 2).items()
+
+
+def test_coins_of_alternating_flips():
+    first, other = (mirrored(*alternating(2000, 200, seed), 0) for seed in (0, 1))
+    assert abs(sum(first.values()) - 1000) < 5 * 500**0.5  # 5 standard deviations, binomial
+    assert abs(sum(first[image] == other[image] for image in range(2000)) - 1000) < 5 * 500**0.5
+
+
+def test_alternating_flips_draw_nothing_and_need_flips():
+    for mirror in (True, False):
+        feed, images = alternating(10, flip=mirror)
+        generator = torch.Generator().manual_seed(0)
+        before = generator.get_state()
+        tiny.fed(feed, 0, generator)
+        assert torch.equal(generator.get_state(), before)
+        assert any(mirrored(feed, images, 0).values()) == mirror
+
+
 def test_images_of_a_batch_have_their_own_draws():
     part = Part(
         np.tile(uint8_images(1, 16, 16, 1), (32, 1, 1, 1)),
@@ -586,6 +636,10 @@ def test_batch_never_waits_for_the_device(resized):
     indices, generator = torch.arange(16), torch.Generator()
     with tiny.NoSync():
         tiny.batch(part, indices, generator)
+    feed, _ = alternating(10)
+    tiny.fed(feed, 0, generator)  # a permutation is drawn
+    with tiny.NoSync():
+        tiny.fed(feed, 1, generator)
 
 
 @pytest.mark.cuda

@@ -58,7 +58,7 @@ CASES = [
         "retrain",
         ["recipe=paper"],
         TWO,
-        ["recipe: unknown name, got 'paper'", "darts, imagenet, quick"],
+        ["recipe: unknown name, got 'paper'", "darts, fast, imagenet, quick"],
     ),
     ("option-null", "search", ["preset=null"], TWO, ["preset: unknown name, got 'null'"]),
     ("option-empty", "search", ["preset="], TWO, ["preset: unknown name, got ''"]),

@@ -30,7 +30,7 @@ from darts_lite.search import SearchConfig
 from darts_lite.solvers import SOLVERS
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
-RETRAIN = tiny.retrain_config(ema=0.9, warmup_epochs=1)
+RETRAIN = tiny.retrain_config(ema=0.9, warmup_epochs=1, alternating_flip=True)
 SMALL = replace(tiny.SPACE, nodes=1)
 SEARCHES = {
     f"{solver}-{relaxation}": tiny.search_config(solver=solver, relaxation=relaxation, edge_weights=True, space=SMALL)

@@ -127,6 +127,7 @@ def test_equal_seeds_are_equal_and_others_are_not():
         {"auxiliary_weight": 0.0},
         {"drop_path": 0.0},
         {"cutout": 0},
+        {"alternating_flip": True},
         {"label_smoothing": 0.0},
         {"gradient_clip": None},
         {"nesterov": True},

@@ -12,6 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from darts_lite import data
+from darts_lite.data.parts import Feed
 from darts_lite.data.splits import split
 from darts_lite.engine import retrain_state
 from darts_lite.engine.average import Average
@@ -156,6 +157,34 @@ def boom_at(number, update):
         update(self, step, bad)
 
     return once
+
+
+# Flips
+
+
+@pytest.mark.parametrize("stopped", [4, 6, 7])  # of three steps an epoch
+def test_flips_go_on_to_alternate(stopped, monkeypatch):
+    config = small(alternating_flip=True, epochs=3, checkpoint_steps=1)
+    tiny.run(config)
+    whole = tiny.trace("run")
+    shutil.rmtree("run")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="boom"):
+        patch.setattr(Feed, "batch", lambda self, step, *rest: boom() if step == stopped else batch(self, step, *rest))
+        tiny.run(config)
+    tiny.run(config, resume="run")
+    tiny.assert_same(tiny.trace("run"), whole)
+
+
+batch = Feed.batch
+
+
+def test_without_flips_nothing_alternates():
+    traces = []
+    for alternating in (True, False):
+        dataset = replace(tiny.data_config(), flip=False)
+        tiny.run(small(alternating_flip=alternating, dataset=dataset, run_dir=str(alternating), log_every=1))
+        traces.append(tiny.newest(str(alternating))["weights"])
+    tiny.assert_same(*map(tiny.frozen, traces))
 
 
 # Where the weights start

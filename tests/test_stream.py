@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -60,6 +61,16 @@ def test_a_stream_is_a_part(tmp_path, kind, resized, workers):
         indices = feeds[0].order.indices(step)
         assert same(made[:1], [tiny.batch(part, indices, torch.Generator().manual_seed(step))])
     assert made[1][0].stride() == made[0][0].stride() and made[1][1].tolist() == indices.tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_flips_of_a_stream_alternate_as_those_of_a_part(workers):
+    feeds = [
+        Feed(one, 4, seed=1)
+        for one in both(uint8_images(13, 8, 8, 3), workers, augmentation=Augmentation(2, True, 3, alternating=True))
+    ]
+    for step in (0, 1, 2, 3, 4, 5, 6, 11, 1):  # three epochs, whose batches are loaded ahead, and back
+        assert same(*([tiny.fed(feed, step, torch.Generator().manual_seed(step))] for feed in feeds))
 
 
 def test_nothing_is_drawn_from_the_global_generator():
@@ -137,7 +148,7 @@ def photos(tiny_folder):
     folder(Path("photos"), classes=("a", "b", "c"), images=40)
 
 
-VERBS = {"search": tiny.search_config, "retrain": tiny.retrain_config}
+VERBS = {"search": tiny.search_config, "retrain": partial(tiny.retrain_config, alternating_flip=True)}
 WAYS = {"search": [0, 2], "retrain": [2]}
 
 

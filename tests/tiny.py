@@ -74,6 +74,12 @@ def batch(part, indices, generator):
     return part.preparation.varied(pixels, generator), labels
 
 
+def fed(feed, step, generator):
+    """What a feed makes of `step`."""
+    feed.load(step)
+    return feed.batch(generator)
+
+
 def data_config():
     return DatasetConfig(name="npz", path="data.npz", flip=True)
 

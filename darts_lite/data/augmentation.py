@@ -37,6 +37,7 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0  # side of the square, pixels; 0: off
     resized: bool = False  # in place of that crop: a window of any size and shape, resized to the image's
+    alternating: bool = False  # flips are those of `parts.Flips`, and not drawn
 
     def check(self, height: int, width: int) -> None:
         """Refuse what would leave nothing of an image. Raises UserError (CONFIGURATION) with every problem."""
@@ -64,7 +65,8 @@ class Augmentation:
         padding = 0 if self.resized else self.padding(height, width)
         crop = (integers(2 * padding + 1), integers(2 * padding + 1)) if padding else None
         resized = random_windows(count, height, width, generator) if self.resized else None
-        flip = torch.rand(count, generator=generator, device=generator.device) < 0.5 if self.flip else None
+        drawn = self.flip and not self.alternating
+        flip = torch.rand(count, generator=generator, device=generator.device) < 0.5 if drawn else None
         cutout = (integers(height), integers(width)) if self.cutout else None
         return Draws(crop, resized, flip, cutout)
 

@@ -46,6 +46,24 @@ class Order:
         return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
 
 
+class Flips:
+    """Which images of a batch are flipped, each in one of every two epochs: a function of seed, image and epoch alone.
+
+    In the first epoch a coin decides, in each later one the contrary of the one before. Two successive epochs show an image both ways
+    round, where random flips show it twice alike in half of the cases (Jordan 2024, 2404.00498: alternating flip).
+    """
+
+    def __init__(self, order: Order):
+        self._order = order  # one of its own on the device: a stream is asked for batches of later epochs ahead of time
+        generator = torch.Generator().manual_seed(derive(order.seed, "flips"))
+        self._coins = (torch.rand(order.n, generator=generator) < 0.5).to(order.device)
+
+    def mirrored(self, step: int) -> Tensor:
+        """bool (batch_size,) on the device, for the batch of `step`. Waits for nothing."""
+        coins = self._coins.index_select(0, self._order.indices(step))
+        return ~coins if step // self._order.steps_per_epoch % 2 else coins
+
+
 class Preparation:
     """What happens on the device to a batch of uint8 images: augmentation, and normalization to float32.
 
@@ -71,8 +89,11 @@ class Preparation:
             for values in (mean, std)
         )
 
-    def varied(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """uint8 (B, H, W, C) -> augmented float32 (B, C, H, W), channels_last; each image has its own draws. Waits for nothing."""
+    def varied(self, pixels: Tensor, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
+        """uint8 (B, H, W, C) -> augmented float32 (B, C, H, W), channels_last; each image has its own draws. Waits for nothing.
+
+        `mirrored`: bool (B,), the images to flip where that is not drawn (`Augmentation.alternating`).
+        """
         images = pixels.permute(0, 3, 1, 2)
         if self.augmentation is None:
             return self._normalized(images)
@@ -82,8 +103,9 @@ class Preparation:
             images = crop(images, self.augmentation.padding(height, width), *draws.crop)
         if draws.resized:
             images = resized_crop(images, *draws.resized)
-        if draws.flip is not None:
-            images = flip(images, draws.flip)
+        mirrored = draws.flip if mirrored is None else mirrored
+        if mirrored is not None:
+            images = flip(images, mirrored)
         images = self._normalized(images)
         if draws.cutout:
             images = cutout(images, self.augmentation.cutout, *draws.cutout)
@@ -161,6 +183,9 @@ class Feed:
         self.part = part
         self.order = Order(len(part), batch_size, seed, part.order_device)
         self.steps_per_epoch = self.order.steps_per_epoch
+        augmentation = part.preparation.augmentation
+        alternating = augmentation is not None and augmentation.flip and augmentation.alternating
+        self._flips = Flips(Order(len(part), batch_size, seed, part.device)) if alternating else None
         self._arriving: Iterator[tuple[Tensor, ...]] = iter(())
         self._loaded: tuple[Tensor, ...] = ()
         self._next = -1
@@ -172,6 +197,8 @@ class Feed:
             self._arriving = self.part.follow(self.order, step)
         arrived = next(self._arriving)
         self._next = step + 1
+        if self._flips is not None:
+            arrived = (*arrived, self._flips.mirrored(step))
         if not self._loaded:
             self._loaded = tuple(tensor.clone() for tensor in arrived)
         for place, tensor in zip(self._loaded, arrived, strict=True):
@@ -180,5 +207,8 @@ class Feed:
     @record_function("data")
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented images float32 (B, C, H, W), channels_last, and labels int64 (B,): a function of the loaded step and the generator."""
-        pixels, labels = self.part.pick(self._loaded)
-        return self.part.preparation.varied(pixels, generator), labels
+        arrived, mirrored = self._loaded, None
+        if self._flips is not None:
+            arrived, mirrored = arrived[:-1], arrived[-1]
+        pixels, labels = self.part.pick(arrived)
+        return self.part.preparation.varied(pixels, generator, mirrored), labels

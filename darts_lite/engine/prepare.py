@@ -40,10 +40,11 @@ class Prepared:
     environment: dict[str, Any]
     report: Any
 
-    def part(self, images: Any, labels: Any, *, augmented: bool) -> Part | Stream:
+    def part(self, images: Any, labels: Any, *, augmented: bool, alternating_flip: bool = False) -> Part | Stream:
         """Images and labels on the device, or streamed to it."""
         source, data = self.config.dataset, self.dataset
-        varied = Augmentation(source.crop_padding, source.flip, self.config.cutout, source.crop == "resized")
+        resized = source.crop == "resized"
+        varied = Augmentation(source.crop_padding, source.flip, self.config.cutout, resized, alternating_flip)
         part = part_or_stream(
             images,
             labels,
@@ -72,9 +73,9 @@ class Prepared:
         weights, alphas = split(data.y_train, self.config.train_fraction, self.config.seed)
         return (data.x_train[weights], data.y_train[weights]), (data.x_train[alphas], data.y_train[alphas])
 
-    def feed(self, images: Any, labels: Any, name: str) -> Feed:
+    def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> Feed:
         """Their augmented batches, in an order of seed and name: with one order, two halves would be paired alike in every epoch."""
-        part = self.part(images, labels, augmented=True)
+        part = self.part(images, labels, augmented=True, alternating_flip=alternating_flip)
         return Feed(part, self.config.batch_size, derive(self.config.seed, name))
 
     def learned_and_judging(self) -> tuple[tuple[Any, Any], dict[str, tuple[Any, Any]]]:
