@@ -42,7 +42,7 @@ def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, rep
     """
     from darts_lite import settings
     from darts_lite.engine import environment, modes
-    from darts_lite.engine.device import keep_freed_memory, resolve_device, resolve_precision
+    from darts_lite.engine.device import resolve_device, resolve_precision
     from darts_lite.engine.folder import RunFolder
     from darts_lite.engine.report import Plain
     from darts_lite.retrain import RetrainConfig
@@ -52,7 +52,6 @@ def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, rep
     settings.check(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    keep_freed_memory(device)  # as our runs do; the other arms profit, too
     facts = environment.describe(device, None)
     size: dict[str, Any] = {"cells": config.cells, "channels": config.channels, "batch_size": config.batch_size}
     request = modes.Request(config, SearchConfig(**size), RetrainConfig(**size), device, precision, report)

@@ -1,6 +1,7 @@
 """The benchmark: every mode on a small size; figures that belong together; a gate that closes."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,17 +10,19 @@ from tiny import Report
 
 from darts_lite.benchmark import MODES, BenchmarkConfig, benchmark
 from darts_lite.engine import gate, modes
-from darts_lite.engine.arms import one_candidate_an_edge
+from darts_lite.engine.arms import one_candidate_an_edge, ours_search
+from darts_lite.engine.measure import Hired, alternate
 from darts_lite.genotype import published, published_table
 from darts_lite.models import create_network
 from darts_lite.reference import ReferenceSupernet
+from darts_lite.search import SearchConfig
 
 
 @pytest.fixture
 def measure(tmp_path, monkeypatch):
-    """One small step; peaks in this process, since one of its own takes seconds to begin."""
+    """Small steps in this process, since one of its own takes seconds to begin."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(modes, "peak_of", lambda make, *arguments: 1 + len(make(*arguments).parts))
+    monkeypatch.setattr(modes, "Hired", lambda make, *arguments: nullcontext(make(*arguments)))
     monkeypatch.setattr(modes, "GROWTH", {"channels": (4, 8), "operations": (2, 4)})
     size = {"cells": 2, "channels": 4, "batch_size": 4, "steps": 2, "warm_up": 0, "gate_steps": 8, "device": "cpu"}
     return lambda mode: benchmark(BenchmarkConfig(mode=mode, run_dir="run", **size), report=Report())
@@ -44,6 +47,20 @@ def test_arms(mode, measure):
     if mode != "data":
         assert result["floor_seconds"] > 0
         assert all(arm["operator_calls"] > ours["operator_calls"] for arm in others)  # stacked, hence fewer
+
+
+def test_an_arm_in_a_process_of_its_own():
+    config = SearchConfig(cells=2, channels=4, batch_size=4)
+    with Hired(ours_search, config, "cpu", "fp32") as arm:
+        (times,) = alternate([arm], steps=2, warm_up=1)
+        facts = arm.facts()
+    assert times.name == "darts_lite" and [len(seconds) for seconds in times.seconds.values()] == [2, 2]
+    assert facts["peak_memory_bytes"] > 2**20 and facts["operator_calls"] > 100 and facts["kernel_launches"] is None
+
+
+def test_an_arm_that_fails_says_why():
+    with pytest.raises(AttributeError, match="cells"), Hired(ours_search, None, "cpu", "fp32"):
+        pass
 
 
 def test_growth(measure):

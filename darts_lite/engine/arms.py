@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from darts_lite.engine.build import build_method, build_space
-from darts_lite.engine.device import computing
-from darts_lite.engine.measure import Arm, recorded
+from darts_lite.engine.device import computing, keep_freed_memory
+from darts_lite.engine.measure import Arm, Part, recorded
 from darts_lite.engine.optimizers import cosine, tell_capture
 from darts_lite.engine.retrain_state import RetrainState, new_network, retrain_step
 from darts_lite.engine.search_state import Batch, SearchState
@@ -60,7 +60,7 @@ def ours_search(config: Any, device: str, precision: str) -> Arm:
         "alphas": lambda: alpha_step(state, train, validation, rate()),
         "weights": lambda: weight_step(state, train, rate()),
     }
-    return recorded(Arm("darts_lite", parts), state.device)
+    return _ours(parts, state.device)
 
 
 def reference_search(config: Any, device: str, precision: str, best: bool = False) -> Arm:
@@ -121,7 +121,7 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
 
     architecture = first_order if config.solver == "first_order" else second_order
     weights = partial(_descend, network, descent, lambda: plain(train), config.gradient_clip)
-    return _best(Arm(_name(best), {"alphas": architecture, "weights": weights}), device, best)
+    return _reference({"alphas": architecture, "weights": weights}, device, best)
 
 
 def ours_retrain(config: Any, device: str, precision: str) -> Arm:
@@ -129,7 +129,7 @@ def ours_retrain(config: Any, device: str, precision: str) -> Arm:
     network = new_network(published(GENOTYPE), Skeleton(config.cells, config.channels, 10), config).to(device)
     state = RetrainState(config, network, torch.device(device), precision, steps=1000)
     train, _ = batches(config.batch_size, device, True)
-    return recorded(Arm("darts_lite", {"weights": lambda: retrain_step(state, *train)}), state.device)
+    return _ours({"weights": lambda: retrain_step(state, *train)}, state.device)
 
 
 def reference_retrain(config: Any, device: str, precision: str, best: bool = False) -> Arm:
@@ -148,7 +148,7 @@ def reference_retrain(config: Any, device: str, precision: str, best: bool = Fal
             return F.cross_entropy(network(images), labels)
 
     weights = partial(_descend, network, descent, loss, config.gradient_clip)
-    return _best(Arm(_name(best), {"weights": weights}), device, best)
+    return _reference({"weights": weights}, device, best)
 
 
 def one_candidate_an_edge(genotype: Genotype) -> dict[str, Tensor]:
@@ -171,12 +171,15 @@ def _descend(network: nn.Module, optimizer: torch.optim.SGD, loss: Callable[[], 
     optimizer.step()
 
 
-def _name(best: bool) -> str:
-    return "reference, best effort" if best else "reference, as published"
+def _ours(parts: dict[str, Part], device: torch.device) -> Arm:
+    keep_freed_memory(device)  # as a run does
+    return recorded(Arm("darts_lite", parts, device))
 
 
-def _best(arm: Arm, device: str, best: bool) -> Arm:
-    return recorded(arm, torch.device(device)) if best else arm
+def _reference(parts: dict[str, Part], device: str, best: bool) -> Arm:
+    name = "reference, best effort" if best else "reference, as published"
+    arm = Arm(name, parts, torch.device(device))
+    return recorded(arm) if best else arm
 
 
 def _placed(network: Some, device: str, precision: str, best: bool) -> tuple[Some, Any]:

@@ -1,14 +1,16 @@
-"""Measuring: arms that alternate in one process, medians, what a process of its own holds at most, what the machine can do.
+"""Measuring: arms that take turns, each in a process of its own; medians, and what the machine can do.
 
 On a shared machine a time means little and a ratio of medians something: arms take turns, so that what disturbs one disturbs the others.
+In one process they would share a heap: on a CPU ours took up to a third longer in memory that the reference had filled and left.
 """
 
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,9 +27,59 @@ class Arm:
 
     name: str
     parts: dict[str, Part]  # done one after the other; timed apart
-    cold: float = 0.0  # seconds of the first step, the recording of a CUDA graph included
+    device: torch.device
     launched: dict[str, Part] = field(default_factory=dict)  # of recorded parts: the same without a graph, to count in
-    seconds: dict[str, list[float]] = field(default_factory=dict)  # of each step, by part
+
+    def step(self) -> dict[str, float]:
+        """Do all parts; the seconds of each."""
+        return {name: _seconds(part, self.device) for name, part in self.parts.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """The most memory that the process of this arm has held, in bytes, and what one more step calls."""
+        peak = peak_memory(self.device)
+        return {"peak_memory_bytes": peak, "operator_calls": calls(self), "kernel_launches": launches(self)}
+
+
+class Hired:
+    """The arm that `make(*arguments)` gives, in a process of its own; all of them picklable."""
+
+    def __init__(self, make: Callable[..., Arm], *arguments: Any):
+        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.name: str = self._do(_begin, torch.get_num_threads(), make, arguments)
+
+    def step(self) -> dict[str, float]:
+        """As the arm's."""
+        return self._do(_step)
+
+    def facts(self) -> dict[str, Any]:
+        """As the arm's."""
+        return self._do(_facts)
+
+    def __enter__(self) -> "Hired":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.shutdown()
+
+    def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._process.submit(function, *arguments).result()
+
+
+class Stepping(Protocol):
+    """An arm, wherever it is."""
+
+    name: str
+
+    def step(self) -> dict[str, float]: ...
+
+
+@dataclass
+class Times:
+    """What was measured of an arm."""
+
+    name: str
+    cold: float  # seconds of the first step, the recording of a CUDA graph included
+    seconds: dict[str, list[float]]  # of each step that counts, by part
 
     def median(self, part: str | None = None) -> float:
         """Median seconds of a part, or of whole steps."""
@@ -39,18 +91,18 @@ class Arm:
 
 
 def alternate(
-    arms: list[Arm], device: torch.device, *, steps: int, warm_up: int, progress: Callable[[int], None]
-) -> None:
+    arms: Sequence[Stepping], *, steps: int, warm_up: int, progress: Callable[[int], None] = lambda done: None
+) -> list[Times]:
     """Let the arms take turns: `warm_up` steps each that do not count, the first one apart, then `steps` that do."""
+    taken: list[list[dict[str, float]]] = [[] for _ in arms]
     for done in range(warm_up + steps):
-        for arm in arms:
-            times = {name: _seconds(part, device) for name, part in arm.parts.items()}
-            if done == 0:
-                arm.cold = sum(times.values())
-            if done >= warm_up:
-                for name, seconds in times.items():
-                    arm.seconds.setdefault(name, []).append(seconds)
+        for arm, times in zip(arms, taken, strict=True):
+            times.append(arm.step())
         progress(done + 1)
+    return [
+        Times(arm.name, sum(times[0].values()), {part: [step[part] for step in times[warm_up:]] for part in times[0]})
+        for arm, times in zip(arms, taken, strict=True)
+    ]
 
 
 class Recorded:
@@ -70,11 +122,12 @@ class Recorded:
         self.replay()
 
 
-def recorded(arm: Arm, device: torch.device) -> Arm:
+def recorded(arm: Arm) -> Arm:
     """On a GPU, the arm with a CUDA graph for each of its parts, in memory that they share; elsewhere as it is."""
-    if device.type == "cuda":
+    if arm.device.type == "cuda":
         pool = torch.cuda.graph_pool_handle()
-        arm.launched, arm.parts = arm.parts, {name: Recorded(part, device, pool) for name, part in arm.parts.items()}
+        arm.launched = arm.parts
+        arm.parts = {name: Recorded(part, arm.device, pool) for name, part in arm.parts.items()}
     return arm
 
 
@@ -85,25 +138,19 @@ def calls(arm: Arm) -> int:
     return counting.calls
 
 
-def launches(arm: Arm, device: torch.device) -> int | None:
+def launches(arm: Arm) -> int | None:
     """Kernel launches of a step on a GPU, without a graph, which has one; None elsewhere."""
-    if device.type != "cuda":
+    if arm.device.type != "cuda":
         return None
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         _launch(arm)
-        synchronize(device)
+        synchronize(arm.device)
     return sum(event.count for event in profile.key_averages() if "LaunchKernel" in event.key)
 
 
 def _launch(arm: Arm) -> None:
     for part in (arm.launched or arm.parts).values():
         part()
-
-
-def peak_of(make: Callable[..., Arm], *arguments: Any) -> int:
-    """Bytes that a process of its own holds at most while it makes an arm and does two steps; a function of a module, picklable."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (make, arguments))
 
 
 def machine(device: torch.device) -> dict[str, float]:
@@ -123,12 +170,22 @@ def _seconds(part: Part, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _peak(make: Callable[..., Arm], arguments: tuple) -> int:
-    arm = make(*arguments)
-    for _ in range(2):
-        for part in arm.parts.values():
-            part()
-    return peak_memory(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"))
+_working: list[Arm] = []  # in the process that was hired: its arm
+
+
+def _begin(threads: int, make: Callable[..., Arm], arguments: tuple) -> str:
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True  # for all of them, as published
+    _working.append(make(*arguments))
+    return _working[0].name
+
+
+def _step() -> dict[str, float]:
+    return _working[0].step()
+
+
+def _facts() -> dict[str, Any]:
+    return _working[0].facts()
 
 
 class _Counting(TorchDispatchMode):

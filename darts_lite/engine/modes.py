@@ -1,6 +1,7 @@
 """What the benchmark can measure: mode -> (what result.json gets, lines for people)."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -14,8 +15,7 @@ from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import Feed, Part
 from darts_lite.engine import gate as gates
 from darts_lite.engine.arms import GENOTYPE, ours_retrain, ours_search, reference_retrain, reference_search
-from darts_lite.engine.device import determinism
-from darts_lite.engine.measure import Arm, alternate, calls, launches, machine, peak_of
+from darts_lite.engine.measure import Arm, Hired, Times, alternate, machine
 from darts_lite.genotype import published
 from darts_lite.options import DatasetConfig, SpaceConfig
 from darts_lite.spaces.darts import DartsSpace, network
@@ -107,11 +107,11 @@ def loading(request: Request) -> Found:
             tensor.to(device)
 
     arms = [
-        Arm("torchvision, DataLoader", {"batch": images_to_device}),
-        Arm("darts_lite", {"batch": ours}),
+        Arm("torchvision, DataLoader", {"batch": images_to_device}, device),
+        Arm("darts_lite", {"batch": ours}, device),
     ]
-    alternate(arms, device, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
-    found = {"arms": {arm.name: _figures(arm, config.batch_size, HALF) for arm in arms}, "ratios": _ratios(arms)}
+    times = alternate(arms, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
+    found = {"arms": {one.name: _figures(one, config.batch_size, HALF) for one in times}, "ratios": _ratios(times)}
     return found, _table(found)
 
 
@@ -126,11 +126,10 @@ def growth(request: Request) -> Found:
             names = SpaceConfig().candidates
             few = replace(request.search.space, candidates=names[-value:]) if key == "operations" else None
             changed = replace(request.search, **({"space": few} if few else {key: value}))
-            arm = ours_search(changed, str(device), precision)
-            alternate([arm], device, steps=config.steps, warm_up=config.warm_up, progress=lambda done: None)
-            seconds.append(arm.median())
-            del arm
-            peaks.append(peak_of(ours_search, changed, str(device), precision))
+            with Hired(ours_search, changed, str(device), precision) as arm:
+                (times,) = alternate([arm], steps=config.steps, warm_up=config.warm_up)
+                seconds.append(times.median())
+                peaks.append(arm.facts()["peak_memory_bytes"])
             request.report.line(f"{key} {value}: {seconds[-1]:.3f} s a step, {peaks[-1] / 2**20:,.0f} MiB")
         fit = float(np.corrcoef(values, seconds)[0, 1] ** 2)
         found[key] = {"values": list(values), "seconds": seconds, "peak_memory_bytes": peaks, "fit": fit}
@@ -165,22 +164,18 @@ def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, mac
         (reference, (settings, place, request.precision, True)),
         (ours, (settings, place, request.precision)),
     ]
-    request.report.line("peak memory of each arm, in a process of its own ...")
-    peaks = [peak_of(make, *arguments) for make, arguments in makers]
     rates = machine(device)
-    with determinism(device, False):
-        arms = [make(*arguments) for make, arguments in makers]
-        alternate(arms, device, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
-        counts = [{"operator_calls": calls(arm), "kernel_launches": launches(arm, device)} for arm in arms]
+    with ExitStack() as processes:
+        arms = [processes.enter_context(Hired(make, *arguments)) for make, arguments in makers]
+        times = alternate(arms, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
+        facts = [arm.facts() for arm in arms]
     floor = 2 * macs * config.batch_size / rates["flops_per_second"]
     found = {
         "arms": {
-            arm.name: _figures(arm, config.batch_size, epoch)
-            | {"peak_memory_bytes": peak, "times_the_floor": arm.median() / floor}
-            | count
-            for arm, peak, count in zip(arms, peaks, counts, strict=True)
+            one.name: _figures(one, config.batch_size, epoch) | known | {"times_the_floor": one.median() / floor}
+            for one, known in zip(times, facts, strict=True)
         },
-        "ratios": _ratios(arms),
+        "ratios": _ratios(times),
         "macs_an_image": macs,
         "floor_seconds": floor,
         "machine": rates,
@@ -188,10 +183,10 @@ def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, mac
     return found, _table(found)
 
 
-def _figures(arm: Arm, batch_size: int, epoch: int) -> dict[str, Any]:
+def _figures(arm: Times, batch_size: int, epoch: int) -> dict[str, Any]:
     totals = arm.totals()
     return {
-        "seconds": {name: arm.median(name) for name in arm.parts} | {"step": arm.median()},
+        "seconds": {name: arm.median(name) for name in arm.seconds} | {"step": arm.median()},
         "spread": [min(totals), max(totals)],
         "cold_seconds": arm.cold,
         "images_per_second": batch_size / arm.median(),
@@ -199,7 +194,7 @@ def _figures(arm: Arm, batch_size: int, epoch: int) -> dict[str, Any]:
     }
 
 
-def _ratios(arms: list[Arm]) -> dict[str, float]:
+def _ratios(arms: list[Times]) -> dict[str, float]:
     """How many times longer each other arm takes than ours, which is the last one."""
     return {arm.name: arm.median() / arms[-1].median() for arm in arms[:-1]}
 
