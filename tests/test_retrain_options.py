@@ -169,13 +169,13 @@ def test_flips_go_on_to_alternate(stopped, monkeypatch):
     whole = tiny.trace("run")
     shutil.rmtree("run")
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="boom"):
-        patch.setattr(Feed, "batch", lambda self, step, *rest: boom() if step == stopped else batch(self, step, *rest))
+        patch.setattr(Feed, "load", lambda self, step: boom() if step == stopped else load(self, step))
         tiny.run(config)
     tiny.run(config, resume="run")
     tiny.assert_same(tiny.trace("run"), whole)
 
 
-batch = Feed.batch
+load = Feed.load
 
 
 def test_without_flips_nothing_alternates():
