@@ -2,7 +2,7 @@
 
 On a shared machine a time means little and a ratio of medians something: arms take turns, so that what disturbs one disturbs the others.
 In one process they would share a heap and the allocator's setting that only our runs make (`keep_freed_memory`): on a CPU ours was 2.7 and
-1.9 times as fast as the two references there, 3.9 and 2.6 times apart. How much of that is the heap, and how much the setting, is not known.
+1.9 times as fast as the two references there, 3.9 and 2.6 times apart. How much of it is the heap, how much the setting, is not known.
 """
 
 import multiprocessing
