@@ -46,7 +46,11 @@ class Hired:
 
     def __init__(self, make: Callable[..., Arm], *arguments: Any):
         self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        self.name: str = self._do(_begin, torch.get_num_threads(), make, arguments)
+        try:
+            self.name: str = self._do(_begin, torch.get_num_threads(), make, arguments)
+        except BaseException:
+            self._process.shutdown()
+            raise
 
     def step(self) -> dict[str, float]:
         """As the arm's."""

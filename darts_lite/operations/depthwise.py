@@ -48,12 +48,12 @@ class _Depthwise(torch.autograd.Function):
         (gradient,), (x, weight), stride, dilation = gradients, ctx.saved_tensors, ctx.stride, ctx.dilation
         for_x, for_weight = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # what is returned here will be differentiated in its turn
-            return (*_native(gradient, x, weight, stride, dilation, for_x, for_weight), None, None)
+            return (*_native(gradient, x, weight, (stride, stride), dilation, for_x, for_weight), None, None)
         of_x = of_weight = None
         if for_x and stride == 1:
             of_x = _convolve(gradient, weight.flip(2, 3), 1, dilation)
         elif for_x:
-            of_x = _native(gradient, x, weight, stride, dilation, True, False)[0]
+            of_x = _native(gradient, x, weight, (stride, stride), dilation, True, False)[0]
         if for_weight:
             of_weight = _weight_gradient(gradient, x, weight, stride, dilation)
         return of_x, of_weight, None, None
@@ -69,7 +69,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, d
     """
     height, width = weight.shape[2:]
     if width > 5 or (width < 5 and stride == 2):
-        return _native(gradient, x, weight, stride, dilation, False, True)[1]
+        return _native(gradient, x, weight, (stride, stride), dilation, False, True)[1]
     rows = dilation * (height - 1) + 1
     fold = dilation * (2 if width == 5 else 1)
     gradient, x = _padded(gradient, -(-rows // stride), fold // stride), _padded(x, rows, fold)
@@ -113,14 +113,13 @@ def _native(
     gradient: Tensor,
     x: Tensor,
     weight: Tensor,
-    stride: int | tuple[int, int],
+    strides: tuple[int, int],
     dilation: int,
     for_x: bool,
     for_weight: bool,
 ) -> tuple[Any, Any]:
     """What torch computes itself, None where it is not wanted; differentiable. Of `weight` only the shape counts for its own gradient."""
     padding = [dilation * (side // 2) for side in weight.shape[2:]]
-    strides = [stride, stride] if isinstance(stride, int) else list(stride)
     mask = [for_x, for_weight, False]
     of_x, of_weight, _ = torch.ops.aten.convolution_backward(
         gradient, x, weight, None, strides, padding, [dilation] * 2, False, [0, 0], x.shape[1], mask
