@@ -71,6 +71,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
             workers=source.workers,
             warn=report.warning,
         )
+        report.line(f"measuring on {len(test):,} test images, then the time of single batches, on {facts['device']}")
         costs = network.costs()
         assert config.run is not None  # restore_model has refused it
         trained = read_json(Path(config.run) / "result.json")

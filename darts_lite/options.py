@@ -39,6 +39,8 @@ class DatasetConfig:
     crop: str = option("pad", choices=("pad", "resized"))
     crop_padding: int | None = option(None, low=0)  # crop=pad: pixels of zeros; None: an eighth of the side
     flip: bool = option(False)  # random horizontal flip
+    # Strength of random brightness, contrast and saturation; of hue it is half as much of the circle.
+    color_jitter: float = option(0.0, low=0, high=1)
     mean: list[float] | None = option(None)  # of each channel, in [0, 1]; None: computed from the training part
     std: list[float] | None = option(None, above=0)
     # image_folder: centre crop and resize to N x N; None: as they are

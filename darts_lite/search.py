@@ -117,8 +117,9 @@ def search(
             if number < state.clock.phase:
                 continue
             if number > state.clock.phase:
-                before, state = state, new_state(number, state.remaining(phase))
-                state.carry_over(before)
+                after = new_state(number, state.remaining(phase))
+                after.carry_over(state)
+                state = after  # of the old one nothing is kept
             while not state.clock.finished:
                 loop.boundary(state)
                 clock = state.clock

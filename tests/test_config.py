@@ -71,6 +71,7 @@ def test_published_sizes(composed):
     imagenet = composed("retrain", ["recipe=imagenet"])
     assert (imagenet.epochs, imagenet.batch_size, imagenet.lr, imagenet.weight_decay) == (250, 128, 0.1, 3e-5)
     assert (imagenet.schedule, imagenet.dataset.crop, imagenet.label_smoothing) == ("exponential", "resized", 0.1)
+    assert imagenet.dataset.color_jitter == 0.4
     factor = (imagenet.lr_min / imagenet.lr) ** (1 / imagenet.epochs)
     assert abs(factor - 0.97) < 1e-5
 

@@ -77,10 +77,10 @@ def test_overfit_says_whether_it_got_there(found, tiny_folder, monkeypatch):
 
 def test_overfit_of_a_search_has_one_batch_and_nothing_is_varied(tiny_folder):
     config = search_config(debug="overfit", train_fraction=0.8)
-    config.dataset.crop = "resized"
+    config.dataset.crop, config.dataset.color_jitter = "resized", 0.4
     config, small = reduced(config, data.load(config.dataset))
     assert len(small.y_train) == 2 * config.batch_size
-    assert config.dataset.crop == "pad"
+    assert (config.dataset.crop, config.dataset.color_jitter) == ("pad", 0)
     assert (config.cutout, config.dataset.flip, config.dataset.crop_padding, config.weight_decay) == (0, False, 0, 0)
 
 

@@ -1,8 +1,8 @@
-"""Random crop or resized crop, horizontal flip and cutout for a batch that already lies on the device.
+"""Random crop or resized crop, horizontal flip, jitter of colours and cutout for a batch that already lies on the device.
 
 Draws and arithmetic are apart: `Augmentation.draw` makes the draws of a whole batch, one per image, from one generator;
 the functions below are pure and take them as tensors. None of it waits for the device. Crop and flip work on uint8,
-a resized crop makes float32 of it, cutout works on normalized images.
+a resized crop and the jitter (jitter.py) make float32 of it, cutout works on normalized images.
 """
 
 import math
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from darts_lite.data import jitter
 from darts_lite.errors import UserError, all_of
 
 AREA = 0.08, 1.0  # of a resized crop: its part of the image (Szegedy et al. 2015, 1409.4842, section 6) ...
@@ -27,6 +28,7 @@ class Draws:
     resized: tuple[Tensor, Tensor, Tensor, Tensor] | None  # first row and column, height and width of a window
     flip: Tensor | None
     cutout: tuple[Tensor, Tensor] | None  # row and column of the centre
+    colors: tuple[Tensor, Tensor, Tensor] | None  # see `jitter.random_jitter`
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Augmentation:
     cutout: int = 0  # side of the square, pixels; 0: off
     resized: bool = False  # in place of that crop: a window of any size and shape, resized to the image's
     alternating: bool = False  # flips are those of `parts.Flips`, and not drawn
+    color_jitter: float = 0.0  # strength, see jitter.py; 0: off
 
-    def check(self, height: int, width: int) -> None:
+    def check(self, height: int, width: int, channels: int) -> None:
         """Refuse what would leave nothing of an image. Raises UserError (CONFIGURATION) with every problem."""
         side, size, found = min(height, width), f"{height}x{width}", []
         if not self.resized and self.padding(height, width) > side:
@@ -48,6 +51,9 @@ class Augmentation:
         if self.cutout and self.cutout >= side:
             reason, fix = f"may cover whole images ({size})", f"give at most {side // 2}, half the side; 0: off"
             found.append(UserError("cutout", reason, fix, value=self.cutout))
+        if self.color_jitter and channels not in jitter.CHANNELS:
+            reason, fix = f"images of {channels} channels have no colours that it knows", "turn it off: 0"
+            found.append(UserError("dataset.color_jitter", reason, fix, value=self.color_jitter))
         error = all_of(found)
         if error:
             raise error
@@ -57,7 +63,7 @@ class Augmentation:
         return min(height, width) // 8 if self.crop_padding is None else self.crop_padding
 
     def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
-        """Draws for `count` images, on the generator's device, always in the order crop (of either kind), flip, cutout."""
+        """Draws for `count` images, on the generator's device, always in the order crop (of either kind), flip, cutout, colours."""
 
         def integers(high: int) -> Tensor:
             return torch.randint(high, (count,), generator=generator, device=generator.device)
@@ -68,7 +74,8 @@ class Augmentation:
         drawn = self.flip and not self.alternating
         flip = torch.rand(count, generator=generator, device=generator.device) < 0.5 if drawn else None
         cutout = (integers(height), integers(width)) if self.cutout else None
-        return Draws(crop, resized, flip, cutout)
+        colors = jitter.random_jitter(count, self.color_jitter, generator) if self.color_jitter else None
+        return Draws(crop, resized, flip, cutout, colors)
 
 
 def random_windows(

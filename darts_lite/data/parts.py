@@ -11,6 +11,7 @@ from torch.profiler import record_function
 
 from darts_lite.data.augmentation import Augmentation, crop, cutout, flip, resized_crop
 from darts_lite.data.images import Images
+from darts_lite.data.jitter import jitter
 from darts_lite.errors import Exit, UserError
 from darts_lite.seeds import derive
 
@@ -80,7 +81,7 @@ class Preparation:
     ):
         height, width, channels = image_shape
         if augmentation:
-            augmentation.check(height, width)
+            augmentation.check(height, width, channels)
         self.augmentation = augmentation
         # One value a pixel, laid out as the images: one long inner loop instead of C steps, 5 times faster on a CPU.
         shape = (1, channels, height, width)
@@ -106,6 +107,8 @@ class Preparation:
         mirrored = draws.flip if mirrored is None else mirrored
         if mirrored is not None:
             images = flip(images, mirrored)
+        if draws.colors:
+            images = jitter(images.to(torch.float32, memory_format=LAST) / 255, *draws.colors) * 255
         images = self._normalized(images)
         if draws.cutout:
             images = cutout(images, self.augmentation.cutout, *draws.cutout)

@@ -35,7 +35,7 @@ def reduced(config: Any, dataset: Dataset) -> tuple[Any, Dataset]:
     names = {field.name for field in fields(config)}
     changes, searches = dict(_CHANGES[config.debug]), "alpha_lr" in names
     if config.debug == "overfit":
-        changes["dataset"] = replace(config.dataset, crop="pad", crop_padding=0, flip=False)
+        changes["dataset"] = replace(config.dataset, crop="pad", crop_padding=0, flip=False, color_jitter=0.0)
         changes["train_fraction"] = 0.5 if searches else None
     config = replace(config, **{name: changes[name] for name in names & set(changes)})
 

@@ -43,8 +43,14 @@ class Prepared:
     def part(self, images: Any, labels: Any, *, augmented: bool, alternating_flip: bool = False) -> Part | Stream:
         """Images and labels on the device, or streamed to it."""
         source, data = self.config.dataset, self.dataset
-        resized = source.crop == "resized"
-        varied = Augmentation(source.crop_padding, source.flip, self.config.cutout, resized, alternating_flip)
+        varied = Augmentation(
+            crop_padding=source.crop_padding,
+            flip=source.flip,
+            cutout=self.config.cutout,
+            resized=source.crop == "resized",
+            alternating=alternating_flip,
+            color_jitter=source.color_jitter,
+        )
         part = part_or_stream(
             images,
             labels,

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darts_lite.operations.sampling import every_second
+
 
 def depthwise(x: Tensor, weight: Tensor, *, stride: int, dilation: int) -> Tensor:
     """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)), zeros around the image. Twice differentiable."""
@@ -24,7 +26,7 @@ def depthwise(x: Tensor, weight: Tensor, *, stride: int, dilation: int) -> Tenso
     if torch.is_autocast_enabled("cpu"):
         x, weight = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (x, weight))
     if stride == dilation == 2:  # only every second pixel is read
-        x, stride, dilation = x[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last), 1, 1
+        (x,), stride, dilation = every_second(x, 0), 1, 1
     # Taps that meet only zeros, because the image is smaller than the kernel, are left out.
     unused = max(0, weight.shape[-1] // 2 - (max(x.shape[2:]) - 1) // dilation)
     weight = weight[:, :, unused : weight.shape[2] - unused, unused : weight.shape[3] - unused]

@@ -141,7 +141,8 @@ class Network(nn.Module):
         return self._classify(features[-1]), auxiliary
 
     def _classify(self, features: Tensor) -> Tensor:
-        return self.classifier(features.mean(dim=(2, 3)))
+        # As rows of channels, (N, H * W, C), so that the gradient is in channels_last, too.
+        return self.classifier(features.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1))
 
     def _features(
         self, images: Tensor, mixing: dict[str, Mixing] | None, drop_path: Tensor | None, generator: Generator | None
