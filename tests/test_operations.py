@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce, tracking_statistics
 from darts_lite.operations.pointwise import pointwise_norm
+from darts_lite.operations.sampling import every_second
 
 CHANNELS = 4
 
@@ -302,3 +303,16 @@ def test_factorized_reduction_reads_every_pixel(size):
         for i, convolution in enumerate((reduce.even, reduce.odd))
     ]
     torch.testing.assert_close(reduce(x), reduce.norm(torch.cat(halves, 1)), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (5, 7), (1, 1)])
+@pytest.mark.parametrize("first", [(0,), (0, 1)])
+def test_every_second_pixel_is_a_slice(size, first):
+    x = draw(size=size).requires_grad_()
+    for got, i in zip(every_second(x, *first), first, strict=True):
+        assert torch.equal(got, x[:, :, i::2, i::2])
+    square = lambda *pixels: tuple(one.square() for one in pixels)  # noqa: E731  # so that a second derivative is not zero
+    assert torch.autograd.gradcheck(lambda x: square(*every_second(x, *first)), x)
+    assert torch.autograd.gradgradcheck(lambda x: square(*every_second(x, *first)), x)
+    (gradient,) = torch.autograd.grad(sum(one.sum() for one in every_second(x, *first)), x)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
