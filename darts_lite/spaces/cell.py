@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.operations.candidates import Activation
 from darts_lite.operations.layers import ConvNorm, FactorizedReduce
+from darts_lite.spaces.nodes import Nodes
 
 CACHE = 4 << 20  # bytes
 ALL = 1 << 30  # copies
@@ -77,7 +78,7 @@ class Stage(nn.Module):
             for name, edges in self.stacks.items()
         }
 
-    def forward(self, states: Sequence[Tensor], mixing: Tensor | None, keep: Tensor | None, nodes: "Nodes") -> None:
+    def forward(self, states: Sequence[Tensor], mixing: Tensor | None, keep: Tensor | None, nodes: Nodes) -> None:
         """Add to `nodes` everything that the edges bring: (N, C, H / stride, W / stride).
 
         `states` are indexed by node; `mixing` is (E, O), or None for plain sums; `keep` (N, E) holds drop-path's factors, or is None.
@@ -113,7 +114,7 @@ class Stage(nn.Module):
                 x = gather(operation.activated, inputs[part])
                 if self.shared[name]:
                     y = operation(x, first=first)
-                    outputs |= zip(inputs[part], y.chunk(len(inputs[part]), dim=1), strict=True)
+                    outputs |= zip(inputs[part], _apart(y, len(inputs[part])), strict=True)
                 else:
                     y = operation(x, None if scale is None else scale[part], first)
                     sums[edges[part]] = sums[edges[part]].add_(y) if edges[part] in sums else y
@@ -122,31 +123,8 @@ class Stage(nn.Module):
                     y = outputs[self.edges[edge][0]]
                     bring(edge, y, None if scale is None else scale[i], not operation.identity)
         for edges, total in sums.items():
-            for edge, y in zip(edges, total.chunk(len(edges), dim=1), strict=True):
+            for edge, y in zip(edges, _apart(total, len(edges)), strict=True):
                 bring(edge, y, None, True)
-
-
-class Nodes:
-    """The sums of what edges bring, by node; in place from the second addition on, when the sum is nobody else's."""
-
-    def __init__(self) -> None:
-        self.sums: dict[int, Tensor] = {}
-        self.own: set[int] = set()
-
-    def add(self, node: int, y: Tensor, factor: Tensor | None) -> None:
-        """Add y (N, C, H, W), times a factor that fits it."""
-        if factor is not None and factor.dtype != y.dtype:  # autocast would do all of it in the wider one
-            y, factor = y * factor, None
-        if node not in self.sums:
-            self.sums[node] = y if factor is None else y * factor
-        elif node not in self.own:
-            total = self.sums[node]
-            self.sums[node] = total + y if factor is None else torch.addcmul(total, y, factor)
-            self.own.add(node)
-        elif factor is None:
-            self.sums[node].add_(y)
-        else:
-            self.sums[node].addcmul_(y, factor)
 
 
 def copies_together(state: Tensor) -> int:
@@ -206,7 +184,8 @@ class Cell(nn.Module):
     def _finish(self, states: list[Tensor], nodes: Nodes, last: int) -> None:
         """Append the nodes up to the last one, whose sums are complete: zeros where no edge leads."""
         for node in range(len(states), last + 1):
-            states.append(nodes.sums[node] if node in nodes.sums else self._zeros(states[0]))
+            total = nodes.finished(node)
+            states.append(self._zeros(states[0]) if total is None else total)
 
     def _zeros(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
@@ -215,3 +194,7 @@ class Cell(nn.Module):
 
 def _side_by_side(pieces: list[Tensor]) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+
+def _apart(stacked: Tensor, copies: int) -> Sequence[Tensor]:
+    return [stacked] if copies == 1 else stacked.chunk(copies, dim=1)
