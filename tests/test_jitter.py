@@ -63,7 +63,7 @@ def test_a_batch_is_jittered_between_flip_and_normalization(channels):
 
 def test_images_of_two_channels_are_refused():
     pixels = np.zeros((4, 8, 8, 2), np.uint8)
-    with pytest.raises(UserError, match="dataset.color_jitter: images of 2 channels") as caught:
+    with pytest.raises(UserError, match=r"dataset.color_jitter: images of 2 channels") as caught:
         Part(pixels, np.arange(4), "cpu", [0.5] * 2, [0.5] * 2, Augmentation(color_jitter=0.1))
     assert caught.value.code == Exit.CONFIGURATION
     Part(pixels, np.arange(4), "cpu", [0.5] * 2, [0.5] * 2, Augmentation())

@@ -39,7 +39,7 @@ def test_the_two_commands_at_the_top():
         "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m darts_lite.search\n"
     )
     assert BLOCKS[1][1] == (
-        'python3 -m venv .venv && .venv/bin/pip install -e ".[dev]" && .venv/bin/python -m pytest\n'
+        'python3 -m venv .venv && .venv/bin/pip install -e ".[dev]" && .venv/bin/python -m pytest -n auto\n'
     )
     assert TEXT.index(BLOCKS[1][1]) < 400
 

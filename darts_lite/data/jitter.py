@@ -1,4 +1,4 @@
-"""Random brightness, contrast, saturation and hue of each image of a batch, as torchvision's ColorJitter has them; pure functions of tensors.
+"""Random brightness, contrast, saturation and hue of each image of a batch, as in ColorJitter of torchvision; pure functions of tensors.
 
 Images are float32 (B, C, H, W) in [0, 1] with three channels, red, green and blue, or one, whose colours stay as they are.
 """

@@ -132,8 +132,8 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """(N, copies * c_in, H, W), activated -> (N, copies * c_out, ceil(H / 2), ceil(W / 2))."""
         copies = x.shape[1] // self.c_in
-        # A convolution with a stride takes up to 1.6 times as long on a CPU (batch 96, 144 channels of 32x32); and on one thread, with fewer
-        # than 8 channels, its backward pass in torch 2.14.1 writes past the end of its memory (oneDNN, channels_last).
+        # A convolution with a stride takes up to 1.6 times as long on a CPU (batch 96, 144 channels of 32x32); and on one thread, with
+        # fewer than 8 channels, its backward pass in torch 2.14.1 writes past the end of its memory (oneDNN, channels_last).
         even, odd = every_second(x, 0, 1)
         odd = F.pad(odd, (0, x.shape[3] % 2, 0, x.shape[2] % 2))  # odd sides: both halves have one size
 

@@ -15,7 +15,9 @@ class Nodes:
 
     def add(self, node: int, y: Tensor, factor: Tensor | None) -> None:
         """Add y (N, C, H, W), times a factor that fits it. Twice differentiable."""
-        if factor is not None and (factor.dtype != y.dtype or factor.dim()):  # autocast would do all of it in the wider one
+        if factor is not None and (
+            factor.dtype != y.dtype or factor.dim()
+        ):  # autocast would do all of it in the wider one
             y, factor = y * factor, None
         total = self.sums.get(node)
         if factor is not None:
