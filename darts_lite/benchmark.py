@@ -27,7 +27,8 @@ class BenchmarkConfig:
     cells: int = option(8, low=1, high=100)
     channels: int = option(16, low=1, high=4096)
     batch_size: int = option(64, low=2)
-    steps: int = option(5, low=1)  # that count, of each arm
+    turns: int = option(2, low=1)  # of each arm, in a process of its own
+    steps: int = option(3, low=1)  # of a turn, that count
     warm_up: int = option(1, low=0)  # steps before them
     gate_steps: int = option(200, low=4)  # mode=gate: of each curve
     device: str = option("auto")

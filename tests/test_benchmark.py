@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tiny import Report
 from darts_lite.benchmark import MODES, BenchmarkConfig, benchmark
 from darts_lite.engine import gate, modes
 from darts_lite.engine.arms import one_candidate_an_edge, ours_search
-from darts_lite.engine.measure import Hired, alternate
+from darts_lite.engine.measure import Hired, alternate, take_turns
 from darts_lite.genotype import published, published_table
 from darts_lite.models import create_network
 from darts_lite.reference import ReferenceSupernet
@@ -24,7 +25,16 @@ def measure(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(modes, "Hired", lambda make, *arguments: nullcontext(make(*arguments)))
     monkeypatch.setattr(modes, "GROWTH", {"channels": (4, 8), "operations": (2, 4)})
-    size = {"cells": 2, "channels": 4, "batch_size": 4, "steps": 2, "warm_up": 0, "gate_steps": 8, "device": "cpu"}
+    size = {
+        "cells": 2,
+        "channels": 4,
+        "batch_size": 4,
+        "turns": 2,
+        "steps": 2,
+        "warm_up": 0,
+        "gate_steps": 8,
+        "device": "cpu",
+    }
     return lambda mode: benchmark(BenchmarkConfig(mode=mode, run_dir="run", **size), report=Report())
 
 
@@ -56,6 +66,37 @@ def test_an_arm_in_a_process_of_its_own():
         facts = arm.facts()
     assert times.name == "darts_lite" and [len(seconds) for seconds in times.seconds.values()] == [2, 2]
     assert facts["peak_memory_bytes"] > 2**20 and facts["operator_calls"] > 100 and facts["kernel_launches"] is None
+
+
+def test_turns_are_taken_and_added_up():
+    events, shown = [], []
+
+    class Fake:
+        def __init__(self, name):
+            self.name = name
+            events.append(f"{name} begins")
+
+        def step(self):
+            events.append(self.name)
+            return {"work": float(len(events))}
+
+        def facts(self):
+            return {"known": self.name}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            events.append(f"{self.name} ends")
+
+    hire = [partial(Fake, "a"), partial(Fake, "b")]
+    found = take_turns(hire, turns=2, steps=2, warm_up=1, progress=lambda *numbers: shown.append(numbers))
+    turn = [[f"{name} begins", name, name, name, f"{name} ends"] for name in "ab"]
+    assert events == [*turn[0], *turn[1]] * 2, "one after the other, and never two at once"
+    (first, facts), (second, _) = found
+    assert (first.name, facts, second.name) == ("a", {"known": "a"}, "b")
+    assert first.cold == 2 and first.seconds == {"work": [3, 4, 13, 14]} and second.seconds == {"work": [8, 9, 18, 19]}
+    assert shown == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_an_arm_that_fails_says_why():

@@ -1,8 +1,9 @@
 """Measuring: arms that take turns, each in a process of its own; medians, and what the machine can do.
 
 On a shared machine a time means little and a ratio of medians something: arms take turns, so that what disturbs one disturbs the others.
-In one process they would share a heap and the allocator's setting that only our runs make (`keep_freed_memory`): on a CPU ours was 2.7 and
-1.9 times as fast as the two references there, 3.9 and 2.6 times apart. How much of it is the heap, how much the setting, is not known.
+A turn is a few steps of one arm in a fresh process, and no other arm is there meanwhile: on a CPU the reference holds 10 GB. In one process
+they would share a heap and the allocator's setting that only our runs make (`keep_freed_memory`): ours was 2.7 and 1.9 times as fast as the
+two references there, 3.9 and 2.6 times apart. How much of it is the heap, how much the setting, is not known.
 """
 
 import multiprocessing
@@ -10,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -94,6 +96,11 @@ class Times:
         """Seconds of each whole step."""
         return [sum(times) for times in zip(*self.seconds.values(), strict=True)]
 
+    def __add__(self, later: "Times") -> "Times":
+        """The steps of both; the first step of all stays that of this one."""
+        seconds = {part: [*times, *later.seconds[part]] for part, times in self.seconds.items()}
+        return Times(self.name, self.cold, seconds)
+
 
 def alternate(
     arms: Sequence[Stepping], *, steps: int, warm_up: int, progress: Callable[[int], None] = lambda done: None
@@ -107,6 +114,27 @@ def alternate(
     return [
         Times(arm.name, sum(times[0].values()), {part: [step[part] for step in times[warm_up:]] for part in times[0]})
         for arm, times in zip(arms, taken, strict=True)
+    ]
+
+
+def take_turns(
+    hire: Sequence[Callable[[], AbstractContextManager[Any]]],
+    *,
+    turns: int,
+    steps: int,
+    warm_up: int,
+    progress: Callable[[int, int], None],
+) -> list[tuple[Times, dict[str, Any]]]:
+    """Times and facts of arms that are hired one after the other, each `turns` times, for `warm_up` steps and `steps` that count."""
+    found: list[list[tuple[Times, dict[str, Any]]]] = [[] for _ in hire]
+    for turn in range(turns):
+        for number, (begin, taken) in enumerate(zip(hire, found, strict=True)):
+            with begin() as arm:
+                (times,) = alternate([arm], steps=steps, warm_up=warm_up)
+                taken.append((times, arm.facts() if turn == turns - 1 else {}))
+            progress(turn * len(hire) + number + 1, turns * len(hire))
+    return [
+        (sum((times for times, _ in rest), first), taken[-1][1]) for taken in found for (first, _), *rest in [taken]
     ]
 
 

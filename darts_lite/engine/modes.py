@@ -1,7 +1,6 @@
 """What the benchmark can measure: mode -> (what result.json gets, lines for people)."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -15,7 +14,7 @@ from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import Feed, Part
 from darts_lite.engine import gate as gates
 from darts_lite.engine.arms import GENOTYPE, ours_retrain, ours_search, reference_retrain, reference_search
-from darts_lite.engine.measure import Arm, Hired, Times, alternate, machine
+from darts_lite.engine.measure import Arm, Hired, Times, alternate, machine, take_turns
 from darts_lite.genotype import published
 from darts_lite.options import DatasetConfig, SpaceConfig
 from darts_lite.spaces.darts import DartsSpace, network
@@ -165,22 +164,28 @@ def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, mac
         (ours, (settings, place, request.precision)),
     ]
     rates = machine(device)
-    with ExitStack() as processes:
-        arms = [processes.enter_context(Hired(make, *arguments)) for make, arguments in makers]
-        times = alternate(arms, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
-        facts = [arm.facts() for arm in arms]
+    hire = [partial(_hired, make, arguments) for make, arguments in makers]
+
+    def shown(done: int, total: int) -> None:
+        request.report.progress(done, total, "")
+
+    measured = take_turns(hire, turns=config.turns, steps=config.steps, warm_up=config.warm_up, progress=shown)
     floor = 2 * macs * config.batch_size / rates["flops_per_second"]
     found = {
         "arms": {
             one.name: _figures(one, config.batch_size, epoch) | known | {"times_the_floor": one.median() / floor}
-            for one, known in zip(times, facts, strict=True)
+            for one, known in measured
         },
-        "ratios": _ratios(times),
+        "ratios": _ratios([one for one, _ in measured]),
         "macs_an_image": macs,
         "floor_seconds": floor,
         "machine": rates,
     }
     return found, _table(found)
+
+
+def _hired(make: Maker, arguments: tuple) -> Hired:
+    return Hired(make, *arguments)
 
 
 def _figures(arm: Times, batch_size: int, epoch: int) -> dict[str, Any]:
