@@ -29,6 +29,7 @@ class Unrolled:
         mixing = leaves(problem.mixing)
         loss = problem.outer(ahead, mixing)
         both = gradients(loss, (*ahead, *mixing))
+        loss = loss.detach()
         v, direct = both[: len(ahead)], both[len(ahead) :]
 
         # v = 0 leaves the weights in place: both probes agree and the term is zero, not NaN.

@@ -51,7 +51,7 @@ class _AddScaled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, total: Tensor, y: Tensor, factor: Tensor, in_place: bool) -> Tensor:
-        ctx.save_for_backward(y, factor)
+        ctx.save_for_backward(y if ctx.needs_input_grad[2] else None, factor)
         if in_place:
             ctx.mark_dirty(total)
             return total.addcmul_(y, factor)
