@@ -126,16 +126,17 @@ def take_turns(
     progress: Callable[[int, int], None],
 ) -> list[tuple[Times, dict[str, Any]]]:
     """Times and facts of arms that are hired one after the other, each `turns` times, for `warm_up` steps and `steps` that count."""
-    found: list[list[tuple[Times, dict[str, Any]]]] = [[] for _ in hire]
+    times: list[Any] = [None] * len(hire)
+    facts: list[dict[str, Any]] = [{}] * len(hire)
     for turn in range(turns):
-        for number, (begin, taken) in enumerate(zip(hire, found, strict=True)):
+        for number, begin in enumerate(hire):
             with begin() as arm:
-                (times,) = alternate([arm], steps=steps, warm_up=warm_up)
-                taken.append((times, arm.facts() if turn == turns - 1 else {}))
+                (taken,) = alternate([arm], steps=steps, warm_up=warm_up)
+                if turn == turns - 1:
+                    facts[number] = arm.facts()
+            times[number] = taken if turn == 0 else times[number] + taken
             progress(turn * len(hire) + number + 1, turns * len(hire))
-    return [
-        (sum((times for times, _ in rest), first), taken[-1][1]) for taken in found for (first, _), *rest in [taken]
-    ]
+    return list(zip(times, facts, strict=True))
 
 
 class Recorded:

@@ -158,13 +158,12 @@ MODES: dict[str, Callable[..., Found]] = {
 def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, macs: int, epoch: int) -> Found:
     """The reference as published and at its best, and ours. `macs`: of a step, for an image; `epoch`: images of an epoch."""
     config, device, place = request.config, request.device, str(request.device)
-    makers: list[tuple[Maker, tuple]] = [
-        (reference, (settings, place, "fp32", False)),
-        (reference, (settings, place, request.precision, True)),
-        (ours, (settings, place, request.precision)),
+    hire = [
+        partial(Hired, reference, settings, place, "fp32", False),
+        partial(Hired, reference, settings, place, request.precision, True),
+        partial(Hired, ours, settings, place, request.precision),
     ]
     rates = machine(device)
-    hire = [partial(_hired, make, arguments) for make, arguments in makers]
 
     def shown(done: int, total: int) -> None:
         request.report.progress(done, total, "")
@@ -182,10 +181,6 @@ def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, mac
         "machine": rates,
     }
     return found, _table(found)
-
-
-def _hired(make: Maker, arguments: tuple) -> Hired:
-    return Hired(make, *arguments)
 
 
 def _figures(arm: Times, batch_size: int, epoch: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Unrolled:
         mixing = leaves(problem.mixing)
         loss = problem.outer(ahead, mixing)
         both = gradients(loss, (*ahead, *mixing))
-        loss = loss.detach()
+        loss = loss.detach()  # lets go of its graph, which would be held during the probes: a third of the memory
         v, direct = both[: len(ahead)], both[len(ahead) :]
 
         # v = 0 leaves the weights in place: both probes agree and the term is zero, not NaN.
@@ -38,7 +38,7 @@ class Unrolled:
         plus = self._probe(problem, [w + eps * d for w, d in zip(problem.weights, v, strict=True)])
         minus = self._probe(problem, [w - eps * d for w, d in zip(problem.weights, v, strict=True)])
         scale = problem.lookahead.learning_rate / (2 * eps)
-        return loss.detach(), tuple(g - scale * (p - m) for g, p, m in zip(direct, plus, minus, strict=True))
+        return loss, tuple(g - scale * (p - m) for g, p, m in zip(direct, plus, minus, strict=True))
 
     @staticmethod
     def _probe(problem: Bilevel, weights: list[Tensor]) -> Tensors:

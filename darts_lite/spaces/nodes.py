@@ -15,9 +15,7 @@ class Nodes:
 
     def add(self, node: int, y: Tensor, factor: Tensor | None) -> None:
         """Add y (N, C, H, W), times a factor that fits it. Twice differentiable."""
-        if factor is not None and (
-            factor.dtype != y.dtype or factor.dim()
-        ):  # autocast would do all of it in the wider one
+        if factor is not None and factor.dtype != y.dtype:  # autocast would do all of it in the wider one
             y, factor = y * factor, None
         total = self.sums.get(node)
         if factor is not None:
@@ -47,7 +45,7 @@ class _DenseGradient(torch.autograd.Function):
 
 
 class _AddScaled(torch.autograd.Function):
-    """total + factor * y, for a factor (0-d), whose gradient takes one pass over memory, where that of `addcmul` takes three."""
+    """total + factor * y. The gradient of a factor (0-d) takes one pass over memory, where that of `addcmul` takes three."""
 
     @staticmethod
     def forward(ctx: Any, total: Tensor, y: Tensor, factor: Tensor, in_place: bool) -> Tensor:
@@ -64,14 +62,14 @@ class _AddScaled(torch.autograd.Function):
         return (
             gradient if of_total else None,
             gradient * factor if for_y else None,
-            _inner(gradient, y) if for_factor else None,
+            _inner(gradient, y, factor.shape) if for_factor else None,
             None,
         )
 
 
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """The sum of the products of two images (N, C, H, W): 0-d."""
-    last = torch.channels_last
-    if a.device.type == "cpu" and a.is_contiguous(memory_format=last) and b.is_contiguous(memory_format=last):
+def _inner(a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
+    """The products of two images (N, C, H, W), summed to `shape`."""
+    dense = all(image.is_contiguous(memory_format=torch.channels_last) for image in (a, b))
+    if not shape and dense and a.device.type == "cpu":
         return torch.dot(a.permute(0, 2, 3, 1).flatten(), b.permute(0, 2, 3, 1).flatten())
-    return (a * b).sum()
+    return (a * b).sum_to_size(shape)
