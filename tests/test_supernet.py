@@ -198,9 +198,11 @@ CASES = {
 }
 
 
-@pytest.fixture(params=["small", "large"])
+@pytest.fixture(params=["small", "large", "gpu"])
 def tensors(request, monkeypatch):
-    """Whether a CPU takes these tensors for large ones, which it computes a copy at a time and keeps fewer of."""
+    """Whether a CPU takes these tensors for large ones, which it computes a copy at a time and keeps fewer of, or adds up as a GPU."""
+    if request.param == "gpu":
+        monkeypatch.setattr(cells, "copies_together", lambda state: cells.ALL)
     if request.param == "large":
         monkeypatch.setattr(cells, "CACHE", 1)
         monkeypatch.setattr(pointwise, "LARGE", 1)

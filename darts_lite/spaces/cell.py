@@ -5,16 +5,17 @@ together, in one *stage*, with one stack of copies for each operation: as many c
 inputs are ready together and share a stage.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.operations.candidates import Activation
-from darts_lite.operations.layers import ConvNorm, FactorizedReduce
+from darts_lite.operations.layers import ConvNorm, FactorizedReduce, rows
 from darts_lite.spaces.nodes import Nodes
 
 CACHE = 4 << 20  # bytes
@@ -35,11 +36,27 @@ class Plan:
     concat: tuple[int, ...]  # states whose concatenation is the output
 
 
+# Of a copy: the edges that bring its output to a node, and the number of each one's factor in the order of the stage; None: 1.
+Lines = list[tuple[int, int | None]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """What some copies of a stack, or of stacks on the same edges, have computed."""
+
+    y: Tensor  # (N, copies * C, H, W)
+    lines: list[Lines]  # of each copy
+    dropped: bool  # whether drop-path may drop it
+
+
 class Stage(nn.Module):
     """All live edges out of the states `sources`, which have equal shape (N, C, H, W)."""
 
     operations: Any  # nn.ModuleDict, name -> stack
     order: Tensor
+    matrix: Tensor
+    constants: Tensor
+    unit: Tensor
 
     def __init__(
         self, plan: Plan, sources: Sequence[int], channels: int, stride: int, form: str, activation: Activation
@@ -60,14 +77,36 @@ class Stage(nn.Module):
         )
         self.activation = activation()
         # One gather brings the mixing weights of all stacks into their order.
-        order = [
-            edge * len(plan.columns) + plan.columns.index(name) for name, edges in self.stacks.items() for edge in edges
-        ]
+        placed = [(edge, name) for name, edges in self.stacks.items() for edge in edges]
+        order = [edge * len(plan.columns) + plan.columns.index(name) for edge, name in placed]
+        self.numbers = {key: number for number, key in enumerate(placed)}
         self.register_buffer("order", torch.tensor(order, dtype=torch.long), persistent=False)
+        self.targets = tuple(sorted({self.edges[edge][1] for edge, _ in placed}))
+        self.register_buffer("matrix", torch.tensor(self._matrix(), dtype=torch.long), persistent=False)
+        self.register_buffer("constants", torch.tensor([0, 1]), persistent=False)
+        self.register_buffer("unit", torch.eye(channels, dtype=torch.bool), persistent=False)
 
     def _inputs(self, name: str) -> tuple[int, ...]:
         sources = [self.edges[edge][0] for edge in self.stacks[name]]
         return tuple(sorted(set(sources))) if self.shared[name] else tuple(sources)
+
+    def _lines(self, name: str, source: int) -> Lines:
+        """Of the copy of a shared operation that reads `source`."""
+        return [(edge, self.numbers[edge, name]) for edge in self.stacks[name] if self.edges[edge][0] == source]
+
+    def _matrix(self) -> list[list[int]]:
+        """Where `_product` finds the entries of its matrix in (0, 1, *factors): (targets, copies of all blocks)."""
+        copies = [
+            self._lines(name, source) for name in self.stacks if self.shared[name] for source in self.inputs[name]
+        ]
+        added = dict.fromkeys(edges for name, edges in self.stacks.items() if not self.shared[name])
+        copies += [[(edge, None)] for edges in added for edge in edges]
+
+        def entry(target: int, lines: Lines) -> int:
+            numbers = [number for edge, number in lines if self.edges[edge][1] == target]
+            return 0 if not numbers else 1 if numbers[0] is None else 2 + numbers[0]
+
+        return [[entry(target, lines) for lines in copies] for target in self.targets]
 
     def keys(self) -> dict[str, list[Key]]:
         """For each operation the copies of its stack, in order."""
@@ -83,48 +122,74 @@ class Stage(nn.Module):
 
         `states` are indexed by node; `mixing` is (E, O), or None for plain sums; `keep` (N, E) holds drop-path's factors, or is None.
         """
-        activated: dict[int, Tensor] = {}  # once for all operations
-        gathered: dict[tuple[bool, tuple[int, ...]], Tensor] = {}
-
-        def gather(activate: bool, inputs: tuple[int, ...]) -> Tensor:
-            """The states `inputs` side by side."""
-            if (activate, inputs) not in gathered:
-                for source in inputs if activate else ():
-                    if source not in activated:
-                        activated[source] = self.activation(states[source])
-                gathered[activate, inputs] = _side_by_side([(activated if activate else states)[s] for s in inputs])
-            return gathered[activate, inputs]
-
-        counts = [len(edges) for edges in self.stacks.values()]
-        scales = [None] * len(counts) if mixing is None else mixing.flatten()[self.order].split(counts)
-        sums: dict[tuple[int, ...], Tensor] = {}  # stacks on the same edges are added before they are taken apart
-
-        def bring(edge: int, y: Tensor, scale: Tensor | None, dropped: bool) -> None:
-            if keep is not None and dropped:
-                factor = keep[:, edge, None, None, None]
-                scale = factor if scale is None else factor * scale
-            nodes.add(self.edges[edge][1], y, scale)
-
         together = copies_together(states[self.sources[0]])
+        factors = None if mixing is None else mixing.flatten().index_select(0, self.order)
+        blocks = self._blocks(states, factors, together)
+        if factors is not None and keep is None and together == ALL:
+            for node, y in zip(self.targets, self._product(blocks, factors), strict=True):
+                nodes.add(node, y, None)
+            return
+        apart = None if factors is None else factors.unbind()
+        for block in blocks:
+            for y, lines in zip(_apart(block.y, len(block.lines)), block.lines, strict=True):
+                for edge, number in lines:
+                    scale = None if number is None or apart is None else apart[number]
+                    if keep is not None and block.dropped:
+                        factor = keep[:, edge, None, None, None]
+                        scale = factor if scale is None else factor * scale
+                    nodes.add(self.edges[edge][1], y, scale)
+
+    def _blocks(self, states: Sequence[Tensor], factors: Tensor | None, together: int) -> Iterator[Block]:
+        """All that the operations compute, up to `together` copies at a time; what is not shared comes last, added by edges."""
+        gathered = Gathered(states, self.activation)
+        counts = [len(edges) for edges in self.stacks.values()]
+        scales = [None] * len(counts) if factors is None else factors.split(counts)
+        sums: dict[tuple[int, ...], Tensor] = {}
         for (name, edges), scale in zip(self.stacks.items(), scales, strict=True):
             operation, inputs = self.operations[name], self.inputs[name]
-            outputs: dict[int, Tensor] = {}  # of what edges share: by state
             for first in range(0, len(inputs), together):
                 part = slice(first, first + together)
-                x = gather(operation.activated, inputs[part])
+                x = gathered.side_by_side(inputs[part], operation.activated)
                 if self.shared[name]:
-                    y = operation(x, first=first)
-                    outputs |= zip(inputs[part], _apart(y, len(inputs[part])), strict=True)
+                    lines = [self._lines(name, source) for source in inputs[part]]
+                    yield Block(operation(x, first=first), lines, not operation.identity)
                 else:
-                    y = operation(x, None if scale is None else scale[part], first)
+                    y = operation(x, None if scale is None else rows(scale, first, len(inputs[part])), first)
                     sums[edges[part]] = sums[edges[part]].add_(y) if edges[part] in sums else y
-            if self.shared[name]:
-                for i, edge in enumerate(edges):
-                    y = outputs[self.edges[edge][0]]
-                    bring(edge, y, None if scale is None else scale[i], not operation.identity)
         for edges, total in sums.items():
-            for edge, y in zip(edges, _apart(total, len(edges)), strict=True):
-                bring(edge, y, None, True)
+            yield Block(total, [[(edge, None)] for edge in edges], True)
+
+    def _product(self, blocks: Iterator[Block], factors: Tensor) -> Sequence[Tensor]:
+        """What comes to each target, as one matrix product over all blocks side by side, where few kernels count more than few FLOPs."""
+        entries = torch.cat((self.constants, factors)).index_select(0, self.matrix.flatten())
+        weight = torch.kron(entries.view_as(self.matrix), self.unit)  # (targets * C, copies * C)
+        pixels = torch.cat([block.y for block in blocks], dim=1).permute(0, 2, 3, 1)
+        return F.linear(pixels, weight).permute(0, 3, 1, 2).chunk(len(self.targets), dim=1)
+
+
+class Gathered:
+    """States side by side, as the copies of stacks read them; what was made once is kept, and a state is activated once."""
+
+    def __init__(self, states: Sequence[Tensor], activation: nn.Module):
+        self.states, self.activation = states, activation
+        self.made: dict[tuple[bool, tuple[int, ...]], Tensor] = {}
+
+    def side_by_side(self, inputs: tuple[int, ...], activated: bool) -> Tensor:
+        """(N, len(inputs) * C, H, W)."""
+        if (activated, inputs) not in self.made:
+            self.made[activated, inputs] = self._make(inputs, activated)
+        return self.made[activated, inputs]
+
+    def _make(self, inputs: tuple[int, ...], activated: bool) -> Tensor:
+        few = tuple(dict.fromkeys(inputs))
+        times = len(inputs) // len(few)
+        if few * times != inputs:
+            return torch.cat([self.side_by_side((state,), activated) for state in inputs], dim=1)
+        if times > 1:
+            return repeated(self.side_by_side(few, activated), times)
+        if activated:
+            return self.activation(self.side_by_side(inputs, False))
+        return self.states[inputs[0]] if len(inputs) == 1 else torch.cat([self.states[s] for s in inputs], dim=1)
 
 
 def copies_together(state: Tensor) -> int:
@@ -192,8 +257,10 @@ class Cell(nn.Module):
         return x.new_zeros(n, c, -(-h // 2), -(-w // 2)) if self.reduction else torch.zeros_like(x)
 
 
-def _side_by_side(pieces: list[Tensor]) -> Tensor:
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+def repeated(x: Tensor, times: int) -> Tensor:
+    """(N, C, H, W) -> (N, times * C, H, W), channels_last; its gradient is one sum."""
+    pixels = x.permute(0, 2, 3, 1)[:, :, :, None]
+    return pixels.expand(-1, -1, -1, times, -1).flatten(3).permute(0, 3, 1, 2)
 
 
 def _apart(stacked: Tensor, copies: int) -> Sequence[Tensor]:
