@@ -43,8 +43,9 @@ def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, rep
     """
     from darts_lite import settings
     from darts_lite.engine import environment, modes
-    from darts_lite.engine.device import resolve_device, resolve_precision
+    from darts_lite.engine.device import resolve_device
     from darts_lite.engine.folder import RunFolder
+    from darts_lite.engine.precision import resolve_precision
     from darts_lite.engine.report import Plain
     from darts_lite.retrain import RetrainConfig
     from darts_lite.search import SearchConfig

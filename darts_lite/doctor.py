@@ -82,7 +82,8 @@ def devices(config: DoctorConfig) -> Iterator[str]:
     """Everything that `device` can name, and the memory that is free on the one that was asked for."""
     import torch
 
-    from darts_lite.engine.device import GIB, free_memory, resolve_device, resolve_precision, total_memory
+    from darts_lite.engine.device import GIB, free_memory, resolve_device, total_memory
+    from darts_lite.engine.precision import resolve_precision
 
     found = [torch.device("cpu")]
     if torch.cuda.is_available():

@@ -37,9 +37,10 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     from darts_lite import data, settings
     from darts_lite.data.stream import part_or_stream
     from darts_lite.engine import environment, evaluation
-    from darts_lite.engine.device import peak_memory, resolve_device, resolve_precision
+    from darts_lite.engine.device import peak_memory, resolve_device
     from darts_lite.engine.files import read_json
     from darts_lite.engine.folder import RunFolder
+    from darts_lite.engine.precision import resolve_precision
     from darts_lite.engine.report import Plain
     from darts_lite.engine.resume import stored_part
     from darts_lite.models import check_data, restore_model

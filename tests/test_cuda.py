@@ -18,9 +18,10 @@ from process import ROOT
 
 from darts_lite.benchmark import BenchmarkConfig, benchmark
 from darts_lite.engine.arms import reference_search
-from darts_lite.engine.device import computing, determinism
+from darts_lite.engine.device import determinism
 from darts_lite.engine.graph import WARM_STEPS, Recorder, capture, own_stream, tensors_of
 from darts_lite.engine.loop import Loop
+from darts_lite.engine.precision import computing
 from darts_lite.engine.signals import Interrupted
 from darts_lite.errors import out_of_memory
 from darts_lite.operations.layers import BatchNorm

@@ -190,7 +190,7 @@ def test_large_images_go_through_both_stems_and_the_auxiliary_head():
         cell.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
     first = []
     made.cells[0].register_forward_pre_hook(lambda module, inputs: first.extend(tuple(x.shape) for x in inputs[:2]))
-    logits, auxiliary = made.with_auxiliary(torch.randn(2, 3, 112, 112), drop_path=None, generator=torch.Generator())
+    logits, auxiliary = made(torch.randn(2, 3, 112, 112), auxiliary=True)
     assert first == [(2, 4, 28, 28), (2, 4, 14, 14)]
     assert [shape[2:] for shape in shapes] == [(14, 14), (14, 14), (7, 7)] == [*skeleton.sizes()[1:]]
     assert logits.shape == auxiliary.shape == (2, 5) and isinstance(made.auxiliary, SevenBySevenHead)
@@ -391,7 +391,7 @@ def test_drop_path_off():
     assert torch.equal(made(x, generator=generator()), made(x))
     nothing = torch.zeros((), dtype=torch.float64)
     torch.testing.assert_close(made(x, drop_path=nothing, generator=generator()), made(x), rtol=0, atol=1e-12)
-    outputs, head = made.with_auxiliary(x, drop_path=None, generator=generator())
+    outputs, head = made(x, auxiliary=True)
     assert torch.equal(outputs, made(x)) and head is None
 
 
@@ -403,7 +403,7 @@ def test_drop_path_draws_from_the_given_generator_alone():
     torch.rand(1)
     assert torch.equal(made(x, drop_path=P, generator=generator(5)), first)
     assert not torch.equal(made(x, drop_path=P, generator=generator(6)), first)
-    outputs, _ = made.with_auxiliary(x, drop_path=P, generator=generator(5))
+    outputs, _ = made(x, drop_path=P, generator=generator(5), auxiliary=True)
     assert torch.equal(outputs, first)
 
 
@@ -427,7 +427,7 @@ def test_auxiliary_head_of_darts():
     skeleton = Skeleton(20, 36, 10)
     with torch.device("meta"):
         made = network(published("darts_v2"), skeleton, auxiliary=True)
-        outputs, auxiliary = made.with_auxiliary(torch.zeros(2, 3, 32, 32), drop_path=None, generator=None)
+        outputs, auxiliary = made(torch.zeros(2, 3, 32, 32), auxiliary=True)
     assert outputs.shape == auxiliary.shape == (2, 10)
     assert made.auxiliary_cell == 13
     assert sum(parameter.numel() for parameter in made.auxiliary.parameters()) == 476_426
@@ -439,7 +439,7 @@ def test_auxiliary_head_of_darts():
 def test_auxiliary_head_fits_every_size(cells, size):
     skeleton = Skeleton(cells, 4, 7, image_size=size)
     made = network(GENOTYPES["random of 2"], skeleton, auxiliary=True)
-    outputs, auxiliary = made.with_auxiliary(images(size, batch=2).float(), drop_path=None, generator=generator())
+    outputs, auxiliary = made(images(size, batch=2).float(), auxiliary=True)
     assert outputs.shape == auxiliary.shape == (2, 7)
     darts = skeleton.sizes()[2 * cells // 3 + 1] in ((8, 8), (7, 7))
     assert any(isinstance(module, nn.AvgPool2d) for module in made.auxiliary) == darts
@@ -450,7 +450,7 @@ def test_auxiliary_head_fits_every_size(cells, size):
 @pytest.mark.parametrize("size", [(32, 32), (8, 8)], ids=["8x8", "pooled"])
 def test_gradients_reach_the_auxiliary_head_and_what_is_below(size):
     made = network(TWO, Skeleton(6, 4, 5, image_size=size), auxiliary=True).double()
-    _, auxiliary = made.with_auxiliary(images(size), drop_path=None, generator=generator())
+    _, auxiliary = made(images(size), auxiliary=True)
     F.cross_entropy(auxiliary, torch.arange(3)).backward()
     reached = {name for name, p in made.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert all(name in reached for name, _ in made.named_parameters() if name.startswith("auxiliary"))

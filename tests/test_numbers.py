@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from test_search import make
+from torch.func import functional_call
 
 from darts_lite.cli import run_verb
 from darts_lite.engine import loop, retrain_state, search_state
+from darts_lite.engine.precision import call, computing
 from darts_lite.engine.search_step import alpha_step, search_step, weight_step
 from darts_lite.errors import Exit, UserError
 from darts_lite.solvers import SOLVERS
@@ -263,14 +266,66 @@ def test_what_runs_in_bf16(solver, expected, passes, monkeypatch):
     assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {torch.float32}
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["moving", "frozen"])
+@pytest.mark.parametrize("verb", ["search", "retrain"])
+def test_filters_brought_to_bf16_together_are_those_of_autocast(verb, frozen):
+    """Bit for bit: the output, and every gradient."""
+    config = tiny.search_config() if verb == "search" else tiny.retrain_config(drop_path=0.0)
+    state, feeds, _ = tiny.training(config)
+    descent = state.descent
+    feeds[0].load(0)
+    images, labels = feeds[0].batch(state.clock.generator)
+    if verb == "search":
+        mixing = state.architecture.sample(state.clock.progress, state.clock.generator)
+        how, inputs = {"mixing": mixing}, list(state.architecture.parameters())
+    else:
+        how, inputs = {"auxiliary": True}, []
+    inputs += [] if frozen else descent.weights
+    weights = [weight.detach() for weight in descent.weights] if frozen else descent.weights
+
+    def outcome(forward):
+        with computing(state.device, "bf16"):
+            outputs = forward()
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            loss = sum(F.cross_entropy(output, labels) for output in outputs)
+        return *outputs, *(
+            torch.autograd.grad(loss, inputs, materialize_grads=True, retain_graph=True) if inputs else ()
+        )
+
+    plain = outcome(
+        lambda: functional_call(descent.network, dict(zip(descent.names, weights, strict=True)), (images,), how)
+    )
+    ours = outcome(lambda: call(descent.network, "bf16", descent.names, weights, images, **how))
+    assert all(map(torch.equal, ours, plain)) and len(ours) == len(plain)
+    assert {tensor.dtype for tensor in ours[len(ours) - len(inputs) :]} <= {torch.float32}
+
+
+def test_filters_brought_to_bf16_together_can_be_differentiated_twice():
+    """As those of autocast: what `unrolled_exact` needs."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Tanh(), torch.nn.Conv2d(4, 2, 3))
+    names, weights = zip(*network.named_parameters(), strict=True)
+    images = torch.randn(2, 3, 8, 8)
+
+    def second(forward):
+        with computing(torch.device("cpu"), "bf16"):
+            loss = forward().float().square().mean()
+        first = torch.autograd.grad(loss, weights, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), weights)
+
+    plain, ours = second(lambda: network(images)), second(lambda: call(network, "bf16", names, weights, images))
+    assert any(gradient.abs().max() > 0 for gradient in plain)
+    assert all(map(torch.equal, ours, plain))
+
+
 def test_probes_have_no_tf32(monkeypatch):
     seen = []
     state, batches = make(tiny.search_config(solver="unrolled"))
     flags = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [flag.allow_tf32 for flag in flags]
-    forward = search_state.functional_call
+    forward = search_state.call
     monkeypatch.setattr(
-        search_state, "functional_call", lambda *a: seen.append([flag.allow_tf32 for flag in flags]) or forward(*a)
+        search_state, "call", lambda *a: seen.append([flag.allow_tf32 for flag in flags]) or forward(*a)
     )
     try:
         for flag in flags:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from darts_lite.engine.build import build_method, build_space
-from darts_lite.engine.device import computing, keep_freed_memory
+from darts_lite.engine.device import keep_freed_memory
 from darts_lite.engine.measure import Arm, Part, recorded
 from darts_lite.engine.optimizers import cosine, tell_capture
+from darts_lite.engine.precision import computing
 from darts_lite.engine.retrain_state import RetrainState, new_network, retrain_step
 from darts_lite.engine.search_state import Batch, SearchState
 from darts_lite.engine.search_step import alpha_step, weight_step

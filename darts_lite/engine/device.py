@@ -1,11 +1,11 @@
-"""Where a run computes, and how precisely."""
+"""Where a run computes, and what it has there."""
 
 import ctypes
 import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 
@@ -29,29 +29,6 @@ def resolve_device(name: str) -> torch.device:
         fix = f"{hint}one of: auto, {', '.join(have)}"
         raise UserError("device", "not usable here", fix, value=name, code=Exit.ENVIRONMENT)
     return torch.device(name)
-
-
-def resolve_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 on a GPU that computes in it, else fp32."""
-    if name != "auto":
-        return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-
-
-def computing(device: torch.device, precision: str) -> AbstractContextManager:
-    """Inside, forward passes run in `precision`; weights, statistics, alphas and losses stay in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Inside, no TF32: finite differences of size eps = 0.01 / ||v|| drown in its 10 bits."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @contextmanager

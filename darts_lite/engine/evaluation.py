@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_lite.data.parts import Source
-from darts_lite.engine.device import computing, synchronize
+from darts_lite.engine.device import synchronize
+from darts_lite.engine.precision import computing
 from darts_lite.spaces.network import Network
 
 

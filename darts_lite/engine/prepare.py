@@ -15,9 +15,10 @@ from darts_lite.data.splits import split
 from darts_lite.data.stream import Stream, part_or_stream
 from darts_lite.engine import environment
 from darts_lite.engine.debug import reduced
-from darts_lite.engine.device import keep_freed_memory, resolve_device, resolve_precision
+from darts_lite.engine.device import keep_freed_memory, resolve_device
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import RunFolder
+from darts_lite.engine.precision import resolve_precision
 from darts_lite.engine.report import Plain
 from darts_lite.engine.resume import resolve
 from darts_lite.errors import Exit, UserError

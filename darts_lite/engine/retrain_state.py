@@ -9,10 +9,10 @@ from torch.profiler import record_function
 
 from darts_lite.engine.average import Average
 from darts_lite.engine.clock import Clock
-from darts_lite.engine.device import computing
 from darts_lite.engine.health import Health
 from darts_lite.engine.meters import Meters
 from darts_lite.engine.optimizers import Descent, warmed_up
+from darts_lite.engine.precision import call, computing
 from darts_lite.genotype import Genotype
 from darts_lite.seeds import derive
 from darts_lite.spaces.darts import network as build
@@ -68,7 +68,9 @@ def retrain_step(state: RetrainState, images: Tensor, labels: Tensor) -> dict[st
 
     def forward() -> tuple[Tensor, Tensor]:
         with computing(state.device, state.precision):
-            logits, auxiliary = state.network.with_auxiliary(images, drop_path=drop_path, generator=clock.generator)
+            how = {"drop_path": drop_path, "generator": clock.generator, "auxiliary": True}
+            descent = state.descent
+            logits, auxiliary = call(state.network, state.precision, descent.names, descent.weights, images, **how)
             loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
             if auxiliary is not None:
                 loss = loss + config.auxiliary_weight * F.cross_entropy(

@@ -6,14 +6,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
 from darts_lite.engine.clock import Clock
-from darts_lite.engine.device import computing
 from darts_lite.engine.health import Health
 from darts_lite.engine.meters import Meters
 from darts_lite.engine.optimizers import Descent, adam, memory, restore
 from darts_lite.engine.phases import Phase
+from darts_lite.engine.precision import call, computing
 from darts_lite.relaxations.architecture import Architecture, unflatten
 from darts_lite.relaxations.table import Mixing
 from darts_lite.seeds import derive
@@ -93,15 +92,20 @@ class SearchState:
 
     def loss(self, batch: Batch, mixing: dict[str, Mixing], precision: str | None = None) -> Loss:
         """Cross entropy on `batch` as a pure function of (weights, mixing tensors); `mixing` only gives their structure."""
-        images, labels = batch
 
         def loss(weights: Tensors, tensors: Tensors) -> Tensor:
-            arguments = images, unflatten(mixing, tensors)
-            with computing(self.device, precision or self.precision):
-                named = dict(zip(self.descent.names, weights, strict=True))
-                return F.cross_entropy(functional_call(self.supernet, named, arguments), labels)
+            return self.forward(batch, weights, unflatten(mixing, tensors), precision)[0]
 
         return loss
+
+    def forward(
+        self, batch: Batch, weights: Tensors, mixing: dict[str, Mixing], precision: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cross entropy (0-d) and logits (N, classes) on `batch`."""
+        (images, labels), precision = batch, precision or self.precision
+        with computing(self.device, precision):
+            logits = call(self.supernet, precision, self.descent.names, weights, images, mixing)
+            return F.cross_entropy(logits, labels), logits
 
     def remaining(self, phase: Phase) -> dict[str, Tensor]:
         """The candidates that are alive in the phase after this one."""

@@ -3,12 +3,11 @@
 from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
-from darts_lite.engine.device import computing, full_float32
 from darts_lite.engine.optimizers import cosine, gated_step
+from darts_lite.engine.precision import full_float32
 from darts_lite.engine.search_state import Batch, SearchState
 from darts_lite.penalties import ArchitectureView
 from darts_lite.relaxations.architecture import flatten, unflatten
@@ -61,7 +60,6 @@ def alpha_step(state: SearchState, train: Batch, validation: Batch, learning_rat
 def weight_step(state: SearchState, train: Batch, learning_rate: Tensor) -> dict[str, Tensor]:
     """A fresh sample from the moved architecture, one step of SGD on the weights."""
     method, clock = state.method, state.clock
-    images, labels = train
     with torch.no_grad():
         mixing = state.architecture.sample(clock.progress, clock.generator)
 
@@ -71,14 +69,12 @@ def weight_step(state: SearchState, train: Batch, learning_rate: Tensor) -> dict
     mixing = unflatten(mixing, method.perturbation(flatten(mixing), loss_of, clock.progress, clock.generator))
 
     def forward() -> tuple[Tensor, Tensor]:
-        with computing(state.device, state.precision):
-            logits = state.supernet(images, mixing)
-            return F.cross_entropy(logits, labels), logits
+        return state.forward(train, state.descent.weights, mixing)
 
     def regularize(gradients: list[Tensor]) -> None:
         method.regularization(state.descent.weights, gradients, clock.progress)
 
-    return state.descent.step(forward, labels, learning_rate, state.health, clock.step, regularize)
+    return state.descent.step(forward, train[1], learning_rate, state.health, clock.step, regularize)
 
 
 def _view(state: SearchState, mixing: dict[str, Mixing]) -> ArchitectureView:

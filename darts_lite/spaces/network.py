@@ -125,20 +125,18 @@ class Network(nn.Module):
         *,
         drop_path: Tensor | None = None,
         generator: Generator | None = None,
-    ) -> Tensor:
+        auxiliary: bool = False,
+    ) -> Any:
         """(N, input channels, H, W) -> logits (N, classes).
 
         `mixing` makes it a supernet. `drop_path` (0-d) is the probability to drop an edge for a sample, drawn through `generator`.
+        `auxiliary`: return also the logits of the auxiliary head, None without one: (logits, logits).
         """
-        return self._classify(self._features(images, mixing, drop_path, generator)[-1])
-
-    def with_auxiliary(
-        self, images: Tensor, *, drop_path: Tensor | None, generator: Generator
-    ) -> tuple[Tensor, Tensor | None]:
-        """The same for training: logits of the classifier and of the auxiliary head (None without one)."""
-        features = self._features(images, None, drop_path, generator)
-        auxiliary = None if self.auxiliary is None else self.auxiliary(features[self.auxiliary_cell])
-        return self._classify(features[-1]), auxiliary
+        features = self._features(images, mixing, drop_path, generator)
+        if not auxiliary:
+            return self._classify(features[-1])
+        beside = None if self.auxiliary is None else self.auxiliary(features[self.auxiliary_cell])
+        return self._classify(features[-1]), beside
 
     def _classify(self, features: Tensor) -> Tensor:
         # As rows of channels, (N, H * W, C), so that the gradient is in channels_last, too.
