@@ -163,8 +163,10 @@ class Stage(nn.Module):
         """What comes to each target, as one matrix product over all blocks side by side, where few kernels count more than few FLOPs."""
         entries = torch.cat((self.constants, factors)).index_select(0, self.matrix.flatten())
         weight = torch.kron(entries.view_as(self.matrix), self.unit)  # (targets * C, copies * C)
-        pixels = torch.cat([block.y for block in blocks], dim=1).permute(0, 2, 3, 1)
-        return F.linear(pixels, weight).permute(0, 3, 1, 2).chunk(len(self.targets), dim=1)
+        side_by_side = torch.cat([block.y for block in blocks], dim=1)
+        n, _, h, w = side_by_side.shape
+        pixels = side_by_side.permute(0, 2, 3, 1).flatten(0, 2)
+        return F.linear(pixels, weight).view(n, h, w, -1).permute(0, 3, 1, 2).chunk(len(self.targets), dim=1)
 
 
 class Gathered:
