@@ -232,7 +232,6 @@ def test_a_step_on_a_gpu_takes_few_kernels(without_memory):
         feed.load(0)
     with OnlyOn(without_memory), Computing() as computing:
         step(state, learn_alphas=True)
-    print(computing.number)
     assert computing.number < 6_000
 
 

@@ -93,13 +93,13 @@ def test_each_half_of_a_step_moves_its_own(solver):
 def test_first_order_computes_no_gradient_of_the_weights(monkeypatch):
     state, batches = make(tiny.search_config())
     seen = []
-    forward = search_state.functional_call
+    forward = search_state.call
 
-    def spied(network, weights, arguments):
-        seen.extend(weight.requires_grad for weight in weights.values())
-        return forward(network, weights, arguments)
+    def spied(network, precision, names, weights, *arguments):
+        seen.extend(weight.requires_grad for weight in weights)
+        return forward(network, precision, names, weights, *arguments)
 
-    monkeypatch.setattr(search_state, "functional_call", spied)
+    monkeypatch.setattr(search_state, "call", spied)
     alpha_step(state, *batches(0), torch.tensor(0.1))
     assert seen and not any(seen)
     assert all(weight.grad is None for weight in state.supernet.parameters())

@@ -38,8 +38,9 @@ def determinism(device: torch.device, deterministic: bool) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    # Read once in a process, when cuBLAS makes its first handle: a later run of it may be deterministic, so all have it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS makes its first handle
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not deterministic
     try:

@@ -76,10 +76,11 @@ class Loop:
         if self.stored is not None:
             with self.fitting():
                 began_with = self.stored["env"]["data"]
-                state.load_state_dict(self.stored)
             if began_with != self.ready.environment["data"]:
                 reason, fix = "began with other data", "bring that data back, or start a new run with another run_dir"
                 raise UserError(self.run.path, reason, fix, code=Exit.RUN)
+            with self.fitting():
+                state.load_state_dict(self.stored)
             changes = environment.differences(self.stored["env"], self.ready.environment)
             if changes:
                 self.report.warning(f"resumed elsewhere, so not bit-identical: {', '.join(changes)}")
