@@ -91,9 +91,12 @@ def test_profile_writes_a_trace_and_a_table(start, tiny_folder, monkeypatch):
     report = Report()
     config = search_config(debug="profile") if start is search else retrain_config(debug="profile", genotype=TEXT)
     start(config, report=report)
-    head = report.lines.index("part      CPU ms a step         GPU ms a step")
-    rows = [line.split()[0] for line in report.lines[head + 1 : head + 4]]
-    assert rows == (["data", "alphas", "weights"] if start is search else ["data", "weights", "trace:"])
+    head = report.lines.index("part      CPU ms a step           GPU ms a step")
+    names = ["data", "alphas", "weights", "other"] if start is search else ["data", "weights", "other"]
+    rows = [line.replace("(", " ").split() for line in report.lines[head + 1 : head + 2 + len(names)]]
+    assert [row[0] for row in rows] == [*names, "trace:"]
+    shares = [float(row[2].rstrip("%)")) for row in rows[:-1]]
+    assert all(share > 0 for share in shares) and abs(sum(shares) - 100) < 0.1 * len(shares)
     trace = json.loads(Path("run/profile.json").read_text())
     assert {"data", "weights"} <= {event.get("name") for event in trace["traceEvents"]}
 

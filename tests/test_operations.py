@@ -239,23 +239,23 @@ def test_tracking_statistics_reaches_every_norm_and_ends():
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_pointwise_norm_and_its_derivatives(groups, affine, frozen):
+def test_pointwise_norm_and_its_derivatives(groups, scaled, frozen):
     def draw(*shape):
         return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
-    x, weight, terms = draw(3, 4, 3, 2), draw(4, 4 // groups, 1, 1), (draw(4), draw(4)) if affine else ()
+    x, weight, terms = draw(3, 4, 3, 2), draw(4, 4 // groups, 1, 1), (draw(4),) if scaled else ()
     running = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
     expected = [buffer.clone() for buffer in running]
 
-    def ours(x, weight, scale=None, shift=None, statistics=(None, None)):
+    def ours(x, weight, scale=None, statistics=(None, None)):
         weight = weight.detach() if frozen else weight
-        return pointwise_norm(x, weight, scale, shift, statistics, groups=groups, momentum=0.1, eps=1e-5)
+        return pointwise_norm(x, weight, scale, statistics, groups=groups, momentum=0.1, eps=1e-5)
 
     inputs = (x, weight, *terms)
-    theirs = F.batch_norm(F.conv2d(x, weight, groups=groups), *expected, *(terms or (None, None)), training=True)
-    torch.testing.assert_close(ours(*inputs, *([] if terms else [None, None]), running), theirs)
+    theirs = F.batch_norm(F.conv2d(x, weight, groups=groups), *expected, *terms, training=True)
+    torch.testing.assert_close(ours(*inputs, *([] if terms else [None]), running), theirs)
     torch.testing.assert_close(list(running), expected)
     if frozen:
         inputs = (x, *terms)

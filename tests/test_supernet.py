@@ -281,7 +281,7 @@ def test_training_output_does_not_depend_on_running_statistics():
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_zero_mixing(training):
+def test_zero_mixing(training, tensors):
     """Every node is zero, so the bias of the classifier is all that remains, and no gradient is NaN."""
     case = Case(edges=True)
     network, reference = (net.train(training) for net in case.both())
@@ -294,7 +294,7 @@ def test_zero_mixing(training):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_one_hot_mixing(training):
+def test_one_hot_mixing(training, tensors):
     case = Case(nodes=3)
     network, reference = (net.train(training) for net in case.both())
     mixing = {
@@ -304,7 +304,7 @@ def test_one_hot_mixing(training):
     close({"": network(case.images(), mixing)}, {"": reference(case.images(), mixing)}, OUTPUT)
 
 
-def test_none_only_takes_its_share():
+def test_none_only_takes_its_share(tensors):
     """Nothing is computed for `none`: its factor changes nothing, and its gradient is zero."""
     case = Case()
     network, mixing = case.stacked(), case.mixing()
@@ -317,7 +317,7 @@ def test_none_only_takes_its_share():
     assert not any("none" in name for name in network.state_dict())
 
 
-def test_an_edge_that_only_has_none_brings_nothing():
+def test_an_edge_that_only_has_none_brings_nothing(tensors):
     """Nothing enters node 3, which feeds node 4; and from node 2 nothing leaves."""
     mask = torch.ones(9, len(CANDIDATES), dtype=torch.bool)
     mask[[2, 3, 4, 7], 1:] = False

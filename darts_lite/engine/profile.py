@@ -2,11 +2,13 @@
 
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity
 
+from darts_lite.engine.device import synchronize
 from darts_lite.engine.folder import RunFolder
 
 SKIPPED, WARM, MEASURED = 2, 2, 8
@@ -24,20 +26,25 @@ class Profile:
         plan = torch.profiler.schedule(wait=SKIPPED, warmup=WARM, active=MEASURED, repeat=1)
         self.profile = torch.profiler.profile(activities=activities, schedule=plan)
         self.profile.start()
-        self.steps = 0
+        self.device, self.steps, self.began = device, 0, 0.0
 
     def step(self, run: RunFolder) -> list[str]:
         """After a step; after the last one that is measured, write the trace and return the lines of the table."""
         self.steps += 1
         if self.steps == STEPS:
+            synchronize(self.device)
+            seconds = (time.perf_counter() - self.began) / MEASURED
             self.profile.stop()
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / FILE
                 self.profile.export_chrome_trace(str(path))
                 written = run.write_bytes(FILE, path.read_bytes())
-            return [*self._table(), f"trace: {written} (open it in https://ui.perfetto.dev)"]
+            return [*self._table(seconds), f"trace: {written} (open it in https://ui.perfetto.dev)"]
         if self.steps < STEPS:
             self.profile.step()
+        if self.steps == SKIPPED + WARM:
+            synchronize(self.device)
+            self.began = time.perf_counter()
         return []
 
     def close(self) -> None:
@@ -45,14 +52,18 @@ class Profile:
         if self.steps < STEPS:
             self.profile.stop()
 
-    def _table(self) -> list[str]:
-        """Milliseconds of a step: on the CPU, which on a GPU is only the time to launch the work, and of the GPU's kernels."""
+    def _table(self, seconds: float) -> list[str]:
+        """Milliseconds of a step: on the CPU, which on a GPU is only the time to launch the work, and of the GPU's kernels.
+
+        `seconds` of a step by the clock; what is in no part is `other`: meters, records, TensorBoard, the profiler, waiting for a GPU.
+        """
         events = {event.key: event for event in self.profile.key_averages()}
         rows = [
             (name, events[name].cpu_time_total / 1000 / MEASURED, events[name].device_time_total / 1000 / MEASURED)
             for name in ROWS
             if name in events
         ]
-        whole = sum(cpu for _, cpu, _ in rows) or 1.0
-        lines = [f"{'part':<8}  CPU ms a step         GPU ms a step"]
-        return lines + [f"{name:<8} {cpu:14.3f} ({cpu / whole:4.0%}) {gpu:14.3f}" for name, cpu, gpu in rows]
+        whole = 1000 * seconds
+        rows.append(("other", whole - sum(cpu for _, cpu, _ in rows), 0.0))
+        lines = [f"{'part':<8}  CPU ms a step           GPU ms a step"]
+        return lines + [f"{name:<8} {cpu:14.3f} ({cpu / whole:6.1%}) {gpu:14.3f}" for name, cpu, gpu in rows]

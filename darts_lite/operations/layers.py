@@ -112,10 +112,10 @@ class DepthwiseSeparable(nn.Module):
         x = depthwise(x, rows(self.depthwise.weight, start, number), stride=self.stride, dilation=self.dilation)
         weight, groups = rows(self.pointwise.weight, start, number), number // self.channels
         norm = self.norm
-        if norm.training and spares_memory(x):
-            statistics, factor, bias = norm.terms(number, scale, first)
+        if norm.training and norm.weight is None and spares_memory(x):  # a final network has few of them
+            statistics, factor, _ = norm.terms(number, scale, first)
             constants = {"momentum": norm.momentum, "eps": norm.eps}
-            return pointwise_norm(x, weight, factor, bias, statistics, groups=groups, **constants)
+            return pointwise_norm(x, weight, factor, statistics, groups=groups, **constants)
         return norm(F.conv2d(x, weight, groups=groups), scale, first)
 
 

@@ -1,8 +1,8 @@
 """Pointwise convolution and BatchNorm in one: between them nothing is kept for the backward pass, which convolves once more instead.
 
 Of every convolution of the supernet, two large tensors would wait for the backward pass: what the convolution reads and what it writes.
-Keeping one of them costs a tenth of the time and saves 40 % of the memory of the whole supernet. While the weights are frozen, as in the
-architecture step, only the written one is of use, and it is kept.
+Keeping one of them costs a tenth of the time and saves 40 % of the memory of the whole supernet; a final network keeps both. While the
+weights are frozen, as in the architecture step, only the written one is of use, and it is kept.
 """
 
 from typing import Any
@@ -19,7 +19,6 @@ def pointwise_norm(
     x: Tensor,
     weight: Tensor,
     scale: Tensor | None,
-    shift: Tensor | None,
     statistics: Statistics,
     *,
     groups: int,
@@ -28,9 +27,9 @@ def pointwise_norm(
 ) -> Tensor:
     """BatchNorm with batch statistics of the 1x1 convolution of (N, C, H, W): (N, C', H, W). Twice differentiable.
 
-    `weight` (C', C / groups, 1, 1); `scale` and `shift` (C',) of the normalized output, None for 1 and 0.
+    `weight` (C', C / groups, 1, 1); `scale` (C',) of the normalized output, None for 1.
     """
-    return _PointwiseNorm.apply(x, weight, scale, shift, *statistics, groups, momentum, eps)[0]
+    return _PointwiseNorm.apply(x, weight, scale, *statistics, groups, momentum, eps)[0]
 
 
 def spares_memory(x: Tensor) -> bool:
@@ -40,10 +39,10 @@ def spares_memory(x: Tensor) -> bool:
 
 class _PointwiseNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Any, shift: Any, *rest: Any) -> Any:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Any, *rest: Any) -> Any:
         mean, variance, groups, momentum, eps = rest
         y = F.conv2d(x, weight, groups=groups)
-        out, batch_mean, inverse_std = torch.native_batch_norm(y, scale, shift, mean, variance, True, momentum, eps)
+        out, batch_mean, inverse_std = torch.native_batch_norm(y, scale, None, mean, variance, True, momentum, eps)
         ctx.settings = groups, eps
         ctx.frozen = not ctx.needs_input_grad[1]
         ctx.save_for_backward(y if ctx.frozen else x, weight, scale, batch_mean, inverse_std)
@@ -58,8 +57,8 @@ class _PointwiseNorm(torch.autograd.Function):
         y = kept if ctx.frozen else F.conv2d(kept, weight, groups=groups)
         gradient, of_kept = gradients
         gradient = torch.zeros_like(y) if gradient is None else gradient
-        wanted = [True, *ctx.needs_input_grad[2:4]]
-        of_y, of_scale, of_shift = torch.ops.aten.native_batch_norm_backward(
+        wanted = [True, ctx.needs_input_grad[2], False]
+        of_y, of_scale, _ = torch.ops.aten.native_batch_norm_backward(
             gradient, y, scale, None, None, mean, inverse_std, True, eps, wanted
         )
         of_y = of_y if of_kept is None else of_y + of_kept
@@ -67,4 +66,4 @@ class _PointwiseNorm(torch.autograd.Function):
         of_x, of_weight, _ = torch.ops.aten.convolution_backward(
             of_y, y if ctx.frozen else kept, weight, None, *shape, [*ctx.needs_input_grad[:2], False]
         )
-        return of_x, of_weight, of_scale, of_shift, None, None, None, None, None
+        return of_x, of_weight, of_scale, None, None, None, None, None

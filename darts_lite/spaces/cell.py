@@ -42,9 +42,9 @@ Lines = list[tuple[int, int | None]]
 
 @dataclass(frozen=True)
 class Block:
-    """What some copies of a stack, or of stacks on the same edges, have computed."""
+    """What some copies of a stack, or the sum of stacks on the same edges, have computed."""
 
-    y: Tensor  # (N, copies * C, H, W)
+    y: Tensor  # (N, len(lines) * C, H, W)
     lines: list[Lines]  # of each copy
     dropped: bool  # whether drop-path may drop it
 
@@ -122,6 +122,8 @@ class Stage(nn.Module):
 
         `states` are indexed by node; `mixing` is (E, O), or None for plain sums; `keep` (N, E) holds drop-path's factors, or is None.
         """
+        if not self.stacks:  # every edge has only `none`
+            return
         together = copies_together(states[self.sources[0]])
         factors = None if mixing is None else mixing.flatten().index_select(0, self.order)
         blocks = self._blocks(states, factors, together)
@@ -170,7 +172,7 @@ class Stage(nn.Module):
 
 
 class Gathered:
-    """States side by side, as the copies of stacks read them; what was made once is kept, and a state is activated once."""
+    """States side by side, as the copies of stacks read them; what was made once is kept, for all operations."""
 
     def __init__(self, states: Sequence[Tensor], activation: nn.Module):
         self.states, self.activation = states, activation

@@ -29,15 +29,15 @@ class Nodes:
 
     def finished(self, node: int) -> Tensor | None:
         """The sum, once nothing more will come; None where nothing came."""
-        return _DenseGradient.apply(self.sums[node]) if node in self.sums else None
+        return _Dense.apply(self.sums[node]) if node in self.sums else None
 
 
-class _DenseGradient(torch.autograd.Function):
-    """The identity. Its gradient, which may be a slice of that of the cell's output, is made dense once for all that reads it."""
+class _Dense(torch.autograd.Function):
+    """The identity. What may be a slice of something wider, a sum or its gradient, is made dense once for all that reads it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
+        return x.contiguous(memory_format=torch.channels_last).view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
