@@ -224,7 +224,7 @@ def test_a_step_brings_no_tensor_from_the_host(config, without_memory):
 
 
 def test_a_step_on_a_gpu_takes_few_kernels(without_memory):
-    """The supernet of the paper; a first-order step of the reference takes 27,000 operators."""
+    """A first-order step of the supernet of the paper."""
     state, feeds, step = tiny.training(
         tiny.search_config(cells=8, channels=16, space=SpaceConfig(), edge_weights=False), without_memory
     )

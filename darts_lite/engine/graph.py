@@ -1,6 +1,6 @@
 """A step as one CUDA graph: recorded once, then replayed by a single launch. Anywhere else a step is simply called.
 
-A search step is 10,000 kernels of a few microseconds: while a host launches them one by one, a GPU waits for most of the time. A graph
+A search step is thousands of short kernels: while a host launches them one by one, a GPU waits for most of the time. A graph
 holds the kernels and their arguments, and no Python; so what a step reads and writes has to lie in the same tensors at every step, and
 a step must not wait for the device. tests/test_graph.py proves both; the first is looked at once more before a step is recorded.
 

@@ -79,7 +79,7 @@ class Stage(nn.Module):
         # One gather brings the mixing weights of all stacks into their order.
         placed = [(edge, name) for name, edges in self.stacks.items() for edge in edges]
         order = [edge * len(plan.columns) + plan.columns.index(name) for edge, name in placed]
-        self.numbers = {key: number for number, key in enumerate(placed)}
+        self.lines = self._lines({key: number for number, key in enumerate(placed)})  # of shared operations, by copy
         self.register_buffer("order", torch.tensor(order, dtype=torch.long), persistent=False)
         self.targets = tuple(sorted({self.edges[edge][1] for edge, _ in placed}))
         self.register_buffer("matrix", torch.tensor(self._matrix(), dtype=torch.long), persistent=False)
@@ -90,15 +90,19 @@ class Stage(nn.Module):
         sources = [self.edges[edge][0] for edge in self.stacks[name]]
         return tuple(sorted(set(sources))) if self.shared[name] else tuple(sources)
 
-    def _lines(self, name: str, source: int) -> Lines:
-        """Of the copy of a shared operation that reads `source`."""
-        return [(edge, self.numbers[edge, name]) for edge in self.stacks[name] if self.edges[edge][0] == source]
+    def _lines(self, numbers: dict[tuple[int, str], int]) -> dict[str, list[Lines]]:
+        """Of each copy of the shared operations; `numbers` of (edge, operation)."""
+
+        def lines(name: str, source: int) -> Lines:
+            return [(edge, numbers[edge, name]) for edge in self.stacks[name] if self.edges[edge][0] == source]
+
+        return {
+            name: [lines(name, source) for source in self.inputs[name]] for name in self.stacks if self.shared[name]
+        }
 
     def _matrix(self) -> list[list[int]]:
         """Where `_product` finds the entries of its matrix in (0, 1, *factors): (targets, copies of all blocks)."""
-        copies = [
-            self._lines(name, source) for name in self.stacks if self.shared[name] for source in self.inputs[name]
-        ]
+        copies = [lines for stack in self.lines.values() for lines in stack]
         added = dict.fromkeys(edges for name, edges in self.stacks.items() if not self.shared[name])
         copies += [[(edge, None)] for edges in added for edge in edges]
 
@@ -153,8 +157,7 @@ class Stage(nn.Module):
                 part = slice(first, first + together)
                 x = gathered.side_by_side(inputs[part], operation.activated)
                 if self.shared[name]:
-                    lines = [self._lines(name, source) for source in inputs[part]]
-                    yield Block(operation(x, first=first), lines, not operation.identity)
+                    yield Block(operation(x, first=first), self.lines[name][part], not operation.identity)
                 else:
                     y = operation(x, None if scale is None else rows(scale, first, len(inputs[part])), first)
                     sums[edges[part]] = sums[edges[part]].add_(y) if edges[part] in sums else y
