@@ -228,7 +228,6 @@ class Cell(nn.Module):
     ):
         super().__init__()
         self.plan, self.reduction = plan, reduction
-        self.activation = activation()
         affine = form == "final"
         # After a reduction the input before the previous one is twice as large.
         halve = FactorizedReduce if previous_reduces else ConvNorm
@@ -243,9 +242,8 @@ class Cell(nn.Module):
         )
 
     def forward(self, before_previous: Tensor, previous: Tensor, mixing: Tensor | None, keep: Tensor | None) -> Tensor:
-        """Outputs of the two cells before -> (N, len(concat) * C, H, W), halved in a reduction cell."""
-        inputs = zip(self.preprocess, (before_previous, previous), strict=True)
-        states = [prepare(self.activation(x)) for prepare, x in inputs]
+        """Outputs of the two cells before, activated -> (N, len(concat) * C, H, W), halved in a reduction cell."""
+        states = [self.preprocess[0](before_previous), self.preprocess[1](previous)]
         nodes = Nodes()
         for stage in self.stages:
             self._finish(states, nodes, max(stage.sources))

@@ -83,7 +83,7 @@ class Network(nn.Module):
 
     def __init__(self, plans: dict[str, Plan], skeleton: Skeleton, form: str, *, auxiliary: bool = False):
         super().__init__()
-        self.skeleton, self.form = skeleton, form
+        self.skeleton, self.form, self.activation = skeleton, form, skeleton.activation()
         types, widths, sizes = skeleton.types(), skeleton.widths(), skeleton.sizes()
         large = skeleton.stem == "imagenet"
         stem_width = skeleton.channels * (1 if large else skeleton.stem_multiplier)
@@ -147,15 +147,19 @@ class Network(nn.Module):
     ) -> list[Tensor]:
         """The output of every cell."""
         stem = self.stem(images)
-        features = [stem, stem if self.second_stem is None else self.second_stem(stem)]
+        first = self.activation(stem)
+        read = [first, first if self.second_stem is None else self.activation(self.second_stem(stem))]
+        features: list[Tensor] = []
         for cell, (kind, number) in zip(self.cells, self.kinds, strict=True):
+            if features:
+                read = [read[1], self.activation(features[-1])]  # once for the two cells that read it
             weights = None if mixing is None else _edge_weights(mixing[kind], number)
             keep = None
             if drop_path is not None:
                 draws = torch.rand(len(images), len(cell.plan.edges), device=images.device, generator=generator)
                 keep = ((draws >= drop_path) / (1 - drop_path)).to(stem.dtype)
-            features.append(cell(features[-2], features[-1], weights, keep))
-        return features[2:]
+            features.append(cell(*read, weights, keep))
+        return features
 
     def costs(self) -> Costs:
         """Parameters and multiply-accumulates an image, without the auxiliary head, which is not there after training."""
