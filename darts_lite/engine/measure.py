@@ -2,8 +2,8 @@
 
 On a shared machine a time means little and a ratio of medians something: arms take turns, so that what disturbs one disturbs the others.
 A turn is a few steps of one arm in a fresh process, and no other arm is there meanwhile: on a CPU the reference holds 10 GB. In one process
-they would share a heap and the allocator's setting that only our runs make (`keep_freed_memory`): ours was 2.7 and 1.9 times as fast as the
-two references there, 3.9 and 2.6 times apart. How much of it is the heap, how much the setting, is not known.
+they would share a heap and the allocator's setting that only our runs make (`keep_freed_memory`), which in processes of their own does not
+make the references faster: ours was 2.7 and 1.9 times as fast as the two there, 3.9 and 2.6 times apart.
 """
 
 import multiprocessing
