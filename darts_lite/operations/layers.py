@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_lite.operations.depthwise import depthwise
-from darts_lite.operations.pointwise import pointwise_norm, spares_memory
+from darts_lite.operations.pointwise import pointwise, pointwise_norm, spares_memory
 from darts_lite.operations.sampling import every_second
 
 
@@ -116,7 +116,7 @@ class DepthwiseSeparable(nn.Module):
             statistics, factor, _ = norm.terms(number, scale, first)
             constants = {"momentum": norm.momentum, "eps": norm.eps}
             return pointwise_norm(x, weight, factor, statistics, groups=groups, **constants)
-        return norm(F.conv2d(x, weight, groups=groups), scale, first)
+        return norm(pointwise(x, weight, groups), scale, first)
 
 
 class FactorizedReduce(nn.Module):
@@ -140,7 +140,7 @@ class FactorizedReduce(nn.Module):
         def half(pixels: Tensor, layer: nn.Conv2d) -> tuple[Tensor, ...]:
             c_out = layer.out_channels // layer.groups
             weight = rows(layer.weight, first * c_out, copies * c_out)
-            return F.conv2d(pixels, weight, groups=copies).chunk(copies, dim=1)
+            return pointwise(pixels, weight, copies).chunk(copies, dim=1)
 
         halves = half(even, self.even), half(odd, self.odd)
         # In four dimensions, channels_last lasts.

@@ -1,8 +1,12 @@
-"""Pointwise convolution and BatchNorm in one: between them nothing is kept for the backward pass, which convolves once more instead.
+"""Pointwise convolution, alone and with BatchNorm.
 
-Of every convolution of the supernet, two large tensors would wait for the backward pass: what the convolution reads and what it writes.
-Keeping one of them costs a tenth of the time and saves 40 % of the memory of the whole supernet; a final network keeps both. While the
-weights are frozen, as in the architecture step, only the written one is of use, and it is kept.
+With BatchNorm nothing is kept between them for the backward pass, which convolves once more instead. Of every convolution of the
+supernet, two large tensors would wait for the backward pass: what the convolution reads and what it writes. Keeping one of them costs a
+tenth of the time and saves 40 % of the memory of the whole supernet; a final network keeps both. While the weights are frozen, as in
+the architecture step, only the written one is of use, and it is kept.
+
+The weight gradient of more than one group is a matrix product a group: oneDNN (torch 2.14, channels_last, AVX2) takes 1.4 to 2.1 times
+as long.
 """
 
 from typing import Any
@@ -13,6 +17,13 @@ from torch import Tensor
 
 LARGE = 1 << 20  # bytes
 Statistics = tuple[Tensor, Tensor] | tuple[None, None]  # running mean and variance, which the call moves
+
+
+def pointwise(x: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """1x1 convolution of (N, C, H, W) with `weight` (C', C / groups, 1, 1): (N, C', H, W). Twice differentiable."""
+    if groups == 1 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return F.conv2d(x, weight, groups=groups)
+    return _Pointwise.apply(x, weight, groups)
 
 
 def pointwise_norm(
@@ -35,6 +46,18 @@ def pointwise_norm(
 def spares_memory(x: Tensor) -> bool:
     """Whether `pointwise_norm` is worth its time: on a CPU, for large tensors, in full precision."""
     return x.device.type == "cpu" and x.numel() * x.element_size() >= LARGE and not torch.is_autocast_enabled("cpu")
+
+
+class _Pointwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, groups: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.groups = groups
+        return F.conv2d(x, weight, groups=groups)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        return (*_gradients(gradients[0], *ctx.saved_tensors, ctx.groups, *ctx.needs_input_grad[:2]), None)
 
 
 class _PointwiseNorm(torch.autograd.Function):
@@ -62,8 +85,22 @@ class _PointwiseNorm(torch.autograd.Function):
             gradient, y, scale, None, None, mean, inverse_std, True, eps, wanted
         )
         of_y = of_y if of_kept is None else of_y + of_kept
-        shape = [1, 1], [0, 0], [1, 1], False, [0, 0], groups
-        of_x, of_weight, _ = torch.ops.aten.convolution_backward(
-            of_y, y if ctx.frozen else kept, weight, None, *shape, [*ctx.needs_input_grad[:2], False]
-        )
+        of_x, of_weight = _gradients(of_y, kept, weight, groups, *ctx.needs_input_grad[:2])
         return of_x, of_weight, of_scale, None, None, None, None, None
+
+
+def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, groups: int, for_x: bool, for_weight: bool) -> tuple[Any, Any]:
+    """Of the input and of the weight of a pointwise convolution, None where they are not wanted; differentiable.
+
+    Without `for_weight`, `x` counts only by its shape, which that of any other image with as many channels may stand for.
+    """
+    as_products = for_weight and groups > 1 and not torch.is_grad_enabled()
+    shape = [1, 1], [0, 0], [1, 1], False, [0, 0], groups
+    of_x, of_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, *shape, [for_x, for_weight and not as_products, False]
+    )
+    if as_products:
+        n, c, h, w = gradient.shape
+        pixels = [image.permute(0, 2, 3, 1).reshape(n * h * w, groups, -1) for image in (gradient, x)]
+        of_weight = torch.bmm(pixels[0].permute(1, 2, 0), pixels[1].transpose(0, 1)).view_as(weight)
+    return of_x, of_weight

@@ -18,7 +18,7 @@ from darts_lite.operations.candidates import Activation
 from darts_lite.operations.layers import ConvNorm, FactorizedReduce, rows
 from darts_lite.spaces.nodes import Nodes
 
-CACHE = 4 << 20  # bytes
+CACHE = 3 << 20  # bytes
 ALL = 1 << 30  # copies
 
 # Whose weights one copy of a stack holds: operation, source, target (None: all edges out of the source).
@@ -202,7 +202,8 @@ class Gathered:
 def copies_together(state: Tensor) -> int:
     """How many copies of a stack to compute at once, on states like this one (N, C, H, W).
 
-    A GPU wants few large kernels. A CPU wants tensors that stay in its cache: above 4 MB one copy at a time is up to 3 times faster.
+    A GPU wants few large kernels. A CPU wants tensors that stay in its cache: above 4 MB one copy at a time is up to 3 times faster. It
+    also convolves pointwise, two groups of 32 channels together, in 1.5 times as long as one after the other (AVX2).
     """
     size = state.numel() * state.element_size()
     return max(1, CACHE // size) if state.device.type == "cpu" else ALL
