@@ -57,7 +57,8 @@ class _Pointwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        return (*_gradients(gradients[0], *ctx.saved_tensors, ctx.groups, *ctx.needs_input_grad[:2]), None)
+        x, weight = ctx.saved_tensors
+        return (*_gradients(gradients[0], x, weight, ctx.groups, *ctx.needs_input_grad[:2]), None)
 
 
 class _PointwiseNorm(torch.autograd.Function):
@@ -89,7 +90,9 @@ class _PointwiseNorm(torch.autograd.Function):
         return of_x, of_weight, of_scale, None, None, None, None, None
 
 
-def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, groups: int, for_x: bool, for_weight: bool) -> tuple[Any, Any]:
+def _gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, groups: int, for_x: bool, for_weight: bool
+) -> tuple[Any, Any]:
     """Of the input and of the weight of a pointwise convolution, None where they are not wanted; differentiable.
 
     Without `for_weight`, `x` counts only by its shape, which that of any other image with as many channels may stand for.
@@ -100,7 +103,6 @@ def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, groups: int, for_x: 
         gradient, x, weight, None, *shape, [for_x, for_weight and not as_products, False]
     )
     if as_products:
-        n, c, h, w = gradient.shape
-        pixels = [image.permute(0, 2, 3, 1).reshape(n * h * w, groups, -1) for image in (gradient, x)]
-        of_weight = torch.bmm(pixels[0].permute(1, 2, 0), pixels[1].transpose(0, 1)).view_as(weight)
+        ours, theirs = (i.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (groups, -1)) for i in (gradient, x))
+        of_weight = torch.bmm(ours.permute(1, 2, 0), theirs.transpose(0, 1)).view_as(weight)
     return of_x, of_weight
