@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from darts_lite.operations import NONE, OPERATIONS
+from darts_lite.operations import NONE, OPERATIONS, fold, layers, pointwise
+from darts_lite.operations.fold import folded
 from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce, tracking_statistics
 from darts_lite.operations.pointwise import pointwise_norm
 from darts_lite.operations.sampling import every_second
@@ -264,6 +265,121 @@ def test_pointwise_norm_and_its_derivatives(groups, scaled, frozen):
         function = ours
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_pointwise_norm_in_bf16_is_what_autocast_makes(groups):
+    """Also where the weights were not cast before, and in the backward pass, where autocast is not."""
+    x, weight, scale, sign = (
+        draw(batch=4).bfloat16(),
+        draw(size=(1, 1), batch=4).float(),
+        draw()[0, :, 0, 0].float(),
+        draw(batch=4),
+    )
+    inputs = [tensor.requires_grad_() for tensor in (x, weight[:, : 4 // groups].contiguous(), scale)]
+
+    def plain(x, weight, scale):
+        return F.batch_norm(F.conv2d(x, weight, groups=groups), None, None, scale, None, training=True)
+
+    def ours(x, weight, scale):
+        return pointwise_norm(x, weight, scale, (None, None), groups=groups, momentum=0.1, eps=1e-5)
+
+    found = []
+    for function in (ours, plain):
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = function(*inputs)
+        found.append([outputs, *torch.autograd.grad(outputs, inputs, sign.bfloat16())])
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=0.02, atol=0.02 * float(other.detach().abs().max()))
+
+
+def test_folded_and_its_derivatives():
+    x, weight = draw(batch=3), draw(size=(1, 1), batch=5, seed=1)
+    scale, bias = draw(channels=2, size=(5, 1), batch=1, seed=2)[0, :, :, 0].clone().unbind()
+    shift, running = draw(seed=3)[0, :, 0, 0], (torch.zeros(5).double(), torch.ones(5).double())
+    expected = [buffer.clone() for buffer in running]
+
+    def ours(x, weight, scale, bias, statistics=(None, None)):
+        return folded(x, weight, statistics, scale, bias, shift, momentum=0.1, eps=1e-5)
+
+    theirs = F.batch_norm(F.conv2d(x + shift[:, None, None], weight), *expected, scale, bias, training=True)
+    torch.testing.assert_close(ours(x, weight, scale, bias, running), theirs)
+    torch.testing.assert_close(list(running), expected)
+    inputs = (x, weight, scale, bias)
+    for wanted in (range(4), [0], [1, 2, 3]):
+        given = [tensor.detach().requires_grad_(i in wanted) for i, tensor in enumerate(inputs)]
+        assert torch.autograd.gradcheck(ours, given)
+        assert torch.autograd.gradgradcheck(ours, given)
+
+
+@pytest.fixture
+def foldings(monkeypatch):
+    """Every image is a large one; what is folded then is noted."""
+    noted = []
+    monkeypatch.setattr(pointwise, "LARGE", 1)
+    monkeypatch.setattr(layers, "folded", lambda x, *rest, **settings: noted.append(x) or folded(x, *rest, **settings))
+    return noted
+
+
+@pytest.mark.parametrize("size", [(7, 6), (1, 1)])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_a_folded_layer_is_the_same_layer(stride, dilation, size, foldings, monkeypatch):
+    """Values, gradients, second derivatives, running statistics."""
+    settings = {"stride": stride, "dilation": dilation, "copies": 1, "affine": True}
+    found = []
+    for widest in (fold.WIDEST, 0):
+        monkeypatch.setattr(fold, "WIDEST", widest)
+        torch.manual_seed(0)
+        layer, x = DepthwiseSeparable(4, 3, **settings).double(), (draw(size=size, batch=4) + 2).requires_grad_()
+        nn.init.normal_(layer.norm.weight), nn.init.normal_(layer.norm.bias)
+        inputs = [x, *layer.parameters()]
+        with tracking_statistics(layer):
+            outputs = layer(x)
+        loss = (outputs * draw(size=outputs.shape[2:], batch=4, seed=2)).sum()
+        once = torch.autograd.grad(loss, inputs, retain_graph=True)
+        first = torch.autograd.grad(loss, inputs, create_graph=True)
+        loss = sum(gradient.square().sum() for gradient in first)
+        second = torch.autograd.grad(loss, inputs, materialize_grads=True)
+        found.append([outputs, *once, *first, *second, *layer.buffers()])
+    assert len(foldings) == 1
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10 * float(plain.detach().abs().max()))
+
+
+def test_folding_is_exact_where_the_mean_is_a_thousand_deviations(foldings, monkeypatch):
+    """In float32, where a covariance from plain sums of products would be lost."""
+    layer = DepthwiseSeparable(4, 3, stride=1, dilation=1, copies=1, affine=True)
+    with torch.no_grad():  # of the kernels only the middle, which meets no zeros beyond the border
+        layer.depthwise.weight.mul_(0).select(2, 1).select(2, 1).fill_(1)
+    x = (draw(size=(16, 16), batch=8) + 1000).float()
+    exact = layer.double()(x.double())  # folded, too: exact enough in float64
+    layer.float()
+
+    def error():
+        return float((layer(x) - exact).detach().abs().max())
+
+    ours = error()
+    monkeypatch.setattr(fold, "WIDEST", 0)
+    plain = error()
+    monkeypatch.undo()
+    monkeypatch.setattr(pointwise, "LARGE", 1)
+    monkeypatch.setattr(layers, "likely_mean", lambda x, weight: x.new_zeros(4))
+    assert ours < 2 * plain < 0.01 < error()
+
+
+@pytest.mark.parametrize("case", ["wide", "several", "frozen", "search form", "autocast", "no gradients", "eval"])
+def test_where_folding_would_not_pay_it_is_not_done(case, foldings):
+    channels, copies = fold.WIDEST + 1 if case == "wide" else 4, 2 if case == "several" else 1
+    layer = DepthwiseSeparable(channels, 3, stride=1, dilation=1, copies=copies, affine=case != "search form")
+    layer.train(case != "eval").requires_grad_(case != "frozen")
+    x = draw(copies, channels=channels).float()
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"),
+        torch.set_grad_enabled(case != "no gradients"),
+    ):
+        layer(x)
+    assert not foldings
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 6), (3, 3), (2, 2), (1, 5), (1, 1)])

@@ -19,10 +19,13 @@ from torch import Tensor
 from darts_lite.operations.sampling import every_second
 
 
-def depthwise(x: Tensor, weight: Tensor, *, stride: int, dilation: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)), zeros around the image. Twice differentiable."""
+def depthwise(x: Tensor, weight: Tensor, *, stride: int, dilation: int, bias: Tensor | None = None) -> Tensor:
+    """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)), zeros around the image. Twice differentiable.
+
+    `bias` (C) is a constant: it has no gradient.
+    """
     if x.device.type != "cpu":
-        return _convolve(x, weight, stride, dilation)
+        return _convolve(x, weight, stride, dilation, bias)
     if torch.is_autocast_enabled("cpu"):
         x, weight = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (x, weight))
     if stride == dilation == 2:  # only every second pixel is read
@@ -30,27 +33,32 @@ def depthwise(x: Tensor, weight: Tensor, *, stride: int, dilation: int) -> Tenso
     # Taps that meet only zeros, because the image is smaller than the kernel, are left out.
     unused = max(0, weight.shape[-1] // 2 - (max(x.shape[2:]) - 1) // dilation)
     weight = weight[:, :, unused : weight.shape[2] - unused, unused : weight.shape[3] - unused]
-    return _Depthwise.apply(x, weight, stride, dilation)
+    return _Depthwise.apply(x, weight, stride, dilation, bias)
 
 
-def _convolve(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+def likely_mean(x: Tensor, weight: Tensor) -> Tensor:
+    """(C): about the mean of what `depthwise` makes of x, from one image and without its borders; a constant."""
+    return x[0].detach().mean((1, 2)) * weight.detach().sum((1, 2, 3))
+
+
+def _convolve(x: Tensor, weight: Tensor, stride: int, dilation: int, bias: Tensor | None = None) -> Tensor:
     padding = dilation * (weight.shape[-1] // 2)
-    return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.dilation = stride, dilation
-        return _convolve(x, weight, stride, dilation)
+        return _convolve(x, weight, stride, dilation, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         (gradient,), (x, weight), stride, dilation = gradients, ctx.saved_tensors, ctx.stride, ctx.dilation
         for_x, for_weight = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # what is returned here will be differentiated in its turn
-            return (*_native(gradient, x, weight, (stride, stride), dilation, for_x, for_weight), None, None)
+            return (*_native(gradient, x, weight, (stride, stride), dilation, for_x, for_weight), None, None, None)
         of_x = of_weight = None
         if for_x and stride == 1:
             of_x = _convolve(gradient, weight.flip(2, 3), 1, dilation)
@@ -58,7 +66,7 @@ class _Depthwise(torch.autograd.Function):
             of_x = _native(gradient, x, weight, (stride, stride), dilation, True, False)[0]
         if for_weight:
             of_weight = _weight_gradient(gradient, x, weight, stride, dilation)
-        return of_x, of_weight, None, None
+        return of_x, of_weight, None, None, None
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:

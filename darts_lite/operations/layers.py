@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darts_lite.operations.depthwise import depthwise
+from darts_lite.operations.depthwise import depthwise, likely_mean
+from darts_lite.operations.fold import folded, folds
 from darts_lite.operations.pointwise import pointwise, pointwise_norm, spares_memory
 from darts_lite.operations.sampling import every_second
 
@@ -49,8 +50,8 @@ class BatchNorm(nn.Module):
         (mean, variance), weight, bias = self.terms(x.shape[1], scale, first)
         return F.batch_norm(x, mean, variance, weight, bias, self.training, self.momentum, self.eps)
 
-    def terms(self, number: int, scale: Tensor | None, first: int) -> tuple[Any, Tensor | None, Tensor | None]:
-        """Running statistics if the call uses or moves them, weight and bias, of the `number` channels from copy `first` on."""
+    def terms(self, number: int, scale: Tensor | None, first: int) -> tuple[Any, Any, Any]:
+        """Running statistics if the call uses or moves them, weight and bias or None, of the `number` channels from copy `first` on."""
 
         def own(stacked: Tensor | None) -> Tensor | None:
             return None if stacked is None else rows(stacked, first * self.channels, number)
@@ -109,12 +110,17 @@ class DepthwiseSeparable(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """(N, copies * C, H, W), activated -> (N, copies * C, ceil(H / stride), ceil(W / stride))."""
         start, number = first * self.channels, x.shape[1]
-        x = depthwise(x, rows(self.depthwise.weight, start, number), stride=self.stride, dilation=self.dilation)
-        weight, groups = rows(self.pointwise.weight, start, number), number // self.channels
-        norm = self.norm
-        if norm.training and norm.weight is None and spares_memory(x):  # a final network has few of them
+        kernels, weight = (rows(layer.weight, start, number) for layer in (self.depthwise, self.pointwise))
+        groups, norm, final = number // self.channels, self.norm, self.norm.weight is not None
+        settings: Any = {"stride": self.stride, "dilation": self.dilation}
+        constants: Any = {"momentum": norm.momentum, "eps": norm.eps}
+        if final and norm.training and folds(x, weight, groups):
+            mean = likely_mean(x, kernels)
+            x = depthwise(x, kernels, bias=-mean, **settings)
+            return folded(x, weight, *norm.terms(number, scale, first), mean, **constants)
+        x = depthwise(x, kernels, **settings)
+        if not final and norm.training and spares_memory(x):
             statistics, factor, _ = norm.terms(number, scale, first)
-            constants = {"momentum": norm.momentum, "eps": norm.eps}
             return pointwise_norm(x, weight, factor, statistics, groups=groups, **constants)
         return norm(pointwise(x, weight, groups), scale, first)
 
