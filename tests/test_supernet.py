@@ -200,12 +200,14 @@ CASES = {
 
 @pytest.fixture(params=["small", "large", "gpu"])
 def tensors(request, monkeypatch):
-    """Whether a CPU takes these tensors for large ones, which it computes a copy at a time and keeps fewer of, or adds up as a GPU."""
-    if request.param == "gpu":
-        monkeypatch.setattr(cells, "copies_together", lambda state: cells.ALL)
+    """Whether tensors count as large: fewer of them are kept, a CPU computes them a copy at a time, and a GPU together."""
+    if request.param == "small":
+        return
+    monkeypatch.setattr(pointwise, "LARGE", 1)
     if request.param == "large":
         monkeypatch.setattr(cells, "CACHE", 1)
-        monkeypatch.setattr(pointwise, "LARGE", 1)
+    else:
+        monkeypatch.setattr(cells, "copies_together", lambda state: cells.ALL)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
