@@ -347,6 +347,20 @@ def test_a_folded_layer_is_the_same_layer(stride, dilation, size, foldings, monk
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10 * float(plain.detach().abs().max()))
 
 
+def test_some_copies_of_a_stack_may_be_folded(foldings):
+    """A stack of three, first two together, then the last one."""
+    layer = DepthwiseSeparable(4, 3, stride=1, dilation=1, copies=3, affine=True).double()
+    x, found = draw(3, batch=4), []
+    for parts in ([(0, 2), (2, 3)], [(0, 3)]):
+        layer.norm.running_mean.zero_(), layer.norm.running_var.fill_(1)
+        with tracking_statistics(layer):
+            outputs = torch.cat([layer(x[:, 4 * first : 4 * last], None, first) for first, last in parts], dim=1)
+        found.append([outputs, *torch.autograd.grad(outputs.sin().sum(), layer.parameters()), *layer.buffers()])
+        found[-1] = [tensor.clone() for tensor in found[-1]]
+    assert len(foldings) == 1
+    torch.testing.assert_close(*found)
+
+
 def test_folding_is_exact_where_the_mean_is_a_thousand_deviations(foldings, monkeypatch):
     """In float32, where a covariance from plain sums of products would be lost."""
     layer = DepthwiseSeparable(4, 3, stride=1, dilation=1, copies=1, affine=True)

@@ -62,9 +62,9 @@ class _Folded(torch.autograd.Function):
         covariance = torch.addmm(_products(x, x) / number, mean[:, None], mean[None], alpha=-1)
         spread = matrix @ covariance
         variance = (spread * matrix).sum(1).clamp_min_(0)
-        if running_mean is not None:
-            running_mean.lerp_(matrix @ (mean + shift), momentum)
-            running_variance.lerp_(variance * (number / (number - 1)), momentum)
+        if running_mean is not None:  # `data`: other copies have saved the same buffer for a backward pass that does not read it
+            running_mean.data.lerp_(matrix @ (mean + shift), momentum)
+            running_variance.data.lerp_(variance * (number / (number - 1)), momentum)
         inverse_std = (variance + eps).rsqrt_()
         gain = inverse_std * scale
         combined = gain[:, None] * matrix
