@@ -294,23 +294,24 @@ def test_pointwise_norm_in_bf16_is_what_autocast_makes(groups):
         torch.testing.assert_close(one, other, rtol=0.02, atol=0.02 * float(other.detach().abs().max()))
 
 
-def test_folded_and_its_derivatives():
+@pytest.mark.parametrize("given", [0, 1, 2])  # of scale and bias
+def test_folded_and_its_derivatives(given):
     x, weight = draw(batch=3), draw(size=(1, 1), batch=5, seed=1)
-    scale, bias = draw(channels=2, size=(5, 1), batch=1, seed=2)[0, :, :, 0].clone().unbind()
+    terms = draw(channels=2, size=(5, 1), batch=1, seed=2)[0, :given, :, 0].clone().unbind()
     shift, running = draw(seed=3)[0, :, 0, 0], (torch.zeros(5).double(), torch.ones(5).double())
     expected = [buffer.clone() for buffer in running]
 
-    def ours(x, weight, scale, bias, statistics=(None, None)):
+    def ours(x, weight, scale=None, bias=None, statistics=(None, None)):
         return folded(x, weight, statistics, scale, bias, shift, momentum=0.1, eps=1e-5)
 
-    theirs = F.batch_norm(F.conv2d(x + shift[:, None, None], weight), *expected, scale, bias, training=True)
-    torch.testing.assert_close(ours(x, weight, scale, bias, running), theirs)
+    theirs = F.batch_norm(F.conv2d(x + shift[:, None, None], weight), *expected, *terms, training=True)
+    torch.testing.assert_close(ours(x, weight, *terms, statistics=running), theirs)
     torch.testing.assert_close(list(running), expected)
-    inputs = (x, weight, scale, bias)
+    inputs = (x, weight, *terms)
     for wanted in (range(4), [0], [1, 2, 3]):
-        given = [tensor.detach().requires_grad_(i in wanted) for i, tensor in enumerate(inputs)]
-        assert torch.autograd.gradcheck(ours, given)
-        assert torch.autograd.gradgradcheck(ours, given)
+        chosen = [tensor.detach().requires_grad_(i in wanted) for i, tensor in enumerate(inputs)]
+        assert torch.autograd.gradcheck(ours, chosen)
+        assert torch.autograd.gradgradcheck(ours, chosen)
 
 
 @pytest.fixture
@@ -322,20 +323,23 @@ def foldings(monkeypatch):
     return noted
 
 
+@pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("size", [(7, 6), (1, 1)])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
-def test_a_folded_layer_is_the_same_layer(stride, dilation, size, foldings, monkeypatch):
+def test_a_folded_layer_is_the_same_layer(stride, dilation, size, affine, foldings, monkeypatch):
     """Values, gradients, second derivatives, running statistics."""
-    settings = {"stride": stride, "dilation": dilation, "copies": 1, "affine": True}
+    settings = {"stride": stride, "dilation": dilation, "copies": 1, "affine": affine}
     found = []
     for widest in (fold.WIDEST, 0):
         monkeypatch.setattr(fold, "WIDEST", widest)
         torch.manual_seed(0)
         layer, x = DepthwiseSeparable(4, 3, **settings).double(), (draw(size=size, batch=4) + 2).requires_grad_()
-        nn.init.normal_(layer.norm.weight), nn.init.normal_(layer.norm.bias)
-        inputs = [x, *layer.parameters()]
+        for parameter in layer.norm.parameters():
+            nn.init.normal_(parameter)
+        scale = torch.tensor([-0.7], dtype=torch.float64, requires_grad=True)
+        inputs = [x, scale, *layer.parameters()]
         with tracking_statistics(layer):
-            outputs = layer(x)
+            outputs = layer(x, scale)
         loss = (outputs * draw(size=outputs.shape[2:], batch=4, seed=2)).sum()
         once = torch.autograd.grad(loss, inputs, retain_graph=True)
         first = torch.autograd.grad(loss, inputs, create_graph=True)
@@ -382,18 +386,27 @@ def test_folding_is_exact_where_the_mean_is_a_thousand_deviations(foldings, monk
     assert ours < 2 * plain < 0.01 < error()
 
 
-@pytest.mark.parametrize("case", ["wide", "several", "frozen", "search form", "autocast", "no gradients", "eval"])
-def test_where_folding_would_not_pay_it_is_not_done(case, foldings):
-    channels, copies = fold.WIDEST + 1 if case == "wide" else 4, 2 if case == "several" else 1
+@pytest.mark.parametrize(
+    ("folds", "channels", "case"),
+    [
+        (True, 4, "frozen"),
+        (True, 4, "search form"),
+        (False, 4, "several"),
+        (False, 4, "autocast"),
+        (False, 4, "eval"),
+        (False, fold.WIDEST + 1, ""),
+        (True, fold.VECTOR, ""),
+        (False, fold.VECTOR, "frozen"),
+        (False, fold.VECTOR, "search form"),
+    ],
+)
+def test_what_is_folded(folds, channels, case, foldings):
+    copies = 2 if case == "several" else 1
     layer = DepthwiseSeparable(channels, 3, stride=1, dilation=1, copies=copies, affine=case != "search form")
     layer.train(case != "eval").requires_grad_(case != "frozen")
-    x = draw(copies, channels=channels).float()
-    with (
-        torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"),
-        torch.set_grad_enabled(case != "no gradients"),
-    ):
-        layer(x)
-    assert not foldings
+    with torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"):
+        layer(draw(copies, channels=channels).float())
+    assert bool(foldings) == folds
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 6), (3, 3), (2, 2), (1, 5), (1, 1)])

@@ -114,7 +114,7 @@ class DepthwiseSeparable(nn.Module):
         groups, norm, final = number // self.channels, self.norm, self.norm.weight is not None
         settings: Any = {"stride": self.stride, "dilation": self.dilation}
         constants: Any = {"momentum": norm.momentum, "eps": norm.eps}
-        if final and norm.training and folds(x, weight, groups):
+        if norm.training and folds(x, weight, groups, final):
             mean = likely_mean(x, kernels)
             x = depthwise(x, kernels, bias=-mean, **settings)
             return folded(x, weight, *norm.terms(number, scale, first), mean, **constants)
