@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 import shlex
 from pathlib import Path
@@ -106,3 +107,26 @@ def test_ci_runs_the_second_command():
         pytest.skip("not a checkout")
     last = script.read_text("utf-8").splitlines()[-1]
     assert last.replace(" -q", "") == BLOCKS[1][1].strip()
+
+
+def row(found):
+    """What the README's table says of a benchmark."""
+    size, machine, arms = found["settings"], found["environment"], found["arms"].values()
+    steps = [f"{arm['seconds']['step']:.3g} s" for arm in arms]
+    *theirs, ours = (arm["peak_memory_bytes"] / 1e9 for arm in arms)
+    cells = [
+        f"{size['mode'].replace('_', ' ')}, C={size['channels']}",
+        f"{machine['processor'].replace('(R)', '').removesuffix(' Processor')}, {machine['instructions']}, "
+        f"{found['machine']['copy_bytes_per_second'] / 1e9:.0f} GB/s",
+        *steps,
+        " and ".join(f"{ratio:.1f}" for ratio in found["ratios"].values()) + " times",
+        f"{ours:.1f} of {theirs[0]:.1f} GB",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def test_the_table_of_benchmarks_is_that_of_the_results():
+    found = [json.loads(path.read_text("utf-8")) for path in sorted((ROOT / "results").glob("benchmark_*.json"))]
+    rows = [row(one) for one in found if len(one.get("arms", ())) == 3]
+    assert len(rows) >= 6
+    assert [one for one in rows if one not in TEXT] == []
