@@ -1,4 +1,4 @@
-"""BatchNorm folded into the pointwise convolution before it: what the convolution writes is never there unnormalized.
+"""BatchNorm folded into the pointwise convolution before it: all that the two write is the normalized output.
 
 Of y = W x, over all P pixels, BatchNorm needs only the mean m (C) and the covariance S (C x C) of x:
 
@@ -65,9 +65,8 @@ class _Folded(torch.autograd.Function):
         covariance = torch.addmm(_products(x, x) / number, mean[:, None], mean[None], alpha=-1)
         spread = matrix @ covariance
         variance = (spread * matrix).sum(1).clamp_min_(0)
-        if (
-            running_mean is not None
-        ):  # `data`: other copies have saved the same buffer for a backward pass that does not read it
+        if running_mean is not None:
+            # `data`: other copies of the stack may have saved the same buffer, for a backward pass that does not read it.
             running_mean.data.lerp_(matrix @ (mean + shift), momentum)
             running_variance.data.lerp_(variance * (number / (number - 1)), momentum)
         inverse_std = (variance + eps).rsqrt_()
