@@ -17,14 +17,11 @@ import torch.nn.functional as F
 from process import ROOT
 
 from darts_lite.benchmark import BenchmarkConfig, benchmark
-from darts_lite.engine.arms import batches, reference_search
-from darts_lite.engine.build import build_method, build_space
+from darts_lite.engine.arms import ours_search, reference_search
 from darts_lite.engine.device import determinism
 from darts_lite.engine.graph import WARM_STEPS, Recorder, capture, own_stream, tensors_of
 from darts_lite.engine.loop import Loop
 from darts_lite.engine.precision import computing
-from darts_lite.engine.search_state import SearchState
-from darts_lite.engine.search_step import search_step
 from darts_lite.engine.signals import Interrupted
 from darts_lite.errors import out_of_memory
 from darts_lite.operations import pointwise
@@ -33,7 +30,6 @@ from darts_lite.options import SpaceConfig
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.search import SearchConfig, search
 from darts_lite.solvers import SOLVERS
-from darts_lite.spaces.network import Skeleton
 
 # cuBLAS reads it once in a process, and torch looks at it once: before any other test computes.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -261,13 +257,12 @@ def test_a_step_of_the_published_size_takes_under_two_gigabytes(monkeypatch):
     config, taken, losses = SearchConfig(cells=8, channels=16, batch_size=64), [], []
     for large in (pointwise.LARGE, float("inf")):
         monkeypatch.setattr(pointwise, "LARGE", large)
-        space, method = build_space(config.space), build_method(config)
-        state = SearchState(config, space, Skeleton(8, 16, 10), method, CUDA, "bf16", epoch_steps=10)
+        arm = ours_search(config, "cuda", "bf16")
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        metrics = search_step(state, *batches(64, "cuda", True), learn_alphas=True)
+        alphas, weights = (part() for part in arm.launched.values())  # without a graph
         taken.append(torch.cuda.max_memory_allocated() - before)
-        losses.append([metrics[name].detach() for name in ("validation/loss", "train/loss")])
+        losses.append([alphas["validation/loss"], weights["train/loss"]])
     assert taken[0] < 2e9 < taken[1], taken
     torch.testing.assert_close(*losses, rtol=0.01, atol=0)
 

@@ -28,8 +28,8 @@ def folds(x: Tensor, weight: Tensor, groups: int, final: bool) -> bool:
     """Whether `folded` pays for images like x: on a CPU, where they are large, narrow, and of one copy.
 
     Torch's BatchNorm takes up to 10 times as long where the channels make no whole vectors. Forward and backward, the two layers are then
-    1.1 to 3.8 times as fast folded (4 to 40 channels). Otherwise (16, 32) they are as fast as in a final network, which keeps both of
-    their large tensors, while their weights learn; with frozen weights, or more channels, they are slower.
+    1.1 to 3.8 times as fast folded (4 to 40 channels). Otherwise (16, 32), while the weights learn, folding takes as long as the two layers
+    of a final network, which keep both of their large tensors; with frozen weights, or more channels, it takes longer.
     """
     full = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     narrow = groups == 1 and weight.shape[1] <= WIDEST

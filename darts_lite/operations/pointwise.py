@@ -2,8 +2,9 @@
 
 With BatchNorm nothing is kept between them for the backward pass, which convolves once more instead. Of every convolution of the
 supernet, two large tensors would wait for the backward pass: what the convolution reads and what it writes. Keeping one of them costs a
-tenth of the time of a CPU and saves 40 % of the memory of the whole supernet; a final network keeps both. While the weights are frozen,
-as in the architecture step, only the written one is of use, and it is kept: that costs nothing.
+tenth of the time of a CPU and saves 40 % of the memory of the whole supernet; a final network keeps both, where fold.py does not make
+one of the two layers. While the weights are frozen, as in the architecture step, only the written one is of use, and it is kept: that
+costs nothing.
 
 On a CPU the weight gradient of more than one group is a matrix product a group: oneDNN (torch 2.14, channels_last, AVX2) takes 1.4 to 2.1
 times as long.
