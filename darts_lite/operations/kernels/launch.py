@@ -1,0 +1,77 @@
+"""Launching a kernel: on the device of its tensors, and counted."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+WIDEST = 64  # channels of a block
+TILE = 2048  # pixels times channels of a block
+PROGRAMS = 1024  # of a launch that sums over pixels: some for each of the 132 multiprocessors of an H100
+
+
+@dataclass
+class Ledger:
+    """What kernels have been launched, and the bytes that each has to read and write at least."""
+
+    launches: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all launches."""
+        return sum(moved for _, moved in self.launches)
+
+
+_open: list[Ledger] = []
+
+
+@contextmanager
+def counting() -> Iterator[Ledger]:
+    """Inside, launches are noted in the ledger."""
+    _open.append(Ledger())
+    try:
+        yield _open[-1]
+    finally:
+        _open.pop()
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, moves: int, **constants: Any) -> None:
+    """Run `kernel` for every index of `grid`; `moves`: elements of the first argument's type that it reads and writes at least.
+
+    Tensors without memory are only counted.
+    """
+    first: Tensor = arguments[0]
+    for ledger in _open:
+        ledger.launches.append((kernel.__name__, moves * first.element_size()))
+    if first.device.type == "meta":
+        return
+    with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
+        kernel[grid](*arguments, **constants)
+
+
+def channel_block(channels: int) -> int:
+    """Channels of a block: a power of two from 16 on, of those up to `WIDEST` the one that leaves the fewest lanes idle."""
+    sizes = [size for size in (16, 32, 64) if size <= WIDEST]
+    enough = [size for size in sizes if size >= channels]
+    return enough[0] if enough else min(reversed(sizes[1:]), key=lambda size: -(-channels // size) * size)
+
+
+def pixel_block(block: int) -> int:
+    """Pixels of a block that is `block` channels wide."""
+    return max(16, TILE // block)
+
+
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return triton.cdiv(a, b)
+
+
+def chunks(pixels: int, block: int, others: int) -> tuple[int, int]:
+    """(pixels of a chunk, chunks) of a sum over pixels that `others` programs do side by side."""
+    number = max(1, min(cdiv(PROGRAMS, others), cdiv(pixels, 2 * block)))
+    size = cdiv(cdiv(pixels, number), block) * block
+    return size, cdiv(pixels, size)
