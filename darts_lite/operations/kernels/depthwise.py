@@ -10,72 +10,83 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_lite.operations.kernels.launch import cdiv, channel_block, chunks, launch, pixel_block
+from darts_lite.operations.kernels.launch import SPATIAL, cdiv, chunks, launch, pixel_block, unit
 
 
-@triton.jit
+SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "D"]  # not worth a compilation of their own
+
+
+@triton.jit(do_not_specialize=SIZES)
 def _forward(
-    x, y, weight, sources, P, Q, H, W, HO, WO, C,
-    K: tl.constexpr, S: tl.constexpr, D: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    x, y, weight, sources, P, Q, H, W, HO, WO, CU, D,
+    UNIT: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """P pixels of y, Q of x, in a plane; one program for BP pixels and BC channels of a copy."""
-    p = tl.program_id(0) * BP + tl.arange(0, BP)
+    """One program for BP of the P pixels of a plane of y and BC of the C = CU * UNIT channels of a copy; planes of x have Q pixels."""
+    C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    copy = tl.program_id(1) // blocks
-    c = (tl.program_id(1) % blocks) * BC + tl.arange(0, BC)
+    copy = tl.program_id(0) // blocks
+    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
+    p = tl.program_id(1) * BP + tl.arange(0, BP)
     inside = c < C
     x += tl.load(sources + copy).to(tl.int64) * Q * C
     y += copy.to(tl.int64) * P * C
-    wo = p % WO
-    ho = (p // WO) % HO
-    n = p // (WO * HO)
-    pad: tl.constexpr = D * (K // 2)
+    w0 = (p % WO) * S - D * (K // 2)
+    h = ((p // WO) % HO) * S - D * (K // 2)
+    row = (p // (WO * HO)) * H
+    taps = weight + (copy * C + c) * (K * K)
     total = tl.zeros((BP, BC), tl.float32)
-    for i in tl.static_range(K):
+    for _ in range(K):
         for j in tl.static_range(K):
-            h = ho * S - pad + i * D
-            w = wo * S - pad + j * D
+            w = w0 + j * D
             ok = (p < P) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-            at = ((n * H + h) * W + w)[:, None] * C + c[None, :]
+            at = ((row + h) * W + w)[:, None] * C + c[None, :]
             a = tl.load(x + at, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
-            k = tl.load(weight + (copy * C + c) * (K * K) + i * K + j, mask=inside, other=0.0).to(tl.float32)
+            k = tl.load(taps + j, mask=inside, other=0.0).to(tl.float32)
             total += tl.maximum(a, 0.0) * k[None, :]
+        h += D
+        taps += K
     at = p[:, None] * C + c[None, :]
     tl.store(y + at, total.to(y.dtype.element_ty), mask=(p < P)[:, None] & inside[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _input_gradient(
-    g, of_x, x, weight, sources, targets, starts, copies, P, Q, H, W, HO, WO, C,
-    ADD: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    g, of_x, x, weight, sources, targets, starts, copies, P, Q, H, W, HO, WO, CU, D,
+    UNIT: tl.constexpr, ADD: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for BP pixels of x: the sum over the copies that read them, where x was above zero."""
-    p = tl.program_id(0) * BP + tl.arange(0, BP)
+    C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    number = tl.program_id(1) // blocks
-    c = (tl.program_id(1) % blocks) * BC + tl.arange(0, BC)
+    number = tl.program_id(0) // blocks
+    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
+    p = tl.program_id(1) * BP + tl.arange(0, BP)
     inside = c < C
-    w = p % W
-    h = (p // W) % H
-    n = p // (W * H)
-    pad: tl.constexpr = D * (K // 2)
+    b0 = p % W + D * (K // 2)
+    a0 = (p // W) % H + D * (K // 2)
+    row = (p // (W * H)) * HO
     total = tl.zeros((BP, BC), tl.float32)
     for index in range(tl.load(starts + number), tl.load(starts + number + 1)):
         copy = tl.load(copies + index)
         g_copy = g + copy.to(tl.int64) * P * C
-        for i in tl.static_range(K):
+        taps = weight + (copy * C + c) * (K * K)
+        a = a0
+        for _ in range(K):
             for j in tl.static_range(K):
-                a = h + pad - i * D
-                b = w + pad - j * D
-                ho = a // S
-                wo = b // S
-                ok = (p < Q) & (a >= 0) & (b >= 0) & (ho < HO) & (wo < WO)
-                if S > 1:
-                    ok = ok & (a % S == 0) & (b % S == 0)
-                at = ((n * HO + ho) * WO + wo)[:, None] * C + c[None, :]
+                b = b0 - j * D
+                ok = (p < Q) & (a >= 0) & (b >= 0)
+                if S == 1:
+                    ho = a
+                    wo = b
+                else:
+                    ho = a // S
+                    wo = b // S
+                    ok = ok & (a == ho * S) & (b == wo * S)
+                ok = ok & (ho < HO) & (wo < WO)
+                at = ((row + ho) * WO + wo)[:, None] * C + c[None, :]
                 v = tl.load(g_copy + at, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
-                k = tl.load(weight + (copy * C + c) * (K * K) + i * K + j, mask=inside, other=0.0).to(tl.float32)
-                total += v * k[None, :]
+                total += v * tl.load(taps + j, mask=inside, other=0.0).to(tl.float32)[None, :]
+            a -= D
+            taps += K
     mask = (p < Q)[:, None] & inside[None, :]
     at = p[:, None] * C + c[None, :]
     read = tl.load(x + tl.load(sources + number).to(tl.int64) * Q * C + at, mask=mask, other=0.0)
@@ -86,34 +97,33 @@ def _input_gradient(
     tl.store(of_x + to, total.to(of_x.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[*SIZES, "CHUNK", "COPIES"])
 def _weight_gradient(
-    g, x, part, sources, P, Q, H, W, HO, WO, C, CHUNK, COPIES,
-    K: tl.constexpr, KP: tl.constexpr, S: tl.constexpr, D: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    g, x, part, sources, P, Q, H, W, HO, WO, CU, D, CHUNK, COPIES,
+    UNIT: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for CHUNK pixels, BC channels and a row of the kernel; KP is a power of two from K on."""
-    z = tl.program_id(0)
+    C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    copy = tl.program_id(1) // blocks
-    c = (tl.program_id(1) % blocks) * BC + tl.arange(0, BC)
+    copy = tl.program_id(0) // blocks
+    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
+    z = tl.program_id(1)
     i = tl.program_id(2)
     inside = c < C
     x += tl.load(sources + copy).to(tl.int64) * Q * C
     g += copy.to(tl.int64) * P * C
     taps = tl.arange(0, KP)
-    pad: tl.constexpr = D * (K // 2)
     total = tl.zeros((KP, BC), tl.float32)
     for start in range(0, CHUNK, BP):
         p = z * CHUNK + start + tl.arange(0, BP)
-        wo = p % WO
-        ho = (p // WO) % HO
-        n = p // (WO * HO)
-        h = ho * S - pad + i * D
+        w0 = (p % WO) * S - D * (K // 2)
+        h = ((p // WO) % HO) * S - D * (K // 2) + i * D
+        row = (p // (WO * HO)) * H
         v = tl.load(g + p[:, None] * C + c[None, :], mask=(p < P)[:, None] & inside[None, :], other=0.0).to(tl.float32)
         for j in tl.static_range(K):
-            w = wo * S - pad + j * D
+            w = w0 + j * D
             ok = (p < P) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-            at = ((n * H + h) * W + w)[:, None] * C + c[None, :]
+            at = ((row + h) * W + w)[:, None] * C + c[None, :]
             a = tl.load(x + at, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
             found = tl.sum(tl.maximum(a, 0.0) * v, axis=0)
             total += tl.where(taps[:, None] == j, found[None, :], 0.0)
@@ -128,11 +138,11 @@ def forward(x: Tensor, y: Tensor, weight: Tensor, sources: Tensor, *, read: int,
     """
     copies, n, ho, wo, c = y.shape
     h, w = x.shape[2:4]
-    p, q, block = n * ho * wo, n * h * w, channel_block(c)
-    pixels = pixel_block(block)
+    p, q, pixels, lanes = n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
     launch(
-        _forward, (cdiv(p, pixels), copies * cdiv(c, block)), x, y, weight, sources, p, q, h, w, ho, wo, c,
-        K=weight.shape[-1], S=stride, D=dilation, BP=pixels, BC=block, num_warps=4, moves=(read * q + copies * p) * c,
+        _forward, (copies * cdiv(c, SPATIAL), cdiv(p, pixels)),
+        x, y, weight, sources, p, q, h, w, ho, wo, c // lanes, dilation,
+        UNIT=lanes, K=weight.shape[-1], S=stride, BP=pixels, BC=SPATIAL, num_warps=4, moves=(read * q + copies * p) * c,
     )  # fmt: skip
 
 
@@ -156,12 +166,11 @@ def input_gradient(
     sources, targets, starts, read_by = readers
     copies, n, ho, wo, c = g.shape
     h, w = x.shape[2:4]
-    p, q, block = n * ho * wo, n * h * w, channel_block(c)
-    pixels = pixel_block(block)
+    p, q, pixels, lanes = n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
     launch(
-        _input_gradient, (cdiv(q, pixels), len(sources) * cdiv(c, block)),
-        g, of_x, x, weight, sources, targets, starts, read_by, p, q, h, w, ho, wo, c,
-        ADD=add, K=weight.shape[-1], S=stride, D=dilation, BP=pixels, BC=block, num_warps=4,
+        _input_gradient, (len(sources) * cdiv(c, SPATIAL), cdiv(q, pixels)),
+        g, of_x, x, weight, sources, targets, starts, read_by, p, q, h, w, ho, wo, c // lanes, dilation,
+        UNIT=lanes, ADD=add, K=weight.shape[-1], S=stride, BP=pixels, BC=SPATIAL, num_warps=4,
         moves=(copies * p + (3 if add else 2) * len(sources) * q) * c,
     )  # fmt: skip
 
@@ -172,13 +181,13 @@ def weight_gradient(
     """(copies * C, 1, k, k), float32. Reads `read` planes and the gradient of each copy."""
     copies, n, ho, wo, c = g.shape
     h, w = x.shape[2:4]
-    k, p, q, block = weight.shape[-1], n * ho * wo, n * h * w, channel_block(c)
-    pixels = pixel_block(block)
-    chunk, number = chunks(p, pixels, copies * cdiv(c, block) * k)
+    k, p, q, pixels, lanes = weight.shape[-1], n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
+    chunk, number = chunks(p, pixels, copies * cdiv(c, SPATIAL) * k)
     part = torch.empty(number, copies * c, k, k, device=g.device)
     launch(
-        _weight_gradient, (number, copies * cdiv(c, block), k), g, x, part, sources, p, q, h, w, ho, wo, c, chunk, copies,
-        K=k, KP=triton.next_power_of_2(k), S=stride, D=dilation, BP=pixels, BC=block, num_warps=4,
+        _weight_gradient, (copies * cdiv(c, SPATIAL), number, k),
+        g, x, part, sources, p, q, h, w, ho, wo, c // lanes, dilation, chunk, copies,
+        UNIT=lanes, K=k, KP=triton.next_power_of_2(k), S=stride, BP=pixels, BC=SPATIAL, num_warps=4,
         moves=(read * q + copies * p) * c,
     )  # fmt: skip
     return part.sum(0)[:, None]

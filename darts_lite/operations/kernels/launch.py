@@ -1,5 +1,6 @@
 """Launching a kernel: on the device of its tensors, and counted."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-WIDEST = 64  # channels of a block
+SPATIAL = 16  # channels of a block of what works in space; bf16 of them are a sector of memory
 TILE = 2048  # pixels times channels of a block
 PROGRAMS = 1024  # of a launch that sums over pixels: some for each of the 132 multiprocessors of an H100
 
@@ -53,16 +54,19 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, moves: int, **co
         kernel[grid](*arguments, **constants)
 
 
-def channel_block(channels: int) -> int:
-    """Channels of a block: a power of two from 16 on, of those up to `WIDEST` the one that leaves the fewest lanes idle."""
-    sizes = [size for size in (16, 32, 64) if size <= WIDEST]
-    enough = [size for size in sizes if size >= channels]
-    return enough[0] if enough else min(reversed(sizes[1:]), key=lambda size: -(-channels // size) * size)
+def unit(channels: int) -> int:
+    """A power of two that divides the channels, at most 16: a kernel that knows it reads so many at once, if it can."""
+    return math.gcd(channels, 16)
+
+
+def matrix_block(channels: int) -> int:
+    """Channels of a block of a matrix product: 16, the least that tensor cores take, or 32, with which no register spills."""
+    return 16 if channels <= 16 else 32
 
 
 def pixel_block(block: int) -> int:
     """Pixels of a block that is `block` channels wide."""
-    return max(16, TILE // block)
+    return TILE // block
 
 
 def cdiv(a: int, b: int) -> int:

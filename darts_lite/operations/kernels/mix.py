@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_lite.operations.kernels.launch import cdiv, channel_block, launch, pixel_block
+from darts_lite.operations.kernels.launch import cdiv, launch, matrix_block, pixel_block, unit
 from darts_lite.operations.kernels.moments import dot
 
 ROWS = 16  # of a matrix that a program folds; the least that `tl.dot` takes
@@ -52,7 +52,7 @@ def _scale(factor, weight, term, row, C, FACTOR: tl.constexpr, WEIGHT: tl.conste
     return scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["C"])
 def _fold(
     matrix, covariance, mean, factor, weight, bias, planes, normed,
     combined, spread, inverse_std, shift, out_mean, out_variance, C, eps,
@@ -105,16 +105,17 @@ def _fold(
         tl.store(combined + (term * C + row[:, None]) * C + column[None, :], gain[:, None] * w, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P", "PIXELS", "CU", "EDGES"])
 def _mix(
-    x, y, mean, combined, shift, keep, planes, edges, starts, terms, P, PIXELS, C, EDGES,
-    KEEP: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    x, y, mean, combined, shift, keep, planes, edges, starts, terms, P, PIXELS, CU, EDGES,
+    UNIT: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """One program for BP pixels and BC channels of a target."""
-    p = tl.program_id(0) * BP + tl.arange(0, BP)
+    """One program for BP of the P pixels and BC of the C = CU * UNIT channels of a target; PIXELS: of an image."""
+    C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    target = tl.program_id(1) // blocks
-    c = (tl.program_id(1) % blocks) * BC + tl.arange(0, BC)
+    target = tl.program_id(0) // blocks
+    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
+    p = tl.program_id(1) * BP + tl.arange(0, BP)
     ok = p < P
     total = tl.zeros((BP, BC), tl.float32)
     for index in range(tl.load(starts + target), tl.load(starts + target + 1)):
@@ -141,7 +142,7 @@ def _mix(
     tl.store(at, total.to(y.dtype.element_ty), mask=ok[:, None] & (c < C)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["C", "PARTS", "TERMS", "PIXELS"])
 def _unfold(
     part, sums, matrix, spread, inverse_std, factor, weight, normed, of_matrix, of_scale, of_shift, bend, push,
     C, PARTS, TERMS, PIXELS, FACTOR: tl.constexpr, WEIGHT: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
@@ -180,7 +181,7 @@ def _unfold(
     tl.store(push + term * C + row, tl.where(norm, gain * total / PIXELS, 0.0), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["C"])
 def _curvature(
     matrix, bend, push, starts, terms, curvature, constant, C, BC: tl.constexpr,
 ):  # fmt: skip
@@ -207,16 +208,17 @@ def _curvature(
         tl.store(constant + plane * C + row, moved, mask=row < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P", "PIXELS", "CU", "EDGES"])
 def _unmix(
-    g, x, of_x, mean, combined, curvature, constant, keep, planes, starts, terms, targets, edges, P, PIXELS, C, EDGES,
-    KEEP: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    g, x, of_x, mean, combined, curvature, constant, keep, planes, starts, terms, targets, edges, P, PIXELS, CU, EDGES,
+    UNIT: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for BP pixels and BC channels of a plane."""
-    p = tl.program_id(0) * BP + tl.arange(0, BP)
+    C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    number = tl.program_id(1) // blocks
-    c = (tl.program_id(1) % blocks) * BC + tl.arange(0, BC)
+    number = tl.program_id(0) // blocks
+    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
+    p = tl.program_id(1) * BP + tl.arange(0, BP)
     ok = p < P
     plane = tl.load(planes + number)
     total = tl.zeros((BP, BC), tl.float32)
@@ -310,7 +312,7 @@ def fold(
         matrix, covariance, mean, factor, weight, matrix if bias is None else bias, planes, normed,
         into.combined, into.spread, into.inverse_std, into.shift, into.mean, into.variance, c, eps,
         FACTOR=scales.factor is not None, WEIGHT=scales.weight is not None, TRAINING=moments is not None,
-        BR=ROWS, BC=channel_block(c), num_warps=4, moves=4 * matrix.numel(),
+        BR=ROWS, BC=matrix_block(c), num_warps=4, moves=4 * matrix.numel(),
     )  # fmt: skip
 
 
@@ -324,13 +326,13 @@ def mix(
     """
     planes, edges, starts, terms = tables
     targets, n, h, w, c = y.shape
-    p, block = n * h * w, channel_block(c)
+    p, block, lanes = n * h * w, matrix_block(c), unit(c)
     pixels = pixel_block(block)
     launch(
-        _mix, (cdiv(p, pixels), targets * cdiv(c, block)),
-        x, y, mean, folded.combined, folded.shift, x if keep is None else keep, planes, edges, starts, terms, p, h * w, c,
+        _mix, (targets * cdiv(c, block), cdiv(p, pixels)),
+        x, y, mean, folded.combined, folded.shift, x if keep is None else keep, planes, edges, starts, terms, p, h * w, c // lanes,
         0 if keep is None else keep.shape[1],
-        KEEP=keep is not None, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=(read + targets) * p * c,
+        UNIT=lanes, KEEP=keep is not None, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=(read + targets) * p * c,
     )  # fmt: skip
 
 
@@ -353,7 +355,7 @@ def unfold(
     part, sums = found
     parts, number, c = sums.shape
     starts, terms = of_planes
-    planes, device, block = len(starts) - 1, matrix.device, channel_block(c)
+    planes, device, block = len(starts) - 1, matrix.device, matrix_block(c)
     bend, push = torch.empty(2, number, c, device=device)
     curvature, constant = torch.empty(planes, c, c, device=device), torch.empty(planes, c, device=device)
     factor, weight = (matrix if scale is None else scale for scale in (scales.factor, scales.weight))
@@ -390,11 +392,11 @@ def unmix(
     """
     planes, starts, terms, targets, edges = tables
     number, n, h, w, c = of_x.shape
-    p, block = n * h * w, channel_block(c)
+    p, block, lanes = n * h * w, matrix_block(c), unit(c)
     pixels = pixel_block(block)
     launch(
-        _unmix, (cdiv(p, pixels), number * cdiv(c, block)),
+        _unmix, (number * cdiv(c, block), cdiv(p, pixels)),
         g, x, of_x, mean, folded.combined, *bent, g if keep is None else keep,
-        planes, starts, terms, targets, edges, p, h * w, c, 0 if keep is None else keep.shape[1],
-        KEEP=keep is not None, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=(read + number) * p * c,
+        planes, starts, terms, targets, edges, p, h * w, c // lanes, 0 if keep is None else keep.shape[1],
+        UNIT=lanes, KEEP=keep is not None, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=(read + number) * p * c,
     )  # fmt: skip

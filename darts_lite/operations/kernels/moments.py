@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_lite.operations.kernels.launch import cdiv, channel_block, chunks, launch, pixel_block
+from darts_lite.operations.kernels.launch import cdiv, chunks, launch, matrix_block, pixel_block, unit
 
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
@@ -34,16 +34,18 @@ def dot(a, b, total, EXACT: tl.constexpr):
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P", "CU", "CHUNK", "PLANES"])
 def _moments(
-    x, mean, square, P, C, CHUNK, PLANES, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    x, mean, square, P, CU, CHUNK, PLANES, UNIT: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """One program for CHUNK pixels of a plane and BC x BC of its covariance."""
-    z = tl.program_id(0)
-    plane = tl.program_id(1)
+    """One program for CHUNK of the P pixels of a plane and BC x BC of its covariance; C = CU * UNIT channels."""
+    C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    row = (tl.program_id(2) // blocks) * BC + tl.arange(0, BC)
-    column = (tl.program_id(2) % blocks) * BC + tl.arange(0, BC)
+    part = tl.program_id(0) % (blocks * blocks)
+    plane = tl.program_id(0) // (blocks * blocks)
+    z = tl.program_id(1)
+    row = (part // blocks) * BC + tl.arange(0, BC)
+    column = (part % blocks) * BC + tl.arange(0, BC)
     x += plane.to(tl.int64) * P * C
     count = 0.0
     row_mean = tl.zeros((BC,), tl.float32)
@@ -69,11 +71,11 @@ def _moments(
         count += here
     at = (z * PLANES + plane) * C
     tl.store(square + (at + row[:, None]) * C + column[None, :], total, mask=(row < C)[:, None] & (column < C)[None, :])
-    if tl.program_id(2) % blocks == 0:
+    if part % blocks == 0:
         tl.store(mean + at + row, row_mean, mask=row < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P", "C", "CHUNK", "CHUNKS", "PLANES"])
 def _merge(
     part_mean, part_square, mean, covariance, P, C, CHUNK, CHUNKS, PLANES, BC: tl.constexpr,
 ):  # fmt: skip
@@ -102,17 +104,19 @@ def _merge(
         tl.store(mean + plane * C + row, row_mean, mask=row < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P", "PIXELS", "CU", "CHUNK", "TERMS", "EDGES"])
 def _products(
-    g, x, mean, keep, part, sums, targets, planes, edges, P, PIXELS, C, CHUNK, TERMS, EDGES,
-    KEEP: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    g, x, mean, keep, part, sums, targets, planes, edges, P, PIXELS, CU, CHUNK, TERMS, EDGES,
+    UNIT: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for CHUNK pixels and BC x BC of a term; PIXELS: of an image."""
-    z = tl.program_id(0)
-    term = tl.program_id(1)
+    C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    row = (tl.program_id(2) // blocks) * BC + tl.arange(0, BC)
-    column = (tl.program_id(2) % blocks) * BC + tl.arange(0, BC)
+    share = tl.program_id(0) % (blocks * blocks)
+    term = tl.program_id(0) // (blocks * blocks)
+    z = tl.program_id(1)
+    row = (share // blocks) * BC + tl.arange(0, BC)
+    column = (share % blocks) * BC + tl.arange(0, BC)
     plane = tl.load(planes + term)
     g += tl.load(targets + term).to(tl.int64) * P * C
     x += plane.to(tl.int64) * P * C
@@ -133,20 +137,20 @@ def _products(
         summed += tl.sum(a, axis=0)
     at = (z * TERMS + term) * C
     tl.store(part + (at + row[:, None]) * C + column[None, :], total, mask=(row < C)[:, None] & (column < C)[None, :])
-    if tl.program_id(2) % blocks == 0:
+    if share % blocks == 0:
         tl.store(sums + at + row, summed, mask=row < C)
 
 
 def moments(x: Tensor, mean: Tensor, covariance: Tensor) -> None:
     """Write the `mean` (planes, C) and `covariance` (planes, C, C) of the planes x (planes, N, H, W, C). Reads each plane once."""
     planes, n, h, w, c = x.shape
-    p, block = n * h * w, channel_block(c)
+    p, block, lanes = n * h * w, matrix_block(c), unit(c)
     pixels, blocks = pixel_block(block), cdiv(c, block)
     chunk, number = chunks(p, pixels, planes * blocks**2)
     part_mean, part_square = (torch.empty(number, planes, c, *more, device=x.device) for more in ((), (c,)))
     launch(
-        _moments, (number, planes, blocks**2), x, part_mean, part_square, p, c, chunk, planes,
-        EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=x.numel(),
+        _moments, (planes * blocks**2, number), x, part_mean, part_square, p, c // lanes, chunk, planes,
+        UNIT=lanes, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=x.numel(),
     )  # fmt: skip
     launch(
         _merge, (planes, blocks, blocks), part_mean, part_square, mean, covariance, p, c, chunk, number, planes,
@@ -163,14 +167,14 @@ def products(
     """
     targets, planes, edges = terms
     n, h, w, c = x.shape[1:]
-    p, block, number = n * h * w, channel_block(c), len(planes)
+    p, block, lanes, number = n * h * w, matrix_block(c), unit(c), len(planes)
     pixels, blocks = pixel_block(block), cdiv(c, block)
     chunk, parts = chunks(p, pixels, number * blocks**2)
     part, sums = torch.empty(parts, number, c, c, device=x.device), torch.empty(parts, number, c, device=x.device)
     launch(
-        _products, (parts, number, blocks**2),
-        g, x, mean, g if keep is None else keep, part, sums, targets, planes, edges, p, h * w, c, chunk, number,
+        _products, (number * blocks**2, parts),
+        g, x, mean, g if keep is None else keep, part, sums, targets, planes, edges, p, h * w, c // lanes, chunk, number,
         0 if keep is None else keep.shape[1],
-        KEEP=keep is not None, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=read * p * c,
+        UNIT=lanes, KEEP=keep is not None, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=read * p * c,
     )  # fmt: skip
     return part, sums

@@ -4,35 +4,38 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_lite.operations.kernels.launch import cdiv, channel_block, launch, pixel_block
+from darts_lite.operations.kernels.launch import SPATIAL, cdiv, launch, pixel_block, unit
 
 
-@triton.jit
+SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU"]  # not worth a compilation of their own
+
+
+@triton.jit(do_not_specialize=SIZES)
 def _forward(
-    x, most, mean, where, sources, P, Q, H, W, HO, WO, C,
-    MOST: tl.constexpr, MEAN: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    x, most, mean, where, sources, P, Q, H, W, HO, WO, CU,
+    UNIT: tl.constexpr, MOST: tl.constexpr, MEAN: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for BP pixels and BC channels; `where` (int8) gets the tap of the maximum, the first one of equals."""
-    p = tl.program_id(0) * BP + tl.arange(0, BP)
+    C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    number = tl.program_id(1) // blocks
-    c = (tl.program_id(1) % blocks) * BC + tl.arange(0, BC)
+    number = tl.program_id(0) // blocks
+    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
+    p = tl.program_id(1) * BP + tl.arange(0, BP)
     inside = c < C
     x += tl.load(sources + number).to(tl.int64) * Q * C
-    wo = p % WO
-    ho = (p // WO) % HO
-    n = p // (WO * HO)
+    w0 = (p % WO) * S - 1
+    h0 = ((p // WO) % HO) * S - 1
+    row = (p // (WO * HO)) * H
     largest = tl.full((BP, BC), float("-inf"), tl.float32)
     tap = tl.zeros((BP, BC), tl.int32)
     total = tl.zeros((BP, BC), tl.float32)
-    count = tl.zeros((BP,), tl.float32)
-    for i in tl.static_range(3):
+    for i in range(3):
         for j in tl.static_range(3):
-            h = ho * S - 1 + i
-            w = wo * S - 1 + j
+            h = h0 + i
+            w = w0 + j
             ok = (p < P) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
             mask = ok[:, None] & inside[None, :]
-            at = ((n * H + h) * W + w)[:, None] * C + c[None, :]
+            at = ((row + h) * W + w)[:, None] * C + c[None, :]
             a = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
             if MOST:
                 # A number that is none spreads, as in torch's.
@@ -41,44 +44,55 @@ def _forward(
                 tap = tl.where(better, i * 3 + j, tap)
             if MEAN:
                 total += a
-                count += tl.where(ok, 1.0, 0.0)
     at = number.to(tl.int64) * P * C + p[:, None] * C + c[None, :]
     mask = (p < P)[:, None] & inside[None, :]
     if MOST:
         tl.store(most + at, largest.to(most.dtype.element_ty), mask=mask)
         tl.store(where + at, tap.to(tl.int8), mask=mask)
     if MEAN:
-        tl.store(mean + at, (total / tl.maximum(count, 1.0)[:, None]).to(mean.dtype.element_ty), mask=mask)
+        count = _inside(h0, H) * _inside(w0, W)
+        tl.store(mean + at, (total / count[:, None]).to(mean.dtype.element_ty), mask=mask)
 
 
 @triton.jit
+def _inside(first, side):
+    """How many of three places from `first` on lie in the image; at least one, for those outside of it."""
+    return tl.maximum(tl.minimum(first + 3, side) - tl.maximum(first, 0), 1).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=SIZES)
 def _gradient(
-    of_most, of_mean, of_x, where, sources, P, Q, H, W, HO, WO, C,
-    MOST: tl.constexpr, MEAN: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    of_most, of_mean, of_x, where, sources, P, Q, H, W, HO, WO, CU,
+    UNIT: tl.constexpr, MOST: tl.constexpr, MEAN: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for BP pixels of x: the sum over the windows that it lies in, added to what is there."""
-    p = tl.program_id(0) * BP + tl.arange(0, BP)
+    C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    number = tl.program_id(1) // blocks
-    c = (tl.program_id(1) % blocks) * BC + tl.arange(0, BC)
+    number = tl.program_id(0) // blocks
+    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
+    p = tl.program_id(1) * BP + tl.arange(0, BP)
     inside = c < C
-    w = p % W
-    h = (p // W) % H
-    n = p // (W * H)
+    b0 = p % W + 1
+    a0 = (p // W) % H + 1
+    row = (p // (W * H)) * HO
     to = tl.load(sources + number).to(tl.int64) * Q * C + p[:, None] * C + c[None, :]
     mask = (p < Q)[:, None] & inside[None, :]
     total = tl.load(of_x + to, mask=mask, other=0.0).to(tl.float32)
     plane = number.to(tl.int64) * P * C
-    for i in tl.static_range(3):
+    for i in range(3):
         for j in tl.static_range(3):
-            a = h + 1 - i
-            b = w + 1 - j
-            ho = a // S
-            wo = b // S
-            ok = (p < Q) & (a >= 0) & (b >= 0) & (ho < HO) & (wo < WO)
-            if S > 1:
-                ok = ok & (a % S == 0) & (b % S == 0)
-            at = plane + ((n * HO + ho) * WO + wo)[:, None] * C + c[None, :]
+            a = a0 - i
+            b = b0 - j
+            ok = (p < Q) & (a >= 0) & (b >= 0)
+            if S == 1:
+                ho = a
+                wo = b
+            else:
+                ho = a // S
+                wo = b // S
+                ok = ok & (a == ho * S) & (b == wo * S)
+            ok = ok & (ho < HO) & (wo < WO)
+            at = plane + ((row + ho) * WO + wo)[:, None] * C + c[None, :]
             here = ok[:, None] & inside[None, :]
             if MOST:
                 v = tl.load(of_most + at, mask=here, other=0.0).to(tl.float32)
@@ -86,9 +100,7 @@ def _gradient(
                 total += tl.where(tap == i * 3 + j, v, 0.0)
             if MEAN:
                 v = tl.load(of_mean + at, mask=here, other=0.0).to(tl.float32)
-                rows = tl.minimum(ho * S + 2, H) - tl.maximum(ho * S - 1, 0)
-                columns = tl.minimum(wo * S + 2, W) - tl.maximum(wo * S - 1, 0)
-                total += v / tl.maximum(rows * columns, 1).to(tl.float32)[:, None]
+                total += v / (_inside(ho * S - 1, H) * _inside(wo * S - 1, W))[:, None]
     tl.store(of_x + to, total.to(of_x.dtype.element_ty), mask=mask)
 
 
@@ -100,13 +112,12 @@ def forward(x: Tensor, most: Tensor | None, mean: Tensor | None, where: Tensor |
     wanted = [plane for plane in (most, mean) if plane is not None]
     number, n, ho, wo, c = wanted[0].shape
     h, w = x.shape[2:4]
-    p, q, block = n * ho * wo, n * h * w, channel_block(c)
-    pixels = pixel_block(block)
+    p, q, pixels, lanes = n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
     launch(
-        _forward, (cdiv(p, pixels), number * cdiv(c, block)),
+        _forward, (number * cdiv(c, SPATIAL), cdiv(p, pixels)),
         x, wanted[0] if most is None else most, wanted[-1] if mean is None else mean, wanted[0] if where is None else where,
-        sources, p, q, h, w, ho, wo, c,
-        MOST=most is not None, MEAN=mean is not None, S=stride, BP=pixels, BC=block, num_warps=4,
+        sources, p, q, h, w, ho, wo, c // lanes,
+        UNIT=lanes, MOST=most is not None, MEAN=mean is not None, S=stride, BP=pixels, BC=SPATIAL, num_warps=4,
         moves=(q + len(wanted) * p + (0 if most is None else p // 2)) * number * c,
     )  # fmt: skip
 
@@ -118,12 +129,11 @@ def gradient(
     given = [plane for plane in (of_most, of_mean) if plane is not None]
     number, n, ho, wo, c = given[0].shape
     h, w = of_x.shape[2:4]
-    p, q, block = n * ho * wo, n * h * w, channel_block(c)
-    pixels = pixel_block(block)
+    p, q, pixels, lanes = n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
     launch(
-        _gradient, (cdiv(q, pixels), number * cdiv(c, block)),
+        _gradient, (number * cdiv(c, SPATIAL), cdiv(q, pixels)),
         given[0] if of_most is None else of_most, given[-1] if of_mean is None else of_mean, of_x,
-        given[0] if where is None else where, sources, p, q, h, w, ho, wo, c,
-        MOST=of_most is not None, MEAN=of_mean is not None, S=stride, BP=pixels, BC=block, num_warps=4,
+        given[0] if where is None else where, sources, p, q, h, w, ho, wo, c // lanes,
+        UNIT=lanes, MOST=of_most is not None, MEAN=of_mean is not None, S=stride, BP=pixels, BC=SPATIAL, num_warps=4,
         moves=(2 * q + len(given) * p + (0 if of_most is None else p // 2)) * number * c,
     )  # fmt: skip
