@@ -30,7 +30,7 @@ INPUTS = 2
 def serves(cell: Any, x: Tensor, mixing: Tensor | None) -> bool:
     """Whether the kernels can do what a cell does with inputs like x: published operations on ReLU, in training or without gradients."""
     known = all(isinstance(one, KNOWN) for stage in cell.stages for one in stage.operations.values())
-    plain = all(isinstance(stage.activation, nn.ReLU) for stage in cell.stages) and min(cell.plan.concat) >= INPUTS
+    plain = all(isinstance(stage.activation, nn.ReLU) for stage in cell.stages)
     shared = mixing is None or mixing.dim() == 2
     fits = x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
     return known and plain and shared and fits and (cell.training or not torch.is_grad_enabled())
@@ -167,7 +167,9 @@ class Program:
         """The number of a node's plane, or of an input's where they are among the planes."""
         return node - INPUTS if self.reduction else node
 
-    def add(self, makers: Any, stacks: list[Stack], passed: list[Read], *, targets: int | None, **numbers: int) -> Round:
+    def add(
+        self, makers: Any, stacks: list[Stack], passed: list[Read], *, targets: int | None, **numbers: int
+    ) -> Round:
         """A round more; `targets`: the first plane that its terms bring something to, None: nodes."""
         begin = len(self._terms)
         for stack in stacks:
@@ -206,14 +208,15 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, cell: Any, *inputs: Any) -> Tensor:
         before, previous, mixing, keep, *weights = inputs
         program, training = _programs[cell], cell.training
-        images = torch.stack([state.permute(0, 2, 3, 1) for state in (before, previous)])
-        n, h, w, channels = images.shape[1:]
+        n, channels, h, w = before.shape
         size = (-(-h // 2), -(-w // 2)) if program.reduction else (h, w)
-        planes = images.new_empty(program.planes, n, *size, channels)
-        if not program.reduction:
-            planes[:INPUTS].copy_(images)
-            images = planes
-        work = _work(program, [name for name, _ in cell.stages.named_parameters()], weights, mixing, keep, images, planes)
+        planes = before.new_empty(program.planes, n, *size, channels)
+        images = before.new_empty(INPUTS, n, h, w, channels) if program.reduction else planes
+        for plane, state in zip(images, (before, previous), strict=False):
+            plane.copy_(state.permute(0, 2, 3, 1))
+        work = _work(
+            program, [name for name, _ in cell.stages.named_parameters()], weights, mixing, keep, images, planes
+        )
         if not training:
             running = zip(*(stack.running(channels, planes.device) for stack in program.stacks), strict=True)
             for place, found in zip((work.folded.mean, work.folded.variance), running, strict=True):
@@ -246,9 +249,12 @@ class _Fused(torch.autograd.Function):
         work = _restored(program, names, weights, keep, kept, ctx.taps)
         planes = work.planes
         parts = gradients[0].permute(0, 2, 3, 1).unflatten(3, (len(program.concat), -1)).to(planes.dtype)
-        of_nodes = planes.new_zeros(program.nodes, *planes.shape[1:])
-        for part, node in enumerate(program.concat):
-            of_nodes[node - INPUTS] += parts[..., part, :]
+        if program.concat == tuple(range(INPUTS, program.nodes + INPUTS)):
+            of_nodes = parts.permute(3, 0, 1, 2, 4).contiguous()
+        else:
+            of_nodes = planes.new_zeros(program.nodes, *planes.shape[1:])
+            for part, node in enumerate(program.concat):
+                of_nodes[node - INPUTS] = parts[..., part, :]
         of_inputs = torch.zeros_like(work.inputs[:INPUTS])
         into = room(Gradients, len(work.matrix), planes.shape[-1], planes.device)
         found: dict[str, Tensor] | None = {} if any(needed[4:]) else None
@@ -274,12 +280,19 @@ class _Fused(torch.autograd.Function):
 
 
 def _work(
-    program: Program, names: list[str], weights: list[Tensor], mixing: Tensor | None, keep: Tensor | None, images: Tensor, planes: Tensor
+    program: Program,
+    names: list[str],
+    weights: list[Tensor],
+    mixing: Tensor | None,
+    keep: Tensor | None,
+    images: Tensor,
+    planes: Tensor,
 ) -> Work:
     """What a pass forward begins with."""
     channels, device = planes.shape[-1], planes.device
     named = dict(zip(names, weights, strict=True))
-    matrix = torch.cat([part for stack in program.stacks for part in stack.matrices(named, channels, device)])
+    unit = torch.eye(channels, device=device, dtype=weights[0].dtype if weights else None)
+    matrix = torch.cat([part for stack in program.stacks for part in stack.matrices(named, unit)]).float()
     weight = shift = None
     if program.affine:
         both = zip(*(stack.affine(named, channels, device) for stack in program.stacks), strict=True)
@@ -335,11 +348,12 @@ def _finish(program: Program, work: Work, ready: int, last: int) -> int:
 def _track(program: Program, folded: Folded, pixels: int) -> None:
     """Move the running statistics by those of this batch."""
     kept, found, begin = [], [], 0
+    unbiased = folded.variance * (pixels / max(1, pixels - 1))
     for stack in program.stacks:
         terms = slice(begin, begin + len(stack.terms))
         if stack.norm is not None:
             kept += [stack.norm.running_mean, stack.norm.running_var]
-            found += [stack.batch(folded.mean[terms]), stack.batch(folded.variance[terms]) * (pixels / max(1, pixels - 1))]
+            found += [stack.batch(folded.mean[terms]), stack.batch(unbiased[terms])]
         begin = terms.stop
     torch._foreach_lerp_(kept, found, BatchNorm.momentum)
 

@@ -189,15 +189,17 @@ class Stack:
         parts = {"convolution": ["pointwise"], "halves": ["even", "odd"]}.get(self.kind, [])
         return [f"{self.name}.{part}.weight" for part in parts]
 
-    def matrices(self, weights: dict[str, Tensor], channels: int, device: torch.device) -> list[Tensor]:
-        """(.., C, C): a half of a reduction fills its rows, and what has no weights passes channels on as they are."""
+    def matrices(self, weights: dict[str, Tensor], unit: Tensor) -> list[Tensor]:
+        """(.., C, C): a half of a reduction fills its rows, and what has no weights is `unit` (C, C)."""
         if not self.layers:
-            return [torch.eye(channels, device=device).expand(len(self.terms), -1, -1)]
+            return [unit.expand(len(self.terms), -1, -1)]
         number = len(self.terms) // len(self.layers)
-        found = [weights[name].reshape(number, -1, channels).float() for name in self.layers]
+        found = [weights[name].reshape(number, -1, len(unit)) for name in self.layers]
         return _halves(*found) if self.kind == "halves" else found
 
-    def affine(self, weights: dict[str, Tensor], channels: int, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    def affine(
+        self, weights: dict[str, Tensor], channels: int, device: torch.device
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Weight and bias of an affine BatchNorm, (.., C) each; 1 and 0 without one."""
         if self.norm is None:
             shape = len(self.terms), channels
@@ -219,8 +221,11 @@ class Stack:
         """(copies * C,): a statistic of BatchNorm's copies, of that of the terms (terms, C)."""
         if self.kind == "halves":  # what a half does not fill is zero
             of_terms = torch.add(*of_terms.chunk(2))
-        if self.kind == "pool":  # edges share it
-            of_terms = torch.stack([of_terms[self.copies.index(copy)] for copy in sorted(set(self.copies))])
+        if self.kind == "pool":  # edges share it, and those into the first node come first
+            number = max(self.copies) + 1
+            first = [self.copies.index(copy) for copy in range(number)]
+            in_order = first == list(range(number))
+            of_terms = of_terms[:number] if in_order else torch.stack([of_terms[term] for term in first])
         return of_terms.flatten()
 
     def gradients(self, weights: dict[str, Tensor], of: Gradients) -> dict[str, Tensor]:
@@ -230,7 +235,9 @@ class Stack:
             found[self.layers[0]] = of.matrix.reshape(weights[self.layers[0]].shape)
         if self.kind == "halves":
             half = of.matrix.shape[1] // 2
-            for name, rows in zip(self.layers, (of.matrix.chunk(2)[0][:, :half], of.matrix.chunk(2)[1][:, half:]), strict=True):
+            for name, rows in zip(
+                self.layers, (of.matrix.chunk(2)[0][:, :half], of.matrix.chunk(2)[1][:, half:]), strict=True
+            ):
                 found[name] = rows.reshape(weights[name].shape)
         if self.norm is not None and f"{self.name}.norm.weight" in weights:
             scale, shift = of.scale, of.shift

@@ -15,16 +15,26 @@ TILE = 2048  # pixels times channels of a block
 PROGRAMS = 1024  # of a launch that sums over pixels: some for each of the 132 multiprocessors of an H100
 
 
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel."""
+
+    kernel: Any
+    types: tuple[Any, ...]  # of its arguments: dtypes of tensors, int or float
+    constants: dict[str, Any]
+    elements: int  # that it reads and writes at least
+    size: int  # bytes of one of them
+
+
 @dataclass
 class Ledger:
-    """What kernels have been launched, and the bytes that each has to read and write at least."""
+    """What has been launched."""
 
-    launches: list[tuple[str, int]] = field(default_factory=list)
+    launches: list[Launch] = field(default_factory=list)
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of all launches."""
-        return sum(moved for _, moved in self.launches)
+    def bytes(self, size: int | None = None) -> int:
+        """That all launches have to move at least; `size`: bytes of an element, None: of the type that it had."""
+        return sum(one.elements * (one.size if size is None else size) for one in self.launches)
 
 
 _open: list[Ledger] = []
@@ -47,7 +57,8 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, moves: int, **co
     """
     first: Tensor = arguments[0]
     for ledger in _open:
-        ledger.launches.append((kernel.__name__, moves * first.element_size()))
+        types = tuple(one.dtype if isinstance(one, Tensor) else type(one) for one in arguments)
+        ledger.launches.append(Launch(kernel, types, constants, moves, first.element_size()))
     if first.device.type == "meta":
         return
     with torch.cuda.device(first.device) if first.is_cuda else nullcontext():

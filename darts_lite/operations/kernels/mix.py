@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from darts_lite.operations.kernels.launch import cdiv, launch, matrix_block, pixel_block, unit
-from darts_lite.operations.kernels.moments import dot
+from darts_lite.operations.kernels.moments import dot, rounded
 
 ROWS = 16  # of a matrix that a program folds; the least that `tl.dot` takes
 
@@ -131,7 +131,7 @@ def _mix(
             b = tl.load(at, mask=(inner < C)[:, None] & (c < C)[None, :], other=0.0)
             brought = dot(a, b, brought, EXACT)
             if not EXACT:
-                brought = dot(a, b - b.to(tl.bfloat16).to(tl.float32), brought, EXACT)
+                brought = dot(a, b - rounded(b), brought, EXACT)
         brought += tl.load(shift + term * C + c, mask=c < C, other=0.0)[None, :]
         if KEEP:
             edge = tl.load(edges + term)
@@ -242,7 +242,7 @@ def _unmix(
             b = tl.load(at, mask=(inner < C)[:, None] & (c < C)[None, :], other=0.0)
             brought = dot(a, b, brought, EXACT)
             if not EXACT:
-                brought = dot(a, b - b.to(tl.bfloat16).to(tl.float32), brought, EXACT)
+                brought = dot(a, b - rounded(b), brought, EXACT)
         if KEEP:
             edge = tl.load(edges + term)
             if edge >= 0:
@@ -284,7 +284,11 @@ class Gradients:
 
 def room(kind: Any, terms: int, channels: int, device: torch.device) -> Any:
     """Room for `Folded` or `Gradients` of `terms` terms."""
-    shapes = {"matrix": (terms, channels, channels), "combined": (terms, channels, channels), "spread": (terms, channels, channels)}
+    shapes = {
+        "matrix": (terms, channels, channels),
+        "combined": (terms, channels, channels),
+        "spread": (terms, channels, channels),
+    }
     return kind(*(torch.empty(shapes.get(one.name, (terms, channels)), device=device) for one in fields(kind)))
 
 
@@ -317,7 +321,14 @@ def fold(
 
 
 def mix(
-    x: Tensor, y: Tensor, mean: Tensor, folded: Folded, keep: Tensor | None, tables: tuple[Tensor, Tensor, Tensor, Tensor], *, read: int
+    x: Tensor,
+    y: Tensor,
+    mean: Tensor,
+    folded: Folded,
+    keep: Tensor | None,
+    tables: tuple[Tensor, Tensor, Tensor, Tensor],
+    *,
+    read: int,
 ) -> None:
     """Write the targets y (T', N, H, W, C), each the sum of A (x - mean) + shift over its terms.
 

@@ -16,10 +16,14 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
-def _rounded(a):
-    """The nearest bfloat16, as float32."""
-    bits = a.to(tl.int32, bitcast=True)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & -65536).to(tl.float32, bitcast=True)
+def rounded(a):
+    """The nearest bfloat16, as float32. The interpreter's conversion rounds towards zero (triton 3.8)."""
+    if INTERPRETED:
+        bits = a.to(tl.int32, bitcast=True)
+        a = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -65536).to(tl.float32, bitcast=True)
+    else:
+        a = a.to(tl.bfloat16).to(tl.float32)
+    return a
 
 
 @triton.jit
@@ -27,8 +31,8 @@ def dot(a, b, total, EXACT: tl.constexpr):
     """total + a b, in float32: of float32 exactly, else of values rounded to bfloat16."""
     if EXACT:
         total = tl.dot(a, b, total, input_precision="ieee")
-    elif INTERPRETED:  # whose product takes the bits of bfloat16 for integers, and which rounds towards zero (triton 3.8)
-        total = tl.dot(_rounded(a), _rounded(b), total)
+    elif INTERPRETED:  # whose product takes the bits of bfloat16 for integers
+        total = tl.dot(rounded(a), rounded(b), total)
     else:
         total = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
     return total

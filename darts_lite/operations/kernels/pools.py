@@ -104,7 +104,9 @@ def _gradient(
     tl.store(of_x + to, total.to(of_x.dtype.element_ty), mask=mask)
 
 
-def forward(x: Tensor, most: Tensor | None, mean: Tensor | None, where: Tensor | None, sources: Tensor, *, stride: int) -> None:
+def forward(
+    x: Tensor, most: Tensor | None, mean: Tensor | None, where: Tensor | None, sources: Tensor, *, stride: int
+) -> None:
     """Write the pools of the planes x[sources] into `most` and `mean` (S, N, H', W', C); None: not wanted. `where`: int8, beside `most`.
 
     Reads a plane a source once, writes one for each pool, and for the maximum half a plane (of bf16) more.
