@@ -1,16 +1,18 @@
 """A cell on CUDA: the kernels of `operations.kernels` in an order that writes no operation's output twice.
 
-All images between the inputs of a cell and its nodes are planes of one tensor (see `operations.kernels`): the nodes, and for each stage what its depthwise
-convolutions and pools make. What a plane brings to a node is a *term*: a matrix product that holds pointwise convolution, BatchNorm and mixing
-weight. A separable convolution has two rounds: the terms of its first one bring hidden planes, which its second one reads.
+All images between the inputs of a cell and its nodes are planes of one tensor (see `operations.kernels`): the nodes, and for each stage
+what its depthwise convolutions and pools make. What a plane brings to a node is a *term*: a matrix product that holds pointwise
+convolution, BatchNorm and mixing weight. A separable convolution has two rounds: the terms of its first one bring hidden planes, which its
+second one reads.
 
     round 1 of a stage    depthwise planes of separable convolutions -> moments -> terms -> hidden planes
     round 2               their second depthwise planes, those of dilated ones, pools -> moments -> terms -> nodes
 
-Memory sees every plane written once and read a few times, and the planes are all that is kept for the way back. One autograd Function serves a cell. Where
-its gradient is to be differentiated in its turn, that of the cell's own stages stands in.
+Memory sees every plane written once and read a few times, and the planes are all that is kept for the way back. One autograd Function
+serves a cell. Where its gradient is to be differentiated in its turn, that of the cell's own stages stands in.
 """
 
+from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -45,97 +47,128 @@ def combine(cell: Any, states: list[Tensor], mixing: Tensor | None, keep: Tensor
 
 
 class Stage:
-    """The rounds of a stage, and what they read."""
+    """The rounds of a stage. `last`: the node that has to be there before them."""
 
     def __init__(self, program: "Program", number: int, stage: Any):
-        self.outside = stage.sources == (0, 1)
-        self.last = max(stage.sources)
+        self.outside, self.last = stage.sources == (0, 1), max(stage.sources)
         self.hidden: Round | None = None
         self.hidden_planes = slice(0, 0)
-        self._program, self._stage, self._prefix = program, stage, f"{number}.operations"
         separable = [name for name, one in stage.operations.items() if isinstance(one, SeparableConvolution)]
         if separable:
-            self._open(separable)
-        self._close()
+            opening = _Building(program, number, stage)
+            for name in separable:
+                opening.first_convolution(name)
+            self.hidden = opening.round(hidden=True)
+            self.hidden_planes = slice(program.planes, program.planes + self.hidden.made)
+            program.planes += self.hidden.made
+        closing = _Building(program, number, stage, hidden=self.hidden_planes.start)
+        # Planes without BatchNorm come last: pools of a final network.
+        for name in sorted(stage.stacks, key=lambda name: isinstance(stage.operations[name], Pool)):
+            closing.last_operation(name)
+        closing.pools_together()
+        self.final = closing.round(hidden=False)
+
+
+class _Building:
+    """A round of a stage while its planes are numbered, from the program's next one on."""
+
+    def __init__(self, program: "Program", number: int, stage: Any, *, hidden: int = 0):
+        self.program, self.stage, self.path = program, stage, f"{number}.operations"
+        self.first = self.place = program.planes
+        self.normed = 0
+        self.hidden = self.first_hidden = hidden  # the next hidden plane that is to be read
+        self.makers: list[Any] = []
+        self.stacks: list[Stack] = []
+        self.passed: dict[Read, None] = {}
+        self.pools: dict[tuple[Read, ...], dict[str, int]] = {}  # what is read -> kind -> first plane
+        self.outside = stage.sources == (0, 1)
+
+    def first_convolution(self, name: str) -> None:
+        """The first half of a separable convolution: each of its copies has a hidden plane for a target."""
+        layer, edges = self.stage.operations[name].first, self.stage.stacks[name]
+        place = self._convolved(f"{self.path}.{name}.first", layer, [self._read(edge) for edge in edges], hidden=False)
+        targets = range(place - self.first, place - self.first + len(edges))
+        terms = [Term(place + copy, target, edge=-1, factor=-1) for copy, target in enumerate(targets)]
+        self.stacks.append(
+            Stack("convolution", f"{self.path}.{name}.first", layer.norm, terms, list(range(len(edges))))
+        )
+
+    def last_operation(self, name: str) -> None:
+        """What an operation brings to nodes."""
+        operation = self.stage.operations[name]
+        if isinstance(operation, Pool):
+            self._pool(name, operation)
+        elif isinstance(operation, SkipConnect):
+            (self._halves if operation.reduce is not None else self._identity)(name, operation)
+        elif isinstance(operation, SeparableConvolution):
+            edges = self.stage.stacks[name]
+            read = [(plane, plane - self.first_hidden) for plane in range(self.hidden, self.hidden + len(edges))]
+            self.hidden += len(edges)
+            self._convolution(name, "second", operation.second, read, hidden=True)
+        else:
+            read = [self._read(edge) for edge in self.stage.stacks[name]]
+            self._convolution(name, "only", operation.only, read, hidden=False)
+
+    def pools_together(self) -> None:
+        """Both pools of the same planes are made at once."""
+        for read, firsts in self.pools.items():
+            stride = next(one.stride for one in self.stage.operations.values() if isinstance(one, Pool))
+            self.makers.append(Pooled(self.program.tables, firsts.get("max"), firsts.get("avg"), read, stride))
+
+    def round(self, *, hidden: bool) -> Round:
+        """The round; `hidden`: what it brings goes to planes that follow its own."""
+        numbers = {"first": self.first, "normed": self.normed, "made": self.place - self.first}
+        self.program.planes = self.place
+        targets = self.place if hidden else None
+        return self.program.add(self.makers, self.stacks, list(self.passed), targets=targets, **numbers)
 
     def _read(self, edge: int) -> Read:
         """The plane that an edge reads, and the number of its gradient."""
-        node = self._stage.edges[edge][0]
-        return (node, node) if self.outside else (self._program.plane(node), node - INPUTS)
-
-    def _open(self, names: list[str]) -> None:
-        """Round 1."""
-        program, stage = self._program, self._stage
-        first = place = program.planes
-        makers, stacks = [], []
-        for name in names:
-            layer, path, edges = stage.operations[name].first, f"{self._prefix}.{name}.first", stage.stacks[name]
-            read = [self._read(edge) for edge in edges]
-            makers.append(Convolved(program.tables, path, layer, place, read, hidden=False))
-            terms = [Term(place + copy, place + copy - first, -1, -1) for copy in range(len(edges))]
-            stacks.append(Stack("convolution", path, layer.norm, terms, list(range(len(edges)))))
-            place += len(edges)
-        made = place - first
-        self.hidden = program.add(makers, stacks, [], first=first, normed=made, made=made, targets=place)
-        self.hidden_planes = slice(place, place + made)
-        program.planes = place + made
-
-    def _close(self) -> None:
-        """Round 2. Planes without BatchNorm come last."""
-        program, stage = self._program, self._stage
-        first = place = program.planes
-        hidden = self.hidden_planes.start
-        makers, stacks, passed = [], [], []
-        pools: dict[str, int] = {}
-        for name, edges in stage.stacks.items():
-            operation, path, copies = stage.operations[name], f"{self._prefix}.{name}", list(range(len(edges)))
-            if isinstance(operation, Pool):
-                pools[name] = 0
-            elif isinstance(operation, SkipConnect) and operation.identity:
-                distinct = dict.fromkeys(self._read(edge) for edge in edges)
-                passed += distinct
-                terms = [self._term(edge, name, self._read(edge)[0], dropped=False) for edge in edges]
-                stacks.append(Stack("identity", path, None, terms, []))
-            elif isinstance(operation, SkipConnect):
-                planes = {}
-                for edge in edges:
-                    if (read := self._read(edge)) not in planes:
-                        planes[read] = place
-                        makers.append(Halved(place, read))
-                        place += 2
-                terms = [self._term(edge, name, planes[self._read(edge)] + half) for half in (0, 1) for edge in edges]
-                stacks.append(Stack("halves", f"{path}.reduce", operation.reduce.norm, terms, copies * 2))
-            else:
-                separable = isinstance(operation, SeparableConvolution)
-                part, layer = ("second", operation.second) if separable else ("only", operation.only)
-                read = [self._read(edge) for edge in edges]
-                if separable:
-                    read = [(hidden + copy, hidden - self.hidden_planes.start + copy) for copy in copies]
-                    hidden += len(copies)
-                makers.append(Convolved(program.tables, f"{path}.{part}", layer, place, read, hidden=separable))
-                terms = [self._term(edge, name, place + copy) for copy, edge in enumerate(edges)]
-                stacks.append(Stack("convolution", f"{path}.{part}", layer.norm, terms, copies))
-                place += len(edges)
-        normed = place - first
-        reads = {name: tuple(dict.fromkeys(self._read(edge) for edge in stage.stacks[name])) for name in pools}
-        for name, read in reads.items():
-            operation, pools[name] = stage.operations[name], place
-            normed += len(read) if operation.norm is not None else 0
-            numbers = [read.index(self._read(edge)) for edge in stage.stacks[name]]
-            terms = [self._term(edge, name, place + i) for i, edge in zip(numbers, stage.stacks[name], strict=True)]
-            stacks.append(Stack("pool", f"{self._prefix}.{name}", operation.norm, terms, numbers))
-            place += len(read)
-        for read in dict.fromkeys(reads.values()):  # both pools of the same planes at once
-            found = {stage.operations[name].kind: pools[name] for name in pools if reads[name] == read}
-            stride = next(stage.operations[name].stride for name in pools if reads[name] == read)
-            makers.append(Pooled(program.tables, found.get("max"), found.get("avg"), read, stride))
-        made = place - first
-        self.final = program.add(makers, stacks, passed, first=first, normed=normed, made=made, targets=None)
-        program.planes = place
+        node = self.stage.edges[edge][0]
+        return (node, node) if self.outside else (self.program.plane(node), node - INPUTS)
 
     def _term(self, edge: int, name: str, plane: int, *, dropped: bool = True) -> Term:
-        factor = edge * len(self._program.columns) + self._program.columns.index(name)
-        return Term(plane, self._stage.edges[edge][1] - INPUTS, edge if dropped else -1, factor)
+        factor = edge * len(self.program.columns) + self.program.columns.index(name)
+        return Term(plane, self.stage.edges[edge][1] - INPUTS, edge if dropped else -1, factor)
+
+    def _take(self, number: int, norm: Any) -> int:
+        """The first of so many planes more."""
+        self.place += number
+        self.normed += number if norm is not None else 0
+        return self.place - number
+
+    def _convolved(self, path: str, layer: Any, read: list[Read], *, hidden: bool) -> int:
+        place = self._take(len(read), layer.norm)
+        self.makers.append(Convolved(self.program.tables, path, layer, place, read, hidden=hidden))
+        return place
+
+    def _convolution(self, name: str, part: str, layer: Any, read: list[Read], *, hidden: bool) -> None:
+        path, edges = f"{self.path}.{name}.{part}", self.stage.stacks[name]
+        place = self._convolved(path, layer, read, hidden=hidden)
+        terms = [self._term(edge, name, place + copy) for copy, edge in enumerate(edges)]
+        self.stacks.append(Stack("convolution", path, layer.norm, terms, list(range(len(edges)))))
+
+    def _identity(self, name: str, operation: SkipConnect) -> None:
+        edges = self.stage.stacks[name]
+        self.passed |= dict.fromkeys(self._read(edge) for edge in edges)
+        terms = [self._term(edge, name, self._read(edge)[0], dropped=False) for edge in edges]
+        self.stacks.append(Stack("identity", f"{self.path}.{name}", None, terms, []))
+
+    def _halves(self, name: str, operation: Any) -> None:
+        edges, norm = self.stage.stacks[name], operation.reduce.norm
+        planes = {read: self._take(2, norm) for read in dict.fromkeys(self._read(edge) for edge in edges)}
+        self.makers += [Halved(place, read) for read, place in planes.items()]
+        terms = [self._term(edge, name, planes[self._read(edge)] + half) for half in (0, 1) for edge in edges]
+        self.stacks.append(Stack("halves", f"{self.path}.{name}.reduce", norm, terms, list(range(len(edges))) * 2))
+
+    def _pool(self, name: str, operation: Pool) -> None:
+        edges = self.stage.stacks[name]
+        read = tuple(dict.fromkeys(self._read(edge) for edge in edges))
+        place = self._take(len(read), operation.norm)
+        self.pools.setdefault(read, {})[operation.kind] = place
+        copies = [read.index(self._read(edge)) for edge in edges]
+        terms = [self._term(edge, name, place + copy) for copy, edge in zip(copies, edges, strict=True)]
+        self.stacks.append(Stack("pool", f"{self.path}.{name}", operation.norm, terms, copies))
 
 
 class Program:
@@ -157,7 +190,7 @@ class Program:
         starts, members = grouped([plane for _, plane in self._terms], range(self.planes))
         lists = [term.plane for term in terms], [term.edge for term in terms], starts, members
         self._mixing = tuple(self.tables.add(numbers) for numbers in lists)
-        self._reads = [len({terms[i].plane for i in members[a:b]}) for a, b in zip(starts, starts[1:], strict=False)]
+        self._reads = [len({terms[i].plane for i in members[a:b]}) for a, b in pairwise(starts)]
         places = self.edges * len(self.columns)
         self._factors = self.tables.add([term.factor if term.factor >= 0 else places for term in terms])
         self._collects: dict[torch.device, Tensor] = {}
@@ -242,7 +275,7 @@ class _Fused(torch.autograd.Function):
         names = [name for name, _ in cell.stages.named_parameters()]
         number = 4 + len(names)
         inputs, kept = ctx.saved_tensors[:number], ctx.saved_tensors[number:]
-        before, previous, mixing, keep, *weights = inputs
+        mixing, keep, *weights = inputs[INPUTS:]
         needed = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():  # what is returned here will be differentiated in its turn
             return None, *_plain_gradients(cell, names, inputs, needed, gradients[0])
@@ -263,7 +296,7 @@ class _Fused(torch.autograd.Function):
             hidden = planes.new_empty(stage.hidden_planes.stop - stage.hidden_planes.start, *planes.shape[1:])
             stage.final.backward(work, of_nodes, x, of_x, hidden, into, found)
             if stage.hidden is not None:
-                stage.hidden.backward(work, hidden, x, of_x, None, into, found)
+                stage.hidden.backward(work, hidden, x, of_x, hidden, into, found)
         of_mixing = None
         if mixing is not None and needed[2]:
             of_mixing = program.of_mixing(into.scale.sum(1)).to(mixing.dtype)
@@ -319,7 +352,9 @@ def _kept(work: Work) -> list[Tensor | None]:
     return [work.inputs, work.planes, *tables, scales.factor, scales.weight, *work.taps.values()]
 
 
-def _restored(program: Program, names: list[str], weights: list[Tensor], keep: Any, kept: Any, taps: list[int]) -> Work:
+def _restored(
+    program: Program, names: list[str], weights: list[Tensor], keep: Any, kept: Any, taps: list[Pooled]
+) -> Work:
     """What `_kept` listed."""
     inputs, planes, mean, matrix, combined, spread, inverse_std, shift, factor, weight, *where = kept
     folded = Folded(combined, spread, inverse_std, shift, shift, shift)  # the last two have been read

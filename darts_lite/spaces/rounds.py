@@ -1,11 +1,11 @@
 """Rounds of a fused cell: planes that are made together, and the terms that bring them to their targets. See `spaces.fused`.
 
-Rounds and what they are made of know planes by number and weights by name, and hold no tensor: what a pass computes with and leaves behind stands in its
-`Work`. Planes and their gradients are (number, N, H, W, C), tables of integers int32, statistics and matrices float32.
+Rounds and what they are made of know planes by number and weights by name, and hold no tensor: what a pass computes with and leaves behind
+stands in its `Work`. Planes and their gradients are (number, N, H, W, C), tables of integers int32, statistics and matrices float32.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class Work:
     scales: Scales  # of all terms
     shift: Tensor | None  # (terms, C): bias of an affine BatchNorm
     keep: Tensor | None  # (N, E): factors of drop-path
-    taps: dict[int, Tensor]  # first plane of a maximum -> where in its windows the maxima are
+    taps: dict["Pooled", Tensor]  # where in their windows the maxima are
 
     def table(self, *places: slice) -> Any:
         """One table, or a tuple of several."""
@@ -76,7 +76,7 @@ class Back:
     work: Work
     x: Tensor  # what the round reads
     of_x: Tensor  # gradients that are added to
-    of_hidden: Tensor | None  # gradients of the stage's hidden planes, which are written
+    of_hidden: Tensor  # gradients of the stage's hidden planes, which are written
     of_planes: Tensor  # gradients of the round's planes
     first: int  # plane of the round
     found: dict[str, Tensor] | None  # gradients of the weights, by name; None where weights are frozen
@@ -122,20 +122,21 @@ class Pooled:
     def __init__(self, tables: Tables, most: int | None, mean: int | None, read: Sequence[Read], stride: int):
         self.planes = [None if first is None else slice(first, first + len(read)) for first in (most, mean)]
         self.sources, self.gradients = (tables.add(numbers) for numbers in zip(*read, strict=True))
-        self.stride, self.most = stride, most
+        self.stride = stride
 
     def forward(self, work: Work, x: Tensor) -> None:
         """Make the planes."""
         most, mean = (None if planes is None else work.planes[planes] for planes in self.planes)
+        where = None
         if most is not None:
-            work.taps[self.most] = torch.empty_like(most, dtype=torch.int8)
-        pools.forward(x, most, mean, work.taps.get(self.most), work.table(self.sources), stride=self.stride)
+            where = work.taps[self] = torch.empty_like(most, dtype=torch.int8)
+        pools.forward(x, most, mean, where, work.table(self.sources), stride=self.stride)
 
     def backward(self, back: Back) -> None:
         """Pass on the gradients of the planes."""
-        of_pools = (None if planes is None else back.of(planes) for planes in self.planes)
-        where, gradients = back.work.taps.get(self.most), back.work.table(self.gradients)
-        pools.gradient(*of_pools, back.of_x, where, gradients, stride=self.stride)
+        most, mean = (None if planes is None else back.of(planes) for planes in self.planes)
+        where, gradients = back.work.taps.get(self), back.work.table(self.gradients)
+        pools.gradient(most, mean, back.of_x, where, gradients, stride=self.stride)
 
 
 class Halved:
@@ -215,7 +216,7 @@ class Stack:
         mean, variance = (kept.view(-1, channels) for kept in (self.norm.running_mean, self.norm.running_var))
         if self.kind == "halves":
             return _halves(mean), [variance, variance]
-        return ([torch.stack([kept[copy] for copy in self.copies])] for kept in (mean, variance))
+        return [mean[self.copies]], [variance[self.copies]]
 
     def batch(self, of_terms: Tensor) -> Tensor:
         """(copies * C,): a statistic of BatchNorm's copies, of that of the terms (terms, C)."""
@@ -301,8 +302,9 @@ class Round:
             if number:
                 moments(work.planes[self.normed], *found)
         shift = None if work.shift is None else work.shift[self.terms]
-        tables = work.table(self.local, self.has_norm)
-        fold(work.matrix[self.terms], found, work.scales[self.terms], shift, *tables, work.folded[self.terms], eps=eps)
+        local, has_norm = work.table(self.local, self.has_norm)
+        into = work.folded[self.terms]
+        fold(work.matrix[self.terms], found, work.scales[self.terms], shift, local, has_norm, into, eps=eps)
 
     def backward(
         self,
@@ -310,15 +312,17 @@ class Round:
         g: Tensor,
         x: Tensor,
         of_x: Tensor,
-        of_hidden: Tensor | None,
+        of_hidden: Tensor,
         into: Gradients,
         found: dict[str, Tensor] | None,
     ) -> None:
-        """From the gradients g of the targets: add to those of what was read, `of_x`, write `of_hidden`, those of the terms, and note those of kernels."""
-        matrix, folded, scales = (of[self.terms] for of in (work.matrix, work.folded, work.scales))
-        targets, planes, edges, has_norm, *of_planes = work.table(
-            self.targets, self.planes, self.edges, self.has_norm, self.starts, self.members
-        )
+        """From the gradients g of the targets, add to those of what was read, `of_x`, and write those of hidden planes and of the terms.
+
+        `found` gets those of depthwise weights, by name; None: they are frozen.
+        """
+        matrix, folded, scales = work.matrix[self.terms], work.folded[self.terms], work.scales[self.terms]
+        targets, planes, edges, has_norm = work.table(self.targets, self.planes, self.edges, self.has_norm)
+        of_planes = work.table(self.starts, self.members)
         sums = products(g, work.planes, work.mean, work.keep, (targets, planes, edges), read=self.reads)
         pixels = work.planes[0, ..., 0].numel()
         bent = unfold(sums, matrix, folded, scales, has_norm, of_planes, into[self.terms], pixels=pixels)

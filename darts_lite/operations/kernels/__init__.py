@@ -7,6 +7,6 @@ kinds of kernels work on them:
     moments, products  sum over all pixels of planes, in two stages without atomics: equal input gives equal output
     mix, unmix         matrix products over channels: pointwise convolution, BatchNorm, mixing weight and the sum into a node at once
 
-Each has its way back. Nothing here is differentiable: `spaces.fused` puts the kernels together. They run in float32 and bfloat16, with sums in
-float32; on a CPU with `TRITON_INTERPRET=1`, set before this package is imported. It imports triton, so import it only where `triton_here()`.
+Each has its way back. Nothing here is differentiable: `spaces.fused` puts the kernels together. They run in float32 and bfloat16, with
+sums in float32; on a CPU with `TRITON_INTERPRET=1`, set before this package is imported. It needs triton, which not every torch brings.
 """

@@ -1,8 +1,8 @@
 """Depthwise convolution of planes, forward and back, with the ReLU before it read on the way.
 
-Copy i of a group convolves the plane `sources[i]` with kernels of its own: the source is indexed, not repeated. Channels are contiguous, so a
-block of pixels times channels reads whole vectors; the k * k reads of a pixel meet in the cache, and of each plane memory sees one read or
-write. Kernels are k x k with odd k, images end in zeros.
+Copy i of a layer convolves the plane `sources[i]` with kernels of its own: the source is indexed, not repeated. Channels are contiguous,
+so a block of pixels times channels reads whole vectors; the k * k reads of a pixel meet in the cache, and memory sees each plane read or
+written once. Kernels are k x k with odd k, images end in zeros.
 """
 
 import torch
@@ -11,7 +11,6 @@ import triton.language as tl
 from torch import Tensor
 
 from darts_lite.operations.kernels.launch import SPATIAL, cdiv, chunks, launch, pixel_block, unit
-
 
 SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "D"]  # not worth a compilation of their own
 

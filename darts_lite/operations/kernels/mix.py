@@ -1,7 +1,7 @@
 """Pointwise convolution, BatchNorm, mixing weight and the sum into a node as one matrix product a node, forward and back.
 
-A *term* brings a plane x (P pixels, C channels) to a target: W is its pointwise convolution (the identity after a pool or a skip), s the scale of its output
-(a mixing weight, or the weight of an affine BatchNorm), b its bias. With the mean m and the covariance S of x
+A *term* brings a plane x (P pixels, C channels) to a target: W is its pointwise convolution (the identity after a pool or a skip), s the
+scale of its output (a mixing weight, or the weight of an affine BatchNorm), b its bias. With the mean m and the covariance S of x
 
     BatchNorm(W x) s + b = A (x - m) + b        A = diag(s r) W        r = 1 / sqrt(diag(W S W^T) + eps)
 
@@ -11,8 +11,9 @@ G = sum over pixels of g (x - m)^T, u = diag(G W^T) and t = sum of g:
     s   r u        b   t        W   diag(s r) (G - diag(r^2 u) W S)
     x   sum over the terms of x of   A^T g - K (x - m) - W^T (s r t) / P        K = W^T diag(s r^3 u / P) W
 
-A term without BatchNorm has m = 0 and r = 1, and neither K nor the last vector. (BatchNorm: Ioffe & Szegedy 2015; `operations.fold` does the same on a CPU.)
-In bfloat16 the matrix A is used as the sum of two, its rounded value and what that leaves: a mixing weight has 16 bits. W and tables are float32.
+A term without BatchNorm has m = 0 and r = 1, and neither K nor the last vector. (BatchNorm: Ioffe & Szegedy 2015; `operations.fold` does
+the same on a CPU.) In bfloat16 the matrix A is used as the sum of two, its rounded value and what that leaves: a mixing weight has 16 bits.
+W and all that is (T, ..) are float32.
 """
 
 from dataclasses import dataclass, fields
@@ -305,8 +306,8 @@ def fold(
 ) -> None:
     """Write the matrices A of terms.
 
-    `matrix` (T, C, C): W. `moments`: mean (planes, C) and covariance (planes, C, C) of the planes that `planes` (T,) numbers; None: the statistics
-    are those in `into`. `bias` (T, C) beside the weight of an affine BatchNorm. `normed` (T,): whether the term has BatchNorm.
+    `matrix` (T, C, C): W. `moments`: mean (planes, C) and covariance (planes, C, C) of the planes that `planes` (T,) numbers; None: the
+    statistics are those in `into`. `bias` (T, C) beside the weight of an affine BatchNorm. `normed` (T,): whether the term has BatchNorm.
     """
     terms, c = matrix.shape[:2]
     mean, covariance = (matrix, matrix) if moments is None else moments
@@ -360,8 +361,8 @@ def unfold(
 ) -> tuple[Tensor, Tensor]:
     """Write the gradients of terms; returns K (planes, C, C), and W^T (s r t) / P summed over the terms of a plane (planes, C).
 
-    `found`: products of the terms' planes with the gradients of their targets (see `moments.products`). `of_planes`: the terms of each plane, those
-    from terms[starts[p]] to terms[starts[p + 1]]. `pixels`: of a plane.
+    `found`: products of the terms' planes with the gradients of their targets (see `moments.products`). `of_planes`: (starts, terms), the
+    terms of each plane, those from terms[starts[p]] to terms[starts[p + 1]]. `pixels`: of a plane.
     """
     part, sums = found
     parts, number, c = sums.shape

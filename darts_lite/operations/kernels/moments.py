@@ -1,7 +1,8 @@
 """Sums over all pixels: the mean and the covariance of the channels of a plane, and products of a gradient with a plane.
 
-Both in two stages: programs sum the pixels of their chunk, then the chunks are put together in a fixed order. A block of pixels is centred by its own mean
-before it is squared, and means that differ are accounted for (Chan et al. 1983), so a mean of a thousand deviations costs no digits.
+Both in two stages: programs sum the pixels of their chunk, then the chunks are put together in a fixed order. A block of pixels is centred
+by its own mean before it is squared, and means that differ are accounted for (Chan et al. 1983), so a mean of a thousand deviations costs
+no digits.
 """
 
 import torch
@@ -10,7 +11,6 @@ import triton.language as tl
 from torch import Tensor
 
 from darts_lite.operations.kernels.launch import cdiv, chunks, launch, matrix_block, pixel_block, unit
-
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from darts_lite.operations.kernels.launch import SPATIAL, cdiv, launch, pixel_block, unit
 
-
 SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU"]  # not worth a compilation of their own
 
 
