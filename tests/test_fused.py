@@ -1,4 +1,4 @@
-"""A cell made of the Triton kernels, interpreted on a CPU, is the cell: values, gradients, statistics, second derivatives."""
+"""A cell made of the Triton kernels is the cell: values, gradients, statistics, second derivatives. Without a GPU they are interpreted."""
 
 import copy
 
@@ -6,8 +6,6 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
-if torch.cuda.is_available():
-    pytest.skip("with a GPU the kernels are compiled: see tests/test_cuda.py", allow_module_level=True)
 
 from darts_lite.engine.precision import call
 from darts_lite.operations import OPERATIONS
@@ -16,6 +14,8 @@ from darts_lite.spaces import cell as cells
 from darts_lite.spaces import fused
 from darts_lite.spaces.cell import Cell, Plan
 
+pytestmark = [pytest.mark.cuda] if torch.cuda.is_available() else []
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ALL = tuple(OPERATIONS)
 FEW = ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3")
 TWO_NODES = ((0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -86,17 +86,17 @@ def told(cell, monkeypatch, kernels, *, precision="fp32", train=True, order=1, s
     combine = fused.combine
     monkeypatch.setattr(fused, "combine", lambda *given: ran.append(given) or combine(*given))
     cell = copy.deepcopy(cell).train(train)
-    cell = cell if kernels else cell.double()
-    dtype = next(cell.parameters()).dtype
+    cell = cell.to(DEVICE) if kernels else cell.double()
+    device, dtype = next(cell.parameters()).device, next(cell.parameters()).dtype
     generator = torch.Generator().manual_seed(1)
 
     def leaf(*shape):
-        return torch.randn(*shape, generator=generator).to(dtype).requires_grad_()
+        return torch.randn(*shape, generator=generator).to(device, dtype).requires_grad_()
 
     images, mixing, keep = [leaf(2, 2, *size), leaf(2, 3, *size)], None, None
     edges, operations = len(cell.plan.edges), len(cell.plan.columns)
     logits = leaf(edges, operations)
-    dropped = ((torch.rand(2, edges, generator=generator) > 0.4) / 0.6).to(dtype)
+    dropped = ((torch.rand(2, edges, generator=generator) > 0.4) / 0.6).to(device, dtype)
     if cell.stages[0].activation is not None and not any(norm.weight is not None for norm in norms(cell)):
         mixing = logits.softmax(-1)
     else:
@@ -105,22 +105,24 @@ def told(cell, monkeypatch, kernels, *, precision="fp32", train=True, order=1, s
     with (
         torch.set_grad_enabled(train),
         tracking_statistics(cell),
-        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
         y = call(cell, precision, names, weights, *images, mixing, keep)
     assert bool(ran) == kernels
-    found = {"output": y.detach()} | {name: kept.clone() for name, kept in cell.named_buffers() if "running" in name}
+    found = {"output": y.detach().cpu()} | {
+        name: kept.cpu() for name, kept in cell.named_buffers() if "running" in name
+    }
     if train:
         leaves = dict(zip(("before", "previous"), images, strict=True)) | dict(zip(names, weights, strict=True))
         leaves |= {} if mixing is None else {"mixing": logits}
-        weighing = torch.linspace(-1, 1, y.numel()).view_as(y).to(y.dtype)
+        weighing = torch.linspace(-1, 1, y.numel()).view_as(y).to(y)
         first = torch.autograd.grad(
             (y * weighing).sum(), list(leaves.values()), create_graph=order == 2, allow_unused=True
         )
         if order == 2:
             squares = sum((one.double() ** 2).sum() for one in first if one is not None)
             first = torch.autograd.grad(squares, list(leaves.values()), allow_unused=True)
-        found |= {f"gradient of {name}": one for name, one in zip(leaves, first, strict=True) if one is not None}
+        found |= {f"gradient of {name}": one.cpu() for name, one in zip(leaves, first, strict=True) if one is not None}
     return found
 
 
@@ -194,11 +196,11 @@ def test_frozen_weights_get_no_gradient(monkeypatch):
     from darts_lite.operations.kernels.launch import counting
 
     monkeypatch.setattr(cells, "on_gpu", lambda x: True)
-    cell, names, gradients = made(*CASES[2]), [], []
-    images = [torch.randn(2, channels, 3, 4) for channels in (2, 3)]
+    cell, names, gradients = made(*CASES[2]).to(DEVICE), [], []
+    images = [torch.randn(2, channels, 3, 4, device=DEVICE) for channels in (2, 3)]
     for learns in (True, False):
         cell.requires_grad_(learns)
-        mixing = torch.full((5, 4), 0.25, requires_grad=True)
+        mixing = torch.full((5, 4), 0.25, device=DEVICE, requires_grad=True)
         with counting() as ledger:
             cell(*images, mixing, None).square().sum().backward()
         names.append([one.kernel.__name__ for one in ledger.launches])

@@ -1,4 +1,4 @@
-"""The Triton kernels for CUDA, interpreted on a CPU: each against torch's operators in float64."""
+"""The Triton kernels for CUDA: each against torch's operators in float64. Without a GPU they are interpreted on the CPU."""
 
 import itertools
 from math import prod
@@ -8,32 +8,36 @@ import torch
 import torch.nn.functional as F
 
 pytest.importorskip("triton")
-if torch.cuda.is_available():
-    pytest.skip("with a GPU the kernels are compiled: see tests/test_cuda.py", allow_module_level=True)
 
 from darts_lite.operations.kernels import depthwise, launch, mix, moments, pools
 from darts_lite.operations.kernels.mix import Folded, Gradients, Scales, room
 
+pytestmark = [pytest.mark.cuda] if torch.cuda.is_available() else []
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BF16 = torch.bfloat16
 
 
 def planes(images, dtype=torch.float32):
     """(planes, N, C, H, W) as the kernels have them."""
-    return images.permute(0, 1, 3, 4, 2).to(dtype).contiguous()
+    return images.permute(0, 1, 3, 4, 2).to(DEVICE, dtype).contiguous()
 
 
 def images(planes):
     """And back, in float64."""
-    return planes.permute(0, 1, 4, 2, 3).double()
+    return planes.permute(0, 1, 4, 2, 3).cpu().double()
 
 
 def integers(*numbers):
-    return torch.tensor(numbers, dtype=torch.int32)
+    return torch.tensor(numbers, dtype=torch.int32, device=DEVICE)
+
+
+def empty(*shape, dtype=torch.float32):
+    return torch.empty(*shape, dtype=dtype, device=DEVICE)
 
 
 def off(found, expected):
     """The largest error, as a part of the largest value."""
-    return float((found.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-3))
+    return float((found.cpu().double() - expected.cpu()).abs().max() / expected.abs().max().clamp_min(1e-3))
 
 
 def tolerance(dtype):
@@ -43,7 +47,7 @@ def tolerance(dtype):
 @pytest.fixture
 def many_programs(monkeypatch):
     """Blocks so small that images take several."""
-    monkeypatch.setattr(launch, "TILE", 256)
+    monkeypatch.setattr(launch, "TILE", 512)
 
 
 KINDS = [
@@ -82,17 +86,17 @@ def test_depthwise(kind, size, dtype):
     g = planes(torch.randn(expected.shape, generator=generator), dtype)
     expected.backward(images(g))
 
-    y = torch.empty(g.shape, dtype=dtype)
+    y, kernels = torch.empty_like(g), weight.to(DEVICE)
     settings = {"stride": stride, "dilation": dilation}
-    depthwise.forward(x, y, weight, integers(*sources), read=2, **settings)
+    depthwise.forward(x, y, kernels, integers(*sources), read=2, **settings)
     assert off(images(y), expected.detach()) < tolerance(dtype)
-    found = depthwise.weight_gradient(g, x, weight, integers(*sources), read=2, **settings)
+    found = depthwise.weight_gradient(g, x, kernels, integers(*sources), read=2, **settings)
     assert found.dtype == torch.float32 and off(found, learned.grad) < 1e-5
     # The gradients of planes 0 and 2 are numbers 1 and 0 of what is added to.
     readers = integers(0, 2), integers(1, 0), integers(0, 1, 3), integers(0, 1, 2)
     for add in (True, False):
-        of_x = torch.ones(2, *x.shape[1:], dtype=dtype)
-        depthwise.input_gradient(g, of_x, x, weight, readers, add=add, **settings)
+        of_x = torch.ones_like(x[:2])
+        depthwise.input_gradient(g, of_x, x, kernels, readers, add=add, **settings)
         assert off(images(of_x), read.grad[[2, 0]] + add) < tolerance(dtype)
 
 
@@ -127,8 +131,8 @@ def test_pools(wanted, stride, size):
 )
 def test_moments(c, dtype, bound, many_programs):
     generator = torch.Generator().manual_seed(0)
-    x = (torch.randn(2, 3, 5, 7, c, generator=generator) + 10 * torch.randn(c, generator=generator)).to(dtype)
-    mean, covariance = torch.empty(2, c), torch.empty(2, c, c)
+    x = (torch.randn(2, 3, 5, 7, c, generator=generator) + 10 * torch.randn(c, generator=generator)).to(DEVICE, dtype)
+    mean, covariance = empty(2, c), empty(2, c, c)
     moments.moments(x, mean, covariance)
     pixels = x.double().flatten(1, 3)
     centred = pixels - pixels.mean(1, keepdim=True)
@@ -137,13 +141,14 @@ def test_moments(c, dtype, bound, many_programs):
 
 
 def test_a_mean_of_a_thousand_deviations_costs_no_digits(many_programs):
-    x = torch.randn(1, 4, 8, 8, 16, generator=torch.Generator().manual_seed(0)) + 1000
-    mean, covariance = torch.empty(1, 16), torch.empty(1, 16, 16)
+    x = torch.randn(1, 4, 8, 8, 16, generator=torch.Generator().manual_seed(0)).to(DEVICE) + 1000
+    mean, covariance = empty(1, 16), empty(1, 16, 16)
     moments.moments(x, mean, covariance)
     pixels = x.double().flatten(1, 3)[0]
     assert off(covariance[0], torch.cov(pixels.T, correction=0)) < 1e-4
     # So the normalized output is exact, too.
-    matrix, into = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(1)), room(Folded, 1, 16, x.device)
+    matrix = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    into = room(Folded, 1, 16, DEVICE)
     mix.fold(matrix, (mean, covariance), Scales(None, None), None, integers(0), integers(1), into, eps=1e-5)
     y = torch.empty_like(x)
     mix.mix(x, y, mean, into, None, (integers(0), integers(-1), integers(0, 1), integers(0)), read=1)
@@ -163,17 +168,17 @@ def test_mixed_sums(c, dtype, bound, affine, many_programs):
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator).to(DEVICE)
 
     x = (draw(3, 2, 5, 4, c) + draw(c)).to(dtype)
-    matrix, keep = draw(4, c, c).to(dtype).float(), (draw(2, 3) > 0).float() * 2
+    matrix, keep = draw(4, c, c).to(dtype).float(), (draw(2, 3) > 0).float() * 2  # fmt: skip
     factor, weight, bias = (None, draw(4, c), draw(4, c)) if affine else (draw(4), None, None)
     normed = integers(1, 1, 1, 0)
     numbers, targets, edges = (integers(*TERMS[name]) for name in ("planes", "targets", "edges"))
 
     leaves = {"x": x, "matrix": matrix} | ({"weight": weight, "bias": bias} if affine else {"factor": factor})
     leaves = {name: leaf.double().requires_grad_() for name, leaf in leaves.items()}
-    expected = torch.zeros(2, 2, 5, 4, c, dtype=torch.float64)
+    expected = torch.zeros(2, 2, 5, 4, c, dtype=torch.float64, device=DEVICE)
     for term, (plane, target, edge) in enumerate(zip(*TERMS.values(), strict=True)):
         y = leaves["x"][plane] @ leaves["matrix"][term].T
         if normed[term]:
@@ -184,7 +189,7 @@ def test_mixed_sums(c, dtype, bound, affine, many_programs):
     g = draw(*expected.shape).to(dtype)
     expected.backward(g.double())
 
-    mean, covariance, into = torch.zeros(3, c), torch.empty(3, c, c), room(Folded, 4, c, x.device)
+    mean, covariance, into = empty(3, c), empty(3, c, c), room(Folded, 4, c, DEVICE)
     moments.moments(x, mean, covariance)
     mean[1] = 0
     scales = Scales(factor, weight)
@@ -195,7 +200,7 @@ def test_mixed_sums(c, dtype, bound, affine, many_programs):
 
     sums = moments.products(g, x, mean, keep, (targets, numbers, edges), read=5)
     of_planes = integers(0, 1, 2, 4), integers(0, 3, 1, 2)
-    back = room(Gradients, 4, c, x.device)
+    back = room(Gradients, 4, c, DEVICE)
     bent = mix.unfold(sums, matrix, into, scales, normed, of_planes, back, pixels=prod(x.shape[1:4]))
     assert off(back.matrix, leaves["matrix"].grad) < bound
     if affine:
@@ -209,11 +214,13 @@ def test_mixed_sums(c, dtype, bound, affine, many_programs):
 
 def test_a_factor_has_sixteen_bits_in_bf16():
     """A skip passes on a plane times its mixing weight: of the weight, rounded alone, 8 bits would be left."""
-    x = torch.ones(1, 1, 4, 4, 16, dtype=BF16)
-    factor = torch.tensor([0.1234567])
-    into, y = room(Folded, 1, 16, x.device), torch.empty(1, 1, 4, 4, 16)
-    moved = torch.zeros(1, 16), torch.empty(1, 16, 16)
-    mix.fold(torch.eye(16)[None], moved, Scales(factor, None), None, integers(0), integers(0), into, eps=1e-5)
+    x = torch.ones(1, 1, 4, 4, 16, dtype=BF16, device=DEVICE)
+    factor = torch.tensor([0.1234567], device=DEVICE)
+    into, y = room(Folded, 1, 16, DEVICE), empty(1, 1, 4, 4, 16)
+    moved = empty(1, 16).zero_(), empty(1, 16, 16)
+    mix.fold(
+        torch.eye(16, device=DEVICE)[None], moved, Scales(factor, None), None, integers(0), integers(0), into, eps=1e-5
+    )
     mix.mix(x, y, moved[0], into, None, (integers(0), integers(-1), integers(0, 1), integers(0)), read=1)
     assert off(y, factor.double().expand_as(y)) < 2**-15
 
@@ -227,10 +234,8 @@ def test_a_block_holds_the_channels():
 
 
 def test_what_is_launched_is_counted():
-    x = torch.zeros(2, 1, 4, 4, 5)
+    x, kernels = empty(2, 1, 4, 4, 5).zero_(), empty(10, 1, 3, 3).zero_()
     with launch.counting() as ledger:
-        depthwise.forward(
-            x, torch.empty_like(x), torch.zeros(10, 1, 3, 3), integers(0, 0), read=1, stride=1, dilation=1
-        )
+        depthwise.forward(x, torch.empty_like(x), kernels, integers(0, 0), read=1, stride=1, dilation=1)
     assert [one.kernel.__name__ for one in ledger.launches] == ["_forward"]
     assert ledger.bytes() == 3 * 80 * 4 and ledger.bytes(2) == 3 * 80 * 2, "one plane read, two written"
