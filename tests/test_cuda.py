@@ -18,7 +18,7 @@ from process import ROOT
 
 from darts_lite.benchmark import BenchmarkConfig, benchmark
 from darts_lite.engine.arms import ours_search, reference_search
-from darts_lite.engine.device import determinism
+from darts_lite.engine.device import run_settings
 from darts_lite.engine.graph import WARM_STEPS, Recorder, capture, own_stream, tensors_of
 from darts_lite.engine.loop import Loop
 from darts_lite.engine.precision import computing
@@ -288,7 +288,7 @@ def test_the_best_reference_learns_with_a_graph_what_it_learns_without(solver):
         torch.manual_seed(0)
         arm = reference_search(config, "cuda", "fp32", True)
         network = arm.launched["weights"].args[0]
-        with determinism(CUDA, True):
+        with run_settings(CUDA, True):
             for turn in range(3):
                 for name in arm.parts:
                     # A part that is to become a graph does its warm steps at its first call.
@@ -348,7 +348,7 @@ def test_pools_backward_under_determinism(stride, layout, dtype):
         lambda t: F.avg_pool2d(t, 3, stride, 1, count_include_pad=False),
     ):
         found = []
-        with determinism(CUDA, True):
+        with run_settings(CUDA, True):
             for _ in range(3):
                 leaf = x.to(CUDA, memory_format=layout, copy=True).requires_grad_()
                 (pool(leaf).float() ** 2).sum().backward()
