@@ -7,6 +7,7 @@ nothing, and to bring no tensor from the host; and the steps that warm up must l
 import contextlib
 import os
 import signal
+import warnings
 import weakref
 from collections import defaultdict
 from dataclasses import replace
@@ -495,8 +496,15 @@ def test_another_error_of_the_last_warm_step_is_passed_on(without_a_gpu):
 
 def test_waits_are_errors_and_then_what_they_were(monkeypatch):
     modes = [1]
+
+    def change(mode):
+        modes.append(mode)
+        warnings.warn("a prototype", stacklevel=2)  # as torch does, where a user would see it
+
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
-    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", change)
+    monkeypatch.setattr(warnings, "showwarning", lambda *warning: pytest.fail("a warning"))
+    warnings.simplefilter("always")
     assert graph.waiting(lambda: None) is None and modes == [1, "error", 1]
     with pytest.raises(KeyError):
         graph.waiting(lambda: {}[0])
