@@ -14,7 +14,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from process import ROOT
+from process import environment
 
 from darts_lite.benchmark import BenchmarkConfig, benchmark
 from darts_lite.engine.arms import ours_search, reference_search
@@ -175,7 +175,7 @@ def test_a_resumed_run_on_the_command_line():
         call = f"{before}import sys; from darts_lite.search import main; sys.exit(main(sys.argv[1:]))"
         done = subprocess.run(
             [sys.executable, "-c", call, *words],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=250,
