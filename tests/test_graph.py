@@ -266,6 +266,37 @@ def test_a_step_on_a_gpu_takes_few_kernels(without_memory, monkeypatch):
     assert 5_000 < computing.number < 6_200
 
 
+class Convolutions(TorchDispatchMode):
+    """The distinct problems that cuDNN gets to solve, by direction: before the first step it tries algorithms for each (0.28 s, H100)."""
+
+    def __init__(self):
+        super().__init__()
+        self.forward, self.of_input, self.of_weight = set(), set(), set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution.default:
+            x, weight, _, *how = args
+            self.forward.add(repr((x.shape, weight.shape, x.dtype, how)))
+        elif func is torch.ops.aten.convolution_backward.default:
+            _, x, weight, _, *how, mask = args
+            for wanted, found in zip(mask, (self.of_input, self.of_weight), strict=False):
+                if wanted:
+                    found.add(repr((x.shape, weight.shape, x.dtype, how)))
+        return func(*args, **(kwargs or {}))
+
+
+# Lower is better: own kernels, and products in place of 1x1 convolutions, have no trials.
+CONVOLUTIONS = {"forward": 79, "of_input": 78, "of_weight": 79}
+
+
+def test_a_step_on_a_gpu_begins_with_few_trials(without_memory):
+    """A first-order step of the published search."""
+    arm = ours_search(SearchConfig(cells=8, channels=16, batch_size=64), without_memory.type, "fp32")
+    with Convolutions() as found:
+        arm.step()
+    assert {name: len(getattr(found, name)) for name in CONVOLUTIONS} == CONVOLUTIONS
+
+
 def test_a_step_on_a_gpu_takes_little_memory(without_memory, monkeypatch):
     """The same step in float32; bf16 takes half of it, under 2 GB, weights, momentum and their gradients of 0.02 GB apart."""
     arm = ours_search(SearchConfig(cells=8, channels=16, batch_size=64), without_memory.type, "fp32")
