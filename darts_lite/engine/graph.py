@@ -170,9 +170,8 @@ def _clean_up(graph: Any, pool: Any) -> None:
     """
     index = torch.cuda.current_device()
     if TorchVersion(torch.__version__) < "2.13":
-        with suppress(
-            RuntimeError
-        ):  # the first raises where the capture was ended: then the graph itself gives its memory back
+        with suppress(RuntimeError):
+            # The first raises where the capture was ended after all: then the graph itself gives its memory back.
             torch._C._cuda_endAllocateToPool(index, pool)
             torch._C._cuda_releasePool(index, pool)
             _failed.append(graph)
