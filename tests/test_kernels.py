@@ -47,7 +47,7 @@ def tolerance(dtype):
 @pytest.fixture
 def many_programs(monkeypatch):
     """Blocks so small that images take several."""
-    monkeypatch.setattr(launch, "TILE", 512)
+    monkeypatch.setattr(launch, "TILE", 1024)
 
 
 KINDS = [

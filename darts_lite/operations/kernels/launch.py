@@ -75,9 +75,9 @@ def matrix_block(channels: int) -> int:
     return 16 if channels <= 16 else 32
 
 
-def pixel_block(block: int) -> int:
-    """Pixels of a block that is `block` channels wide."""
-    return TILE // block
+def pixel_block(block: int, *, exact: bool = False) -> int:
+    """Pixels of a block that is `block` channels wide; a sum over them of `exact` products in float32 has registers for half as many."""
+    return TILE // block // (2 if exact else 1)
 
 
 def cdiv(a: int, b: int) -> int:

@@ -149,12 +149,13 @@ def moments(x: Tensor, mean: Tensor, covariance: Tensor) -> None:
     """Write the `mean` (planes, C) and `covariance` (planes, C, C) of the planes x (planes, N, H, W, C). Reads each plane once."""
     planes, n, h, w, c = x.shape
     p, block, lanes = n * h * w, matrix_block(c), unit(c)
-    pixels, blocks = pixel_block(block), cdiv(c, block)
+    exact = x.dtype == torch.float32
+    pixels, blocks = pixel_block(block, exact=exact), cdiv(c, block)
     chunk, number = chunks(p, pixels, planes * blocks**2)
     part_mean, part_square = (torch.empty(number, planes, c, *more, device=x.device) for more in ((), (c,)))
     launch(
         _moments, (planes * blocks**2, number), x, part_mean, part_square, p, c // lanes, chunk, planes,
-        UNIT=lanes, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=x.numel(),
+        UNIT=lanes, EXACT=exact, BP=pixels, BC=block, num_warps=4, moves=x.numel(),
     )  # fmt: skip
     launch(
         _merge, (planes, blocks, blocks), part_mean, part_square, mean, covariance, p, c, chunk, number, planes,
@@ -172,13 +173,14 @@ def products(
     targets, planes, edges = terms
     n, h, w, c = x.shape[1:]
     p, block, lanes, number = n * h * w, matrix_block(c), unit(c), len(planes)
-    pixels, blocks = pixel_block(block), cdiv(c, block)
+    exact = x.dtype == torch.float32
+    pixels, blocks = pixel_block(block, exact=exact), cdiv(c, block)
     chunk, parts = chunks(p, pixels, number * blocks**2)
     part, sums = torch.empty(parts, number, c, c, device=x.device), torch.empty(parts, number, c, device=x.device)
     launch(
         _products, (number * blocks**2, parts),
         g, x, mean, g if keep is None else keep, part, sums, targets, planes, edges, p, h * w, c // lanes, chunk, number,
         0 if keep is None else keep.shape[1],
-        UNIT=lanes, KEEP=keep is not None, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=read * p * c,
+        UNIT=lanes, KEEP=keep is not None, EXACT=exact, BP=pixels, BC=block, num_warps=4, moves=read * p * c,
     )  # fmt: skip
     return part, sums
