@@ -77,8 +77,9 @@ def normalized(network: Network, *arguments: Any) -> int:
         for module in network.modules()
         if isinstance(module, BatchNorm)
     ]
-    with evaluating(network), torch.no_grad():  # in training some are part of another layer
-        network(torch.empty(1, 3, 32, 32, device="meta"), *arguments)
+    # In training some are part of another layer, and in less than float64 of a cell's kernels.
+    with evaluating(network), torch.no_grad():
+        network.double()(torch.empty(1, 3, 32, 32, dtype=torch.float64, device="meta"), *arguments)
     for hook in hooks:
         hook.remove()
     return sum(read)
