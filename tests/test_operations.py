@@ -10,11 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from darts_lite.operations import NONE, OPERATIONS, fold, layers, pointwise
+from darts_lite.operations import NONE, OPERATIONS, fold, layers, pointwise, pooling
 from darts_lite.operations.depthwise import depthwise
 from darts_lite.operations.fold import folded
 from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce, tracking_statistics
 from darts_lite.operations.pointwise import pointwise_norm
+from darts_lite.operations.pooling import AveragePool
 from darts_lite.operations.sampling import every_second
 
 CHANNELS = 4
@@ -593,3 +594,47 @@ def test_every_second_pixel_is_a_slice(size, first):
     assert torch.autograd.gradgradcheck(lambda x: square(*every_second(x, *first)), x)
     (gradient,) = torch.autograd.grad(sum(one.sum() for one in every_second(x, *first)), x)
     assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 6), (5, 3), (2, 2), (1, 3), (1, 1)])
+@every_stride
+@pytest.mark.parametrize("device", ["cpu", "other"])
+def test_average_pool_and_its_derivatives(device, stride, size, monkeypatch):
+    """Against torch's own on a CPU, which is right."""
+    monkeypatch.setattr(pooling, "as_torch", lambda x: device == "cpu")
+    x, found = draw(size=size).contiguous(memory_format=torch.channels_last).requires_grad_(), []
+    for pool in (AveragePool(stride), lambda x: F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)):
+        outputs = pool(x)
+        (first,) = torch.autograd.grad(outputs.pow(3).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.sin().sum(), x)
+        assert first.is_contiguous(memory_format=torch.channels_last)
+        found.append([outputs, first, second])
+    torch.testing.assert_close(*found, rtol=1e-13, atol=1e-13)
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.autograd.gradcheck(AveragePool(stride), x)
+    assert torch.autograd.gradgradcheck(lambda x: AveragePool(stride)(x).square(), x)
+
+
+@every_stride
+def test_average_pool_in_bf16_rounds_its_gradient_as_torch_does(stride, monkeypatch):
+    """At most one rounding more than the exact gradient's."""
+    monkeypatch.setattr(pooling, "as_torch", lambda x: False)
+    x = draw(size=(6, 6)).bfloat16().requires_grad_()
+    outputs = AveragePool(stride)(x)
+    gradient = torch.randn_like(outputs)
+    (found,) = torch.autograd.grad(outputs, x, gradient)
+    exact = x.detach().double().requires_grad_()
+    plain = F.avg_pool2d(exact, 3, stride, 1, count_include_pad=False)
+    (expected,) = torch.autograd.grad(plain, exact, gradient.double())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=2**-8)
+
+
+@every_stride
+def test_a_gpu_never_takes_the_gradient_of_a_padded_average(stride):
+    """Wrong there until torch 2.13; neither a second derivative takes it."""
+    x = torch.empty(2, 4, 8, 8, device="meta", requires_grad=True)
+    with tiny.Counting() as counting:
+        (first,) = torch.autograd.grad(AveragePool(stride)(x).square().sum(), x, create_graph=True)
+        torch.autograd.grad(first.square().sum(), x)
+    assert counting.calls["avg_pool2d"] > 2 and counting.calls["avg_pool2d_backward"] == 0
