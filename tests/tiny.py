@@ -21,6 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from darts_lite import data
 from darts_lite.data.augmentation import Augmentation
@@ -166,6 +167,20 @@ class Generous(TorchDispatchMode):
         if func.overloadpacket.__name__ in ("native_batch_norm_backward", "convolution_backward"):
             made = tuple(args[0].new_full(args[0].shape[1:2], torch.nan) if part is None else part for part in made)
         return made
+
+
+class CudaLayouts(TorchDispatchMode):
+    """Convolutions of the meta device in cuDNN's layout, channels_last; by themselves they are in the usual one."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if not func.overloadpacket.__name__.startswith("convolution"):
+            return made
+        return tree_map_only(torch.Tensor, channels_last, made)
+
+
+def channels_last(tensor):
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 class Counting(TorchDispatchMode):

@@ -25,8 +25,10 @@ Statistics = tuple[Tensor, Tensor] | tuple[None, None]  # running mean and varia
 
 def pointwise(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     """1x1 convolution of (N, C, H, W) with `weight` (C', C / groups, 1, 1): (N, C', H, W). Twice differentiable."""
-    if as_product(x) or groups == 1 or torch.is_autocast_enabled("cpu"):
-        return _convolve(x, weight, groups)
+    if as_product(x):
+        return _convolve(x, _dense(weight, groups), 1)
+    if groups == 1 or torch.is_autocast_enabled("cpu"):
+        return F.conv2d(x, weight, groups=groups)
     return _Pointwise.apply(x, weight, groups)
 
 
@@ -45,6 +47,8 @@ def pointwise_norm(
     `weight` (C', C / groups, 1, 1); `scale` (C',) of the normalized output, None for 1.
     """
     weight = weight.to(x.dtype)  # as autocast would, which is not there in the backward pass
+    if as_product(x):
+        weight, groups = _dense(weight, groups), 1
     return _PointwiseNorm.apply(x, weight, scale, *statistics, groups, momentum, eps)[0]
 
 
@@ -103,7 +107,7 @@ class _PointwiseNorm(torch.autograd.Function):
 
 def _convolve(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     if as_product(x):
-        return _image(F.linear(_pixels(x), _matrix(weight, groups)), x)
+        return _image(F.linear(_pixels(x), weight.flatten(1)), x)
     return F.conv2d(x, weight, groups=groups)
 
 
@@ -124,7 +128,7 @@ def _gradients(
 
 def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, groups: int) -> Tensor:
     if as_product(x):
-        return _image(_pixels(gradient) @ _matrix(weight, groups), x)
+        return _image(_pixels(gradient) @ weight.flatten(1), x)
     if groups > 1 and torch.is_grad_enabled():  # what is returned here will be differentiated in its turn
         turned = weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
         return F.conv2d(gradient, turned[:, :, None, None], groups=groups)
@@ -133,8 +137,7 @@ def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, groups: int) ->
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, groups: int) -> Tensor:
     if as_product(x):
-        products = (_pixels(gradient).t() @ _pixels(x)).unflatten(1, (groups, -1)).unflatten(0, (groups, -1))
-        return products.diagonal(dim1=0, dim2=2).permute(2, 0, 1).reshape(weight.shape)
+        return (_pixels(gradient).t() @ _pixels(x)).view_as(weight)
     if groups == 1:
         return _native(gradient, x, weight, groups, [False, True, False])[1]
     of_y, inputs = (_pixels(image).unflatten(1, (groups, -1)) for image in (gradient, x))
@@ -159,9 +162,10 @@ def _image(pixels: Tensor, like: Tensor) -> Tensor:
     return pixels.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
-def _matrix(weight: Tensor, groups: int) -> Tensor:
-    """(C', C / groups, 1, 1) -> (C', C): the weights of each group for its own channels, zeros for the others."""
+def _dense(weight: Tensor, groups: int) -> Tensor:
+    """(C', C / groups, 1, 1) -> (C', C, 1, 1), the weight of the same convolution without groups: zeros for the channels of others."""
     if groups == 1:
-        return weight.flatten(1)
+        return weight
     blocks = weight.flatten(1).unflatten(0, (groups, -1))
-    return torch.diag_embed(blocks.permute(1, 2, 0), dim1=0, dim2=2).flatten(2).flatten(0, 1)
+    matrix = torch.diag_embed(blocks.permute(1, 2, 0), dim1=0, dim2=2)  # (groups, C' / groups, groups, C / groups)
+    return matrix.flatten(2).flatten(0, 1)[:, :, None, None]

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.operations.candidates import Activation
 from darts_lite.operations.layers import ConvNorm, FactorizedReduce, rows
-from darts_lite.spaces.nodes import Nodes
+from darts_lite.spaces.mixing import mixed
+from darts_lite.spaces.nodes import Nodes, dense
 
 CACHE = 3 << 20  # bytes
 ALL = 1 << 30  # copies
@@ -168,10 +168,9 @@ class Stage(nn.Module):
         """What comes to each target, as one matrix product over all blocks side by side, where few kernels count more than few FLOPs."""
         entries = torch.cat((self.constants, factors)).index_select(0, self.matrix.flatten())
         weight = torch.kron(entries.view_as(self.matrix), self.unit)  # (targets * C, copies * C)
-        side_by_side = torch.cat([block.y for block in blocks], dim=1)
-        n, _, h, w = side_by_side.shape
-        pixels = side_by_side.permute(0, 2, 3, 1).flatten(0, 2)
-        return F.linear(pixels, weight).view(n, h, w, -1).permute(0, 3, 1, 2).chunk(len(self.targets), dim=1)
+        # What is shared comes first, and has its factors here; that of a sum is 1.
+        sums = mixed([block.y for block in blocks], weight, precise=sum(self.shared.values()))
+        return sums.chunk(len(self.targets), dim=1)
 
 
 class Gathered:
@@ -245,6 +244,10 @@ class Cell(nn.Module):
     def forward(self, before_previous: Tensor, previous: Tensor, mixing: Tensor | None, keep: Tensor | None) -> Tensor:
         """Outputs of the two cells before, activated -> (N, len(concat) * C, H, W), halved in a reduction cell."""
         states = [self.preprocess[0](before_previous), self.preprocess[1](previous)]
+        if (
+            states[0].device.type != "cpu"
+        ):  # a stage reads both side by side; the gradient of that comes in slices, see mixing.py
+            states = [dense(state) for state in states]
         nodes = Nodes()
         for stage in self.stages:
             self._finish(states, nodes, max(stage.sources))
