@@ -295,6 +295,35 @@ def test_a_gpu_normalizes_dense_tensors(large, without_memory, monkeypatch):
     assert len(normalizing.dense) > 500 and all(normalizing.dense), Counter(normalizing.dense)
 
 
+class Together(TorchDispatchMode):
+    """Notes how the tensors of each operator on lists lie in memory: where two lists differ, CUDA takes one tensor after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.lists = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if str(func).startswith("aten._foreach"):
+            self.lists.append([self._steps(argument) for argument in args if isinstance(argument, list)])
+        return func(*args, **(kwargs or {}))
+
+    def _steps(self, tensors):
+        return [[(n, step) for n, step in zip(t.shape, t.stride(), strict=True) if n > 1] for t in tensors]
+
+
+@pytest.mark.parametrize("solver", ["unrolled", "unrolled_exact"])
+def test_many_weights_are_moved_together(solver, without_memory):
+    config = tiny.search_config(cells=3, channels=4, space=SpaceConfig(), solver=solver)
+    state, feeds, step = tiny.training(config, without_memory)
+    for feed in feeds:
+        feed.load(0)
+    with OnlyOn(without_memory), tiny.CudaLayouts(), Together() as together:
+        step(state, learn_alphas=True)
+    large = [lists for lists in together.lists if len(lists) == 2 and len(lists[0]) == len(state.descent.weights)]
+    assert len(large) >= 3
+    assert all(one == other for one, other in large)
+
+
 def test_a_step_on_a_gpu_takes_little_memory(without_memory, monkeypatch):
     """The same step in float32; bf16 takes half of it, under 2 GB, weights, momentum and their gradients of 0.02 GB apart."""
     arm = ours_search(SearchConfig(cells=8, channels=16, batch_size=64), without_memory.type, "fp32")
