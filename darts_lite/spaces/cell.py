@@ -244,9 +244,9 @@ class Cell(nn.Module):
     def forward(self, before_previous: Tensor, previous: Tensor, mixing: Tensor | None, keep: Tensor | None) -> Tensor:
         """Outputs of the two cells before, activated -> (N, len(concat) * C, H, W), halved in a reduction cell."""
         states = [self.preprocess[0](before_previous), self.preprocess[1](previous)]
-        if (
-            states[0].device.type != "cpu"
-        ):  # a stage reads both side by side; the gradient of that comes in slices, see mixing.py
+        # A stage reads both side by side, and the gradient of that comes in slices: BatchNorm is then slow on CUDA (see mixing.py), and in
+        # bf16 on a CPU so inexact that the gradient of a preprocessing weight is 15 % wrong (torch 2.14).
+        if states[0].device.type != "cpu" or states[0].dtype == torch.bfloat16:
             states = [dense(state) for state in states]
         nodes = Nodes()
         for stage in self.stages:
