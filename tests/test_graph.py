@@ -9,7 +9,7 @@ import os
 import signal
 import warnings
 import weakref
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -198,7 +198,10 @@ class Computing(TorchDispatchMode):
         self.number = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.number += not (func.is_view or any(name in str(func) for name in self.NOTHING))
+        if func is torch.ops.aten.convolution_backward.default:
+            self.number += sum(args[-1])  # its mask: a kernel for each gradient
+        else:
+            self.number += not (func.is_view or any(name in str(func) for name in self.NOTHING))
         return func(*args, **(kwargs or {}))
 
 
@@ -253,17 +256,74 @@ def test_a_step_brings_no_tensor_from_the_host(config, without_memory):
         torch.tensor(0.5)
 
 
-def test_a_step_on_a_gpu_takes_few_kernels(without_memory, monkeypatch):
-    """A first-order step of the supernet of the paper, all of whose tensors count as large."""
-    monkeypatch.setattr(pointwise, "LARGE", 1)
-    state, feeds, step = tiny.training(
-        tiny.search_config(cells=8, channels=16, space=SpaceConfig(), edge_weights=False), without_memory
-    )
+def published_step(device):
+    """A first-order step of the supernet of the paper, to be called: its state, and the step."""
+    config = tiny.search_config(cells=8, channels=16, space=SpaceConfig(), edge_weights=False)
+    state, feeds, step = tiny.training(config, device)
     for feed in feeds:
         feed.load(0)
-    with OnlyOn(without_memory), Computing() as computing:
+    return partial(step, state, learn_alphas=True)
+
+
+def test_a_step_on_a_gpu_takes_few_kernels(without_memory, monkeypatch):
+    """All of whose tensors count as large."""
+    monkeypatch.setattr(pointwise, "LARGE", 1)
+    step = published_step(without_memory)
+    with OnlyOn(without_memory), tiny.CudaLayouts(), Computing() as computing:
+        step()
+    assert 6_500 < computing.number < 8_000
+
+
+class Normalizing(TorchDispatchMode):
+    """Notes of every backward pass of a BatchNorm whether its gradient and its input are dense in channels_last."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.native_batch_norm_backward.default:
+            self.dense.append(all(t.is_contiguous(memory_format=torch.channels_last) for t in args[:2]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("large", [1, float("inf")])
+def test_a_gpu_normalizes_dense_tensors(large, without_memory, monkeypatch):
+    """Slices of channels, as the gradient of a concatenation is one, leave the fast kernels of CUDA's BatchNorm."""
+    monkeypatch.setattr(pointwise, "LARGE", large)
+    step = published_step(without_memory)
+    with OnlyOn(without_memory), tiny.CudaLayouts(), Normalizing() as normalizing:
+        step()
+    assert len(normalizing.dense) > 500 and all(normalizing.dense), Counter(normalizing.dense)
+
+
+class Together(TorchDispatchMode):
+    """Notes how the tensors of each operator on lists lie in memory: where two lists differ, CUDA takes one tensor after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.lists = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if str(func).startswith("aten._foreach"):
+            self.lists.append([self._steps(argument) for argument in args if isinstance(argument, list)])
+        return func(*args, **(kwargs or {}))
+
+    def _steps(self, tensors):
+        return [[(n, step) for n, step in zip(t.shape, t.stride(), strict=True) if n > 1] for t in tensors]
+
+
+@pytest.mark.parametrize("solver", ["unrolled", "unrolled_exact"])
+def test_many_weights_are_moved_together(solver, without_memory):
+    config = tiny.search_config(cells=3, channels=4, space=SpaceConfig(), solver=solver)
+    state, feeds, step = tiny.training(config, without_memory)
+    for feed in feeds:
+        feed.load(0)
+    with OnlyOn(without_memory), tiny.CudaLayouts(), Together() as together:
         step(state, learn_alphas=True)
-    assert 5_000 < computing.number < 6_200
+    large = [lists for lists in together.lists if len(lists) == 2 and len(lists[0]) == len(state.descent.weights)]
+    assert len(large) >= 3
+    assert all(one == other for one, other in large)
 
 
 class Convolutions(TorchDispatchMode):

@@ -126,7 +126,7 @@ def counted(made, skeleton):
     shape = 1, skeleton.input_channels, *skeleton.image_size
     device = next(made.parameters()).device
     with FlopCounterMode(display=False) as counter:
-        made.eval()(torch.zeros(shape, device=device))
+        made.double().eval()(torch.zeros(shape, dtype=torch.float64, device=device))
     assert counter.get_total_flops() % 2 == 0
     return counter.get_total_flops() // 2
 
