@@ -162,20 +162,20 @@ def test_a_step_waits_for_nothing_and_is_always_the_same(config):
 
 
 class OnlyOn(TorchDispatchMode):
-    """Fails on an operation that takes or makes a tensor anywhere but on `device`. Draws come from a generator of the CPU."""
+    """Fails, unless `warm`, on an operation that takes or makes a tensor anywhere but on `device`. A generator of the CPU draws."""
 
-    def __init__(self, device):
+    def __init__(self, device, *, warm=False):
         super().__init__()
-        self.device = device
+        self.device, self.warm = device, warm
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         elsewhere = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.device != self.device]
-        assert not elsewhere, (func, elsewhere)
+        assert self.warm or not elsewhere, (func, elsewhere)
         if kwargs.get("generator") is not None:
             return torch.empty_like(func(*args, **(kwargs | {"device": "cpu"})), device=self.device)
         made = func(*args, **kwargs)
-        assert all(t.device == self.device for t in tree_leaves(made) if isinstance(t, torch.Tensor)), func
+        assert self.warm or all(t.device == self.device for t in tree_leaves(made) if isinstance(t, torch.Tensor)), func
         return made
 
 
@@ -279,7 +279,8 @@ def test_a_step_brings_no_tensor_from_the_host(config, way, without_memory):
     for feed in feeds:
         feed.load(0)
     if way == "kernels":
-        step(state)
+        with OnlyOn(without_memory, warm=True):
+            step(state)
     for how in ways(config):
         with OnlyOn(without_memory):
             metrics = step(state, **how)
@@ -289,11 +290,13 @@ def test_a_step_brings_no_tensor_from_the_host(config, way, without_memory):
 
 
 def published_step(device):
-    """A first-order step of the supernet of the paper, to be called: its state, and the step."""
+    """A first-order step of the supernet of the paper, to be called; one has been."""
     config = tiny.search_config(cells=8, channels=16, space=SpaceConfig(), edge_weights=False)
     state, feeds, step = tiny.training(config, device)
     for feed in feeds:
         feed.load(0)
+    with OnlyOn(device, warm=True):
+        step(state, learn_alphas=True)
     return partial(step, state, learn_alphas=True)
 
 
@@ -301,7 +304,6 @@ def test_a_step_on_a_gpu_takes_few_kernels(way, without_memory, monkeypatch):
     """All of whose tensors count as large."""
     monkeypatch.setattr(pointwise, "LARGE", 1)
     step = published_step(without_memory)
-    step()
     with OnlyOn(without_memory), tiny.CudaLayouts(), Computing() as computing, counting() as ledger:
         step()
     least, most = {"kernels": (2_800, 3_300), "torch": (6_500, 8_000)}[way]
@@ -315,7 +317,7 @@ def test_a_step_on_a_gpu_moves_few_bytes(way, without_memory):
     with tiny.CudaLayouts(), Moving() as moving, counting() as ledger:
         arm.step()
     gigabytes = (moving.numbers * 2 + ledger.bytes(2)) / 1e9
-    least, most = {"kernels": (23, 26), "torch": (40, 60)}[way]
+    least, most = {"kernels": (21, 24), "torch": (40, 60)}[way]
     assert least < gigabytes < most, (moving.numbers * 2 / 1e9, ledger.bytes(2) / 1e9)
 
 
@@ -337,7 +339,6 @@ def test_a_gpu_normalizes_dense_tensors(large, way, without_memory, monkeypatch)
     """Slices of channels, as the gradient of a concatenation is one, leave the fast kernels of CUDA's BatchNorm."""
     monkeypatch.setattr(pointwise, "LARGE", large)
     step = published_step(without_memory)
-    step()
     with OnlyOn(without_memory), tiny.CudaLayouts(), Normalizing() as normalizing:
         step()
     assert len(normalizing.dense) > {"kernels": 25, "torch": 500}[way] and all(normalizing.dense), Counter(
@@ -367,7 +368,8 @@ def test_many_weights_are_moved_together(solver, way, without_memory):
     state, feeds, step = tiny.training(config, without_memory)
     for feed in feeds:
         feed.load(0)
-    step(state, learn_alphas=True)
+    with OnlyOn(without_memory, warm=True):
+        step(state, learn_alphas=True)
     with OnlyOn(without_memory), tiny.CudaLayouts(), Together() as together:
         step(state, learn_alphas=True)
     large = [lists for lists in together.lists if len(lists) == 2 and len(lists[0]) == len(state.descent.weights)]
@@ -397,7 +399,7 @@ class Convolutions(TorchDispatchMode):
 # Lower is better: own kernels, and products in place of 1x1 convolutions, have no trials.
 CONVOLUTIONS = {
     "kernels": {"forward": 7, "of_input": 6, "of_weight": 7},
-    "torch": {"forward": 79, "of_input": 78, "of_weight": 79},
+    "torch": {"forward": 59, "of_input": 58, "of_weight": 59},
 }
 
 

@@ -33,9 +33,9 @@ def depthwise(x: Tensor, weight: Tensor, *, stride: int, dilation: int, bias: Te
         x, weight = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (x, weight))
     if stride == dilation == 2:  # only every second pixel is read
         (x,), stride, dilation = every_second(x, 0), 1, 1
-    # Taps that meet only zeros, because the image is smaller than the kernel, are left out.
-    unused = max(0, weight.shape[-1] // 2 - (max(x.shape[2:]) - 1) // dilation)
-    weight = weight[:, :, unused : weight.shape[2] - unused, unused : weight.shape[3] - unused]
+    if on_cpu(x):  # taps that meet only zeros, because the image is smaller than the kernel, are left out
+        unused = max(0, weight.shape[-1] // 2 - (max(x.shape[2:]) - 1) // dilation)
+        weight = weight[:, :, unused : weight.shape[2] - unused, unused : weight.shape[3] - unused]
     return _Depthwise.apply(x, weight, stride, dilation, bias)
 
 
@@ -45,7 +45,7 @@ def likely_mean(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether gradients come from the kernels that are fast on a CPU."""
+    """Whether images like x are convolved, and have their gradients, as is fast on a CPU."""
     return x.device.type == "cpu"
 
 
