@@ -24,8 +24,8 @@ from darts_lite.engine.loop import Loop
 from darts_lite.engine.precision import computing
 from darts_lite.engine.signals import Interrupted
 from darts_lite.errors import out_of_memory
-from darts_lite.operations import pointwise
 from darts_lite.operations.layers import BatchNorm
+from darts_lite.operations.thresholds import LARGE
 from darts_lite.options import SpaceConfig
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.search import SearchConfig, search
@@ -255,8 +255,8 @@ def test_the_memory_of_a_graph_is_given_back():
 def test_a_step_of_the_published_size_takes_under_two_gigabytes(monkeypatch):
     """In bf16; what is computed twice to spare memory is the same."""
     config, taken, losses = SearchConfig(cells=8, channels=16, batch_size=64), [], []
-    for large in (pointwise.LARGE, float("inf")):
-        monkeypatch.setattr(pointwise, "LARGE", large)
+    for large in (LARGE.value, float("inf")):
+        monkeypatch.setattr(LARGE, "value", large)
         arm = ours_search(config, "cuda", "bf16")
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

@@ -25,7 +25,7 @@ from darts_lite.engine.graph import Recorder, tensors_of, undone
 from darts_lite.engine.loop import Loop
 from darts_lite.engine.signals import Interrupted
 from darts_lite.errors import out_of_memory
-from darts_lite.operations import pointwise
+from darts_lite.operations.thresholds import LARGE
 from darts_lite.options import SpaceConfig
 from darts_lite.relaxations import RELAXATIONS
 from darts_lite.relaxations.softmax import Softmax
@@ -253,7 +253,7 @@ def test_a_step_brings_no_tensor_from_the_host(config, without_memory):
 
 def test_a_step_on_a_gpu_takes_few_kernels(without_memory, monkeypatch):
     """A first-order step of the supernet of the paper, all of whose tensors count as large."""
-    monkeypatch.setattr(pointwise, "LARGE", 1)
+    monkeypatch.setattr(LARGE, "value", 1)
     state, feeds, step = tiny.training(
         tiny.search_config(cells=8, channels=16, space=SpaceConfig(), edge_weights=False), without_memory
     )
@@ -275,7 +275,7 @@ def test_a_step_on_a_gpu_takes_little_memory(without_memory, monkeypatch):
 
     most()  # makes what stays, such as the momentum
     assert 3.2e9 < most() < 3.8e9
-    monkeypatch.setattr(pointwise, "LARGE", float("inf"))
+    monkeypatch.setattr(LARGE, "value", float("inf"))
     assert most() > 4.6e9
 
 

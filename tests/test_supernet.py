@@ -12,8 +12,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from darts_lite.engine.gate import taken_apart
-from darts_lite.operations import pointwise
 from darts_lite.operations.layers import tracking_statistics
+from darts_lite.operations.thresholds import ALL, CACHE, LARGE
 from darts_lite.options import SpaceConfig
 from darts_lite.reference import CANDIDATES, ReferenceSupernet
 from darts_lite.relaxations.table import Mixing
@@ -203,11 +203,11 @@ def tensors(request, monkeypatch):
     """Whether tensors count as large: fewer of them are kept, a CPU computes them a copy at a time, and a GPU together."""
     if request.param == "small":
         return
-    monkeypatch.setattr(pointwise, "LARGE", 1)
+    monkeypatch.setattr(LARGE, "value", 1)
     if request.param == "large":
-        monkeypatch.setattr(cells, "CACHE", 1)
+        monkeypatch.setattr(CACHE, "value", 1)
     else:
-        monkeypatch.setattr(cells, "copies_together", lambda state: cells.ALL)
+        monkeypatch.setattr(cells, "copies_together", lambda state: ALL.value)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])

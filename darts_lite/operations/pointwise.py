@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LARGE = 1 << 20  # bytes
+from darts_lite.operations.thresholds import LARGE
+
 Statistics = tuple[Tensor, Tensor] | tuple[None, None]  # running mean and variance, which the call moves
 
 
@@ -47,7 +48,7 @@ def pointwise_norm(
 
 def spares_memory(x: Tensor) -> bool:
     """Whether `pointwise_norm` is worth its time: for large tensors."""
-    return x.numel() * x.element_size() >= LARGE
+    return x.numel() * x.element_size() >= LARGE.value
 
 
 class _Pointwise(torch.autograd.Function):
