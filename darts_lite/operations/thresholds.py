@@ -14,17 +14,22 @@ from typing import Any
 TABLE: "list[Threshold]" = []
 
 
+CHANNELS = "channels"  # the unit of rows whose two sides are reached by images with `value` and `value + 1` of them
+
+
 @dataclass(eq=False)
 class Threshold:
     """One row."""
 
     name: str
     value: Any  # a number
-    unit: str  # "channels": both sides are reached by images with value - 1, value and value + 1 of them; others by setting the value
-    begins: str  # what is done from there on
+    unit: str
+    level: str  # of what begins there: operation | stage | network
+    begins: str
+    other: Any = 1  # a value that brings small images to the other side
 
     @contextmanager
-    def at(self, value: float) -> Iterator[None]:
+    def at(self, value: Any) -> Iterator[None]:
         """Inside, the threshold lies at `value`."""
         before, self.value = self.value, value
         try:
@@ -33,18 +38,24 @@ class Threshold:
             self.value = before
 
 
-def row(name: str, value: float, unit: str, begins: str) -> Threshold:
+def row(name: str, value: Any, unit: str, level: str, begins: str, other: Any = 1) -> Threshold:
     """A new last row of the table."""
-    TABLE.append(Threshold(name, value, unit, begins))
+    TABLE.append(Threshold(name, value, unit, level, begins, other))
     return TABLE[-1]
 
 
-LARGE = row("LARGE", 1 << 20, "bytes", "pointwise convolution and BatchNorm keep one tensor, and may be folded")
-CACHE = row("CACHE", 3 << 20, "bytes", "a CPU computes fewer copies of a stack at a time: they stay in its cache")
-ALL = row("ALL", 1 << 30, "copies", "so many of a stack are computed at a time on a GPU")
-WIDEST = row(
-    "WIDEST", 48, "channels", "above, nothing is folded: products grow with the square, what they save does not"
+LARGE = row(
+    "LARGE", 1 << 20, "bytes", "operation", "pointwise convolution and BatchNorm keep one tensor, or are folded"
 )
-VECTOR = row("VECTOR", 16, "channels", "multiples of it make whole vectors, as many floats as an instruction takes")
-KERNEL = row("KERNEL", 5, "pixels", "the widest depthwise kernel whose weight gradient a CPU takes from 3 wide ones")
-STEM = row("STEM", 96, "pixels", "of the shorter side; the imagenet stem, whose first cell then sees at least 12x12")
+CACHE = row(
+    "CACHE", 3 << 20, "bytes", "stage", "a CPU computes fewer copies of a stack at a time: they stay in its cache"
+)
+ALL = row("ALL", 1 << 30, "copies", "stage", "so many copies of a stack are computed at a time on a GPU")
+WIDEST = row(
+    "WIDEST", 48, CHANNELS, "operation", "above, nothing is folded: products grow with the square, savings do not"
+)
+VECTOR = row(
+    "VECTOR", 16, CHANNELS, "operation", "multiples make whole vectors, as many floats as an instruction takes"
+)
+KERNEL = row("KERNEL", 5, "pixels", "operation", "the widest kernel whose weight gradient a CPU takes from 3 wide ones")
+STEM = row("STEM", 96, "pixels", "network", "the imagenet stem, whose first cell then sees at least 12x12 pixels")

@@ -1,0 +1,509 @@
+"""Proof that a device computes what a search needs: small cases, forward and gradients, against float64 on the CPU.
+
+    operations   every candidate, stride 1 and 2, as the weights, the alphas and a retraining see it
+    stages       all candidates of a cell's stage together, mixed and summed into nodes
+    steps        a search step of every solver
+    graph        a recorded step is a called one, bit for bit
+
+Operations and stages are computed in fp32 and bf16, in several layouts, at both sides of each row of `operations.thresholds`.
+
+An error is the largest difference of a tensor, divided by the tensor's largest value. So that rounding cannot look like a fault,
+
+    images and weights are numbers that bf16 holds, and no two pixels of a 3x3 window are equal: a pool chooses the same one everywhere;
+    networks are smooth (SiLU), or, with ReLU, their weights are near the identity: what ReLU reads stays away from its kink;
+    the gradient of the output leans towards the output: sums of it over the image do not cancel.
+
+A right CPU then errs by up to 5e-6 in fp32 and 0.012 in bf16 (AVX2). With plain normal numbers and ReLU, bf16 is off by 0.3: kinks.
+Steps are compared in fp32 alone: in bf16 a right CPU is off by 0.02 in the alphas' gradient and 0.04 in that of some weights.
+cuDNN chooses its algorithms without a trial here, and deterministic ones: a trial of each convolution would take minutes.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from darts_lite.engine.build import build_method, build_space
+from darts_lite.engine.device import determinism
+from darts_lite.engine.graph import Recorder, tensors_of, wanted
+from darts_lite.engine.precision import call, computing, full_float32, resolve_precision
+from darts_lite.engine.search_state import SearchState
+from darts_lite.engine.search_step import search_step
+from darts_lite.errors import Exit, UserError, out_of_memory
+from darts_lite.operations import NONE, OPERATIONS
+from darts_lite.operations.candidates import Activation
+from darts_lite.operations.layers import tracking_statistics
+from darts_lite.operations.thresholds import CHANNELS, TABLE, Threshold
+from darts_lite.options import SpaceConfig
+from darts_lite.solvers import SOLVERS
+from darts_lite.spaces import SPACES
+from darts_lite.spaces.cell import Stage
+from darts_lite.spaces.network import Skeleton
+from darts_lite.spaces.nodes import Nodes
+from darts_lite.spaces.stem import choose
+
+ALLOWED = {"fp32": 1e-4, "bf16": 2e-2}  # of the largest value
+CPU = torch.device("cpu")
+WIDTHS = (12, 36, 70)  # channels beside those of the thresholds: whole vectors and blocks of no size
+IMAGES = (
+    (4, 9, 7),
+    (4, 8, 8),
+    (6, 5, 6),
+    (48, 2, 1),
+)  # batch, height, width; the last one is smaller than every kernel
+LAYOUTS = ("channels_last", "slice of channels_last", "contiguous")
+ACTIVATIONS: tuple[Activation, ...] = (nn.SiLU, nn.ReLU)
+SIDE = 16  # pixels of the images of steps: two for the first cell behind the imagenet stem
+REAL = (16, 16, 32, 32)  # channels, batch, height, width: two copies are 1 MiB in bf16
+KINKED = ("max_pool_3x3",)  # candidates that steps leave out: their choice among rounded pixels is not that of others
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One comparison that failed."""
+
+    part: str  # operations | stages | steps | graph
+    case: str
+    what: str  # such as "the gradient of a weight (first.depthwise.weight) is off by 0.3 (0.02 allowed)"
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Equal for faults that probably have one cause."""
+        return self.part, self.what.split(" (")[0].split(" is off")[0]
+
+
+@dataclass
+class Proof:
+    """What was compared, and what was off."""
+
+    device: torch.device
+    number: int = 0  # comparisons
+    largest: dict[str, float] = field(default_factory=dict)  # error of each precision, and of the steps
+    faults: list[Fault] = field(default_factory=list)
+    graphs: str = "no graph on a CPU"
+
+    def compare(
+        self, part: str, case: str, allowed: float, measure: str, find: Callable[[], Tensors], expected: Tensors
+    ):
+        """Compare what `find` returns, or note what it raises."""
+        self.number += 1
+        try:
+            errors = {name: _error(value, expected[name]) for name, value in find().items()}
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            self.faults.append(Fault(part, case, f"raises {type(error).__name__} ({said})"))
+            return
+        self.largest[measure] = max(self.largest.get(measure, 0.0), *errors.values())
+        name, error = max(errors.items(), key=lambda item: item[1])
+        if error > allowed:
+            self.faults.append(Fault(part, case, f"{name} is off by {error:.2g} ({allowed:g} allowed)"))
+
+    def line(self) -> str:
+        """All is well, in one line."""
+        errors = ", ".join(f"{name} within {error:.1g}" for name, error in self.largest.items())
+        return f"{self.number:,} comparisons of {self.device} with float64 on the CPU: {errors}; {self.graphs}"
+
+    def problems(self) -> Iterator[UserError]:
+        """One for each kind of fault: the first, and how many there are."""
+        kinds: dict[tuple[str, str], list[Fault]] = {}
+        for fault in self.faults:
+            kinds.setdefault(fault.kind, []).append(fault)
+        fix = "give another device, or another torch or driver"
+        if self.device.type != "cpu":
+            fix = "device=cpu, or another torch or driver"
+        for faults in kinds.values():
+            more = f", and {len(faults) - 1} more such" if len(faults) > 1 else ""
+            means = f"this torch or driver computes wrongly, so what is trained on {self.device.type} would be wrong"
+            reason = f"{faults[0].what}{more}; {means}"
+            yield UserError(faults[0].case, reason, fix, code=Exit.ENVIRONMENT)
+
+
+def prove(config: Any, device: torch.device) -> Proof:
+    """Compute everything on `device`; `config` is that of a search, whose steps are tried on a small network."""
+    proof = Proof(device)
+    with determinism(device, True), full_float32(), _one_thread():
+        for subject, settings in _operations(device):
+            _compare(proof, "operations", subject, settings)
+        for subject, settings in _stages():
+            _compare(proof, "stages", subject, settings)
+        _steps(proof, config)
+        if device.type == "cuda":
+            _graphs(proof, config)
+    return proof
+
+
+# Modules
+
+
+@dataclass
+class Subject:
+    """A module with drawn weights, and what it is called with; float64, on the CPU."""
+
+    case: str
+    module: nn.Module
+    inputs: Tensors  # by the name of the argument
+    layout: str
+    learns: bool  # weights have gradients, and running statistics move
+
+    def compute(self, device: torch.device, precision: str, upstream: list[Tensor]) -> Tensors:
+        """Outputs, gradients and running statistics; `upstream`, the gradients of the outputs, is filled where it is empty."""
+        dtype = torch.float64 if precision == "fp64" else torch.float32
+        images = torch.bfloat16 if precision == "bf16" else dtype
+
+        def moved(tensor: Tensor) -> Tensor:
+            tensor = tensor.detach().to(device, images if tensor.dim() == 4 else dtype, copy=True)
+            return _laid_out(tensor, self.layout) if tensor.dim() == 4 else tensor
+
+        module = copy.deepcopy(self.module).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        inputs = {name: moved(tensor).requires_grad_() for name, tensor in self.inputs.items()}
+        names = [name for name, _ in module.named_parameters()]
+        weights = [weight.detach().requires_grad_(self.learns) for weight in module.parameters()]
+        with computing(device, precision), tracking_statistics(module) if self.learns else nullcontext():
+            outputs = call(module, precision, names, weights, **inputs) if names else module(**inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        if not upstream:
+            upstream.extend(map(_leaning, outputs))
+        wanted = {f"the gradient of the {name}": tensor for name, tensor in inputs.items()}
+        if self.learns:
+            wanted |= {f"the gradient of a {_kind(w)} ({name})": w for name, w in zip(names, weights, strict=True)}
+        given = [moved(gradient).to(y.dtype) for gradient, y in zip(upstream, outputs, strict=True)]
+        gradients = torch.autograd.grad(outputs, list(wanted.values()), given, materialize_grads=True)
+        found = dict(zip(wanted, gradients, strict=True))
+        found |= {f"the output ({number})": y.detach() for number, y in enumerate(outputs)}
+        if self.learns:
+            floating = ((name, value) for name, value in module.named_buffers() if value.is_floating_point())
+            found |= {f"a running statistic ({name})": value for name, value in floating}
+        return found
+
+
+def _kind(weight: Tensor) -> str:
+    return "weight" if weight.dim() > 1 else "scale or bias"
+
+
+def _compare(proof: Proof, part: str, subject: Subject, settings: list[dict[Threshold, Any]]) -> None:
+    """In each precision, with each setting of the thresholds."""
+    upstream: list[Tensor] = []
+    expected = subject.compute(CPU, "fp64", upstream)
+    for precision in _precisions(proof.device):
+        for setting in settings:
+            with ExitStack() as held:
+                for threshold, value in setting.items():
+                    held.enter_context(threshold.at(value))
+                values = "".join(f", {threshold.name}={value}" for threshold, value in setting.items())
+                find = partial(subject.compute, proof.device, precision, upstream)
+                proof.compare(
+                    part, f"{subject.case}{values}, {precision}", ALLOWED[precision], precision, find, expected
+                )
+
+
+def _precisions(device: torch.device) -> list[str]:
+    return [
+        name for name in ALLOWED if name == "fp32" or device.type == "cpu" or resolve_precision("auto", device) == name
+    ]
+
+
+def _settings(*levels: str) -> list[dict[Threshold, Any]]:
+    """The thresholds as they are, and one after the other on its other side."""
+    return [{}, *({row: row.other} for row in TABLE if row.level in levels and row.unit != CHANNELS)]
+
+
+def _operations(device: torch.device) -> Iterator[tuple[Subject, list[dict[Threshold, Any]]]]:
+    """Every candidate: with each number of channels another image, layout and activation."""
+    widths = {width for row in TABLE if row.unit == CHANNELS for width in (row.value, row.value + 1)}
+    settings = _settings("operation")
+    bytes_only = [setting for setting in settings if all(row.unit == "bytes" for row in setting)]
+    for number, channels in enumerate(sorted({*WIDTHS, *widths})):
+        image, layout = IMAGES[number % len(IMAGES)], LAYOUTS[number % len(LAYOUTS)]
+        activation = ACTIVATIONS[number % len(ACTIVATIONS)]
+        for subject in _candidates((channels, *image), layout, activation, ("weights", "alphas", "final")):
+            yield subject, settings if number == 0 else bytes_only
+    for subject in _candidates((WIDTHS[0], *IMAGES[0]), LAYOUTS[0], ACTIVATIONS[0], ("evaluated",)):
+        yield subject, [{}]
+    if device.type != "cpu":  # in float64 these take seconds
+        for subject in _candidates(REAL, LAYOUTS[0], ACTIVATIONS[0], ("weights", "alphas", "final")):
+            yield subject, [{}]
+
+
+def _candidates(
+    shape: tuple[int, int, int, int], layout: str, activation: Activation, roles: tuple[str, ...]
+) -> Iterator[Subject]:
+    """Each operation with each stride; roles: weights, alphas (frozen weights), final (affine BatchNorm), evaluated (no batch statistics)."""
+    channels, batch, height, width = shape
+    for name, candidate in OPERATIONS.items():
+        for stride in (1, 2):
+            for role in roles:
+                form = "search" if role in ("weights", "alphas") else "final"
+                copies = 2 if form == "search" else 1
+                draws = Generator().manual_seed(channels)
+                operation = candidate.build(channels, stride, copies, form, activation).double()
+                kinked = activation is nn.ReLU and bool(_early(operation))
+                _fill(operation, draws, kinked=kinked)
+                inputs = {"input": image(draws, (batch, copies * channels, height, width), kinked=kinked)}
+                if form == "search" and not candidate.shared(stride):
+                    inputs["mixing factor"] = 0.5 + _exact(torch.rand(copies, generator=draws))
+                case = f"{name}, stride {stride}, {role}, {layout}, {batch}x{copies * channels}x{height}x{width}"
+                module = _Operation(operation).train(role != "evaluated")
+                yield Subject(case, module, inputs, layout, role in ("weights", "final"))
+
+
+class _Operation(nn.Module):
+    """An operation, called with names for its arguments."""
+
+    def __init__(self, operation: nn.Module):
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """(N, copies * C, H, W) -> the same, divided by the stride."""
+        return self.operation(inputs["input"], inputs.get("mixing factor"))
+
+
+def _stages() -> Iterator[tuple[Subject, list[dict[Threshold, Any]]]]:
+    """All candidates of a space on all edges: the first stage of both cell types, mixed, and as summed with drop-path."""
+    settings = _settings("stage")
+    settings.append({row: row.other for row in TABLE if row.level in ("operation", "stage") and row.unit != CHANNELS})
+    channels, (batch, height, width) = WIDTHS[0], IMAGES[0]
+    for space in (create(SpaceConfig(name, nodes=2)) for name, create in SPACES.items()):
+        cells = space.supernet(_skeleton(nn.SiLU, (height, width)), space.tables()).cells
+        for activation in ACTIVATIONS:
+            for form in ("search", "final"):
+                for cell in cells:
+                    draws = Generator().manual_seed(1)
+                    plan, stride = cell.plan, 2 if cell.reduction else 1
+                    sums = _Sums(Stage(plan, (0, 1), channels, stride, form, activation)).double()
+                    kinked = activation is nn.ReLU
+                    for operation in sums.stage.operations.values():
+                        _fill(operation, draws, kinked=kinked)
+                    shape = (len(plan.edges), len(plan.columns) if form == "search" else batch)
+                    factors = {"search": "mixing", "final": "drop-path"}[form]
+                    size = (batch, channels, height, width)
+                    inputs = {name: image(draws, size, kinked=kinked) for name in ("first state", "second state")}
+                    inputs[factors] = 0.25 + _exact(torch.rand(*shape, generator=draws))
+                    kind = f"{'reduction' if cell.reduction else 'normal'} stage, {form} form, {activation.__name__}"  # type: ignore[attr-defined]
+                    yield Subject(kind, sums.train(), inputs, LAYOUTS[0], True), settings
+
+
+class _Sums(nn.Module):
+    """A stage, called with its states, that returns the sums of its nodes."""
+
+    def __init__(self, stage: Stage):
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
+        """Two images (N, C, H, W) -> one for each node."""
+        nodes, keep = Nodes(), inputs.get("drop-path")
+        states = [inputs["first state"], inputs["second state"]]
+        self.stage(states, inputs.get("mixing"), None if keep is None else keep.t().to(states[0].dtype), nodes)
+        return tuple(y for y in map(nodes.finished, self.stage.targets) if y is not None)
+
+
+# Numbers
+
+
+def image(draws: Generator, shape: tuple[int, ...], *, kinked: bool) -> Tensor:
+    """(N, C, H, W) of numbers that bf16 holds, of which a 3x3 window has none twice: -2 to 2, or, `kinked`, +- 1.5 to 2."""
+    rows, columns = (torch.arange(side) % 3 for side in shape[2:])
+    window = 3 * rows[:, None] + columns
+    if not kinked:
+        return (9 * torch.randint(28, shape, generator=draws) + window - 126).double() / 64
+    sign = 2 * torch.randint(2, shape, generator=draws) - 1
+    return (sign * (192 + 9 * torch.randint(7, shape, generator=draws) + window)).double() / 128
+
+
+def _early(operation: nn.Module) -> list[Tensor]:
+    """Filters of the convolutions before the last two, where there may be an activation inside of an operation."""
+    return [weight for weight in operation.parameters() if weight.dim() > 1][:-2]
+
+
+def _fill(operation: nn.Module, draws: Generator, *, kinked: bool) -> None:
+    """Draw weights and running statistics of an operation.
+
+    `kinked`: all its convolutions but the last two pass on their middle pixel, and a 20th of what is around it, so that what an activation
+    between them reads is far from zero.
+    """
+    with torch.no_grad():
+        for name, weight in operation.named_parameters():
+            drawn = 2 * torch.rand(weight.shape, generator=draws, dtype=torch.float64) - 1
+            if weight.dim() == 1:
+                drawn = drawn / 8 + name.endswith("weight")
+            else:
+                drawn *= (3 / weight[0].numel()) ** 0.5
+            if kinked and any(weight is early for early in _early(operation)):
+                rows, middle = torch.arange(len(weight)), weight.shape[-1] // 2
+                drawn *= 0.05
+                drawn[rows, rows % weight.shape[1], middle, middle] += 1
+            weight.copy_(_exact(drawn))
+        for name, buffer in operation.named_buffers():
+            if buffer.is_floating_point():
+                drawn = torch.rand(buffer.shape, generator=draws, dtype=torch.float64)
+                buffer.copy_(_exact(drawn / 2 + name.endswith("var")))
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """The nearest numbers that bf16 holds, in float64."""
+    return tensor.bfloat16().double()
+
+
+def _leaning(output: Tensor) -> Tensor:
+    """A gradient for an output: noise that leans towards the output."""
+    draws = Generator().manual_seed(0)
+    y, noise = output.detach(), torch.randn(output.shape, generator=draws, dtype=torch.float64)
+    return _exact(0.25 + 0.5 * y / y.abs().mean() + noise)
+
+
+def _laid_out(images: Tensor, layout: str) -> Tensor:
+    if layout == "contiguous":
+        return images.contiguous()
+    if layout == "channels_last":
+        return images.contiguous(memory_format=torch.channels_last)
+    wide = torch.cat([images, images], dim=1).contiguous(memory_format=torch.channels_last)
+    return wide[:, : images.shape[1]]
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, as a part of the largest value; infinite where a number is not finite."""
+    expected, found = expected.detach().double(), found.detach().cpu().double()
+    error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+    return error if error < float("inf") else float("inf")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Inside, a CPU computes on one: for tensors this small, threads wait for each other (a busy machine took ten times as long)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# Steps
+
+
+def _skeleton(activation: Activation, size: tuple[int, int], stem: str = "cifar") -> Skeleton:
+    """A normal and a reduction cell."""
+    return Skeleton(2, 4, 3, 3, size, (1,), activation=activation, stem=stem)
+
+
+def _state(config: Any, device: torch.device, precision: str, stored: dict[str, Any] | None = None) -> SearchState:
+    """A small search before its first step, smooth for precision's sake; `stored`: from there."""
+    size = (SIDE, SIDE)
+    method, space = build_method(config), build_space(config.space)
+    with _default(torch.float64 if precision == "fp64" else torch.float32):
+        skeleton = _skeleton(nn.SiLU, size, choose("auto", size))
+        state = SearchState(config, space, skeleton, method, device, precision, epoch_steps=10)
+    if stored is not None:
+        state.load_state_dict(stored)
+    return state
+
+
+def _batches(state: SearchState) -> list[tuple[Tensor, Tensor]]:
+    """Of training and validation images, each with labels."""
+    draws, dtype, shape = Generator().manual_seed(0), state.alpha_lr.dtype, (12, 3, SIDE, SIDE)
+    labels = torch.arange(12, device=state.device) % 3
+    return [
+        (torch.randn(shape, generator=draws, dtype=torch.float32).to(state.device, dtype), labels) for _ in range(2)
+    ]
+
+
+def _step_values(config: Any, device: torch.device, precision: str, stored: dict[str, Any]) -> Tensors:
+    """Losses and gradients of one step."""
+    state = _state(config, device, precision, stored)
+    with _default(state.alpha_lr.dtype):
+        metrics = search_step(state, *_batches(state), learn_alphas=True)
+    values = {"the validation loss": metrics["validation/loss"], "the training loss": metrics["train/loss"]}
+    values |= {f"the gradient of alpha ({cell})": alpha.grad for cell, alpha in state.architecture.operations.items()}
+    weights = zip(state.descent.names, state.descent.weights, strict=True)
+    return values | {f"the gradient of a {_kind(w)} ({name})": w.grad for name, w in weights if w.grad is not None}
+
+
+def _small(config: Any, solver: str, **changes: Any) -> Any:
+    """The configuration of a small search whose numbers are far from their start: no two alphas are near each other."""
+    candidates = [*(name for name in OPERATIONS if name not in KINKED), NONE]
+    space = replace(config.space, nodes=2, candidates=candidates, edge_candidates=None)
+    return replace(config, solver=solver, space=space, alpha_init_std=0.5, debug=None, **changes)
+
+
+def _steps(proof: Proof, config: Any) -> None:
+    """Of each solver, and of the first one at both sides of the thresholds of networks."""
+    for solver in SOLVERS:
+        for setting in _settings("network")[: None if solver == next(iter(SOLVERS)) else 1]:
+            with ExitStack() as held:
+                for threshold, value in setting.items():
+                    held.enter_context(threshold.at(value))
+                small = _small(config, solver)
+                stored = copy.deepcopy(_state(small, CPU, "fp32").state_dict())
+                expected = _step_values(small, CPU, "fp64", stored)
+                case = ", ".join(
+                    [f"a step of solver={solver}", *(f"{row.name}={value}" for row, value in setting.items())]
+                )
+                find = partial(_step_values, small, proof.device, "fp32", stored)
+                proof.compare("steps", case, ALLOWED["fp32"], "steps", find, expected)
+
+
+@contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, new tensors have this type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+# Graphs
+
+
+class _Said:
+    """A reporter that remembers why there is no graph."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        """Remember it."""
+        self.lines.append(text)
+
+
+def _graphs(proof: Proof, config: Any) -> None:
+    """A step of each solver, recorded and called, in the precision of a run."""
+    precision = resolve_precision("auto", proof.device)
+    for solver in SOLVERS:
+        case, found = f"a step of solver={solver}, {precision}", []
+        for recorded in (False, True):
+            said, small = _Said(), _small(config, solver, cuda_graph=recorded)
+            state = _state(small, proof.device, precision)
+            batches = _batches(state)
+
+            def step(state: SearchState, batches: Any = batches) -> Tensors:
+                clock = state.clock
+                noise = [torch.randn(x.shape, device=x.device, generator=clock.generator) for x, _ in batches]
+                varied = [(x + 0.1 * z, labels) for (x, labels), z in zip(batches, noise, strict=True)]
+                return search_step(state, *varied, learn_alphas=True)
+
+            recorder = Recorder(step, small, proof.device, said, state.method.obstacle())
+            for _ in range(3):
+                recorder(state)
+                state.clock.tick()
+            found.append({name: tensor.clone() for name, tensor in tensors_of(state)})
+        called, replayed = found
+        proof.number += 1
+        differs = [name for name in called if not torch.equal(called[name], replayed[name])]
+        if said.lines:
+            proof.faults.append(Fault("graph", case, f"there is no graph ({said.lines[0]})"))
+        elif differs:
+            what = f"a replayed step is not a called one ({len(differs)} of {len(called)} tensors, {differs[0]})"
+            proof.faults.append(Fault("graph", case, what))
+    proof.graphs = "replayed steps are called ones, bit for bit"
