@@ -19,11 +19,10 @@ cuDNN chooses its algorithms without a trial here, and deterministic ones: a tri
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from torch import Generator, Tensor, nn
 
 from darts_lite.engine.build import build_method, build_space
 from darts_lite.engine.device import determinism
-from darts_lite.engine.graph import Recorder, tensors_of, wanted
+from darts_lite.engine.graph import Recorder, tensors_of
 from darts_lite.engine.precision import call, computing, full_float32, resolve_precision
 from darts_lite.engine.search_state import SearchState
 from darts_lite.engine.search_step import search_step
@@ -55,13 +54,14 @@ IMAGES = (
     (4, 9, 7),
     (4, 8, 8),
     (6, 5, 6),
-    (48, 2, 1),
-)  # batch, height, width; the last one is smaller than every kernel
+    (12, 4, 3),
+)  # batch, height, width; the last one is smaller than a 5 wide kernel
 LAYOUTS = ("channels_last", "slice of channels_last", "contiguous")
 ACTIVATIONS: tuple[Activation, ...] = (nn.SiLU, nn.ReLU)
-SIDE = 16  # pixels of the images of steps: two for the first cell behind the imagenet stem
+SIDES = {"cifar": 6, "imagenet": 16}  # pixels of the images of steps, by stem
 REAL = (16, 16, 32, 32)  # channels, batch, height, width: two copies are 1 MiB in bf16
 KINKED = ("max_pool_3x3",)  # candidates that steps leave out: their choice among rounded pixels is not that of others
+SCALES = "the gradient of scales and biases"
 Tensors = dict[str, Tensor]
 
 
@@ -91,7 +91,7 @@ class Proof:
 
     def compare(
         self, part: str, case: str, allowed: float, measure: str, find: Callable[[], Tensors], expected: Tensors
-    ):
+    ) -> None:
         """Compare what `find` returns, or note what it raises."""
         self.number += 1
         try:
@@ -103,9 +103,9 @@ class Proof:
             self.faults.append(Fault(part, case, f"raises {type(error).__name__} ({said})"))
             return
         self.largest[measure] = max(self.largest.get(measure, 0.0), *errors.values())
-        name, error = max(errors.items(), key=lambda item: item[1])
-        if error > allowed:
-            self.faults.append(Fault(part, case, f"{name} is off by {error:.2g} ({allowed:g} allowed)"))
+        name = max(errors, key=lambda name: errors[name])
+        if errors[name] > allowed:
+            self.faults.append(Fault(part, case, f"{name} is off by {errors[name]:.2g} ({allowed:g} allowed)"))
 
     def line(self) -> str:
         """All is well, in one line."""
@@ -117,14 +117,15 @@ class Proof:
         kinds: dict[tuple[str, str], list[Fault]] = {}
         for fault in self.faults:
             kinds.setdefault(fault.kind, []).append(fault)
-        fix = "give another device, or another torch or driver"
-        if self.device.type != "cpu":
-            fix = "device=cpu, or another torch or driver"
+        name = self.device.type
+        others = "another torch or another machine" if name == "cpu" else "device=cpu, or another torch or driver"
         for faults in kinds.values():
+            first, graph = faults[0], faults[0].part == "graph"
             more = f", and {len(faults) - 1} more such" if len(faults) > 1 else ""
-            means = f"this torch or driver computes wrongly, so what is trained on {self.device.type} would be wrong"
-            reason = f"{faults[0].what}{more}; {means}"
-            yield UserError(faults[0].case, reason, fix, code=Exit.ENVIRONMENT)
+            means = f"searches on {name} would learn from wrong numbers"
+            reason = f"{first.what}{more}: torch or a driver is wrong here; {'so are graphs' if graph else means}"
+            fix = "cuda_graph=false" if graph else others
+            yield UserError(first.case, reason, fix, code=Exit.ENVIRONMENT)
 
 
 def prove(config: Any, device: torch.device) -> Proof:
@@ -153,6 +154,7 @@ class Subject:
     inputs: Tensors  # by the name of the argument
     layout: str
     learns: bool  # weights have gradients, and running statistics move
+    made: dict[torch.dtype, nn.Module] = field(default_factory=dict)
 
     def compute(self, device: torch.device, precision: str, upstream: list[Tensor]) -> Tensors:
         """Outputs, gradients and running statistics; `upstream`, the gradients of the outputs, is filled where it is empty."""
@@ -163,7 +165,7 @@ class Subject:
             tensor = tensor.detach().to(device, images if tensor.dim() == 4 else dtype, copy=True)
             return _laid_out(tensor, self.layout) if tensor.dim() == 4 else tensor
 
-        module = copy.deepcopy(self.module).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module = self._moved_module(device, dtype)
         inputs = {name: moved(tensor).requires_grad_() for name, tensor in self.inputs.items()}
         names = [name for name, _ in module.named_parameters()]
         weights = [weight.detach().requires_grad_(self.learns) for weight in module.parameters()]
@@ -174,19 +176,31 @@ class Subject:
             upstream.extend(map(_leaning, outputs))
         wanted = {f"the gradient of the {name}": tensor for name, tensor in inputs.items()}
         if self.learns:
-            wanted |= {f"the gradient of a {_kind(w)} ({name})": w for name, w in zip(names, weights, strict=True)}
+            wanted |= {_gradient_of(name, weight): weight for name, weight in zip(names, weights, strict=True)}
         given = [moved(gradient).to(y.dtype) for gradient, y in zip(upstream, outputs, strict=True)]
         gradients = torch.autograd.grad(outputs, list(wanted.values()), given, materialize_grads=True)
         found = dict(zip(wanted, gradients, strict=True))
+        # As one tensor: a BatchNorm makes what is before it, such as the scales of another one, matter little.
+        terms = [found.pop(name) for name in list(found) if name.startswith(SCALES)]
+        found |= {SCALES: torch.cat(terms)} if terms else {}
         found |= {f"the output ({number})": y.detach() for number, y in enumerate(outputs)}
         if self.learns:
             floating = ((name, value) for name, value in module.named_buffers() if value.is_floating_point())
             found |= {f"a running statistic ({name})": value for name, value in floating}
         return found
 
+    def _moved_module(self, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        """The module on a device, made once; its running statistics as they were drawn."""
+        if dtype not in self.made:
+            moved = copy.deepcopy(self.module).to(device, dtype)
+            self.made[dtype] = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for ours, drawn in zip(self.made[dtype].buffers(), self.module.buffers(), strict=True):
+            ours.copy_(drawn)
+        return self.made[dtype]
 
-def _kind(weight: Tensor) -> str:
-    return "weight" if weight.dim() > 1 else "scale or bias"
+
+def _gradient_of(name: str, weight: Tensor) -> str:
+    return f"the gradient of a weight ({name})" if weight.dim() > 1 else f"{SCALES} ({name})"
 
 
 def _compare(proof: Proof, part: str, subject: Subject, settings: list[dict[Threshold, Any]]) -> None:
@@ -236,7 +250,7 @@ def _operations(device: torch.device) -> Iterator[tuple[Subject, list[dict[Thres
 def _candidates(
     shape: tuple[int, int, int, int], layout: str, activation: Activation, roles: tuple[str, ...]
 ) -> Iterator[Subject]:
-    """Each operation with each stride; roles: weights, alphas (frozen weights), final (affine BatchNorm), evaluated (no batch statistics)."""
+    """Each operation with each stride and role: weights, alphas (weights are frozen), final, evaluated (final, with running statistics)."""
     channels, batch, height, width = shape
     for name, candidate in OPERATIONS.items():
         for stride in (1, 2):
@@ -320,7 +334,7 @@ def image(draws: Generator, shape: tuple[int, ...], *, kinked: bool) -> Tensor:
     return (sign * (192 + 9 * torch.randint(7, shape, generator=draws) + window)).double() / 128
 
 
-def _early(operation: nn.Module) -> list[Tensor]:
+def _early(operation: nn.Module) -> Sequence[Tensor]:
     """Filters of the convolutions before the last two, where there may be an activation inside of an operation."""
     return [weight for weight in operation.parameters() if weight.dim() > 1][:-2]
 
@@ -358,7 +372,7 @@ def _leaning(output: Tensor) -> Tensor:
     """A gradient for an output: noise that leans towards the output."""
     draws = Generator().manual_seed(0)
     y, noise = output.detach(), torch.randn(output.shape, generator=draws, dtype=torch.float64)
-    return _exact(0.25 + 0.5 * y / y.abs().mean() + noise)
+    return _exact(0.1 + 0.1 * y / y.abs().mean() + noise)
 
 
 def _laid_out(images: Tensor, layout: str) -> Tensor:
@@ -398,10 +412,10 @@ def _skeleton(activation: Activation, size: tuple[int, int], stem: str = "cifar"
 
 def _state(config: Any, device: torch.device, precision: str, stored: dict[str, Any] | None = None) -> SearchState:
     """A small search before its first step, smooth for precision's sake; `stored`: from there."""
-    size = (SIDE, SIDE)
     method, space = build_method(config), build_space(config.space)
     with _default(torch.float64 if precision == "fp64" else torch.float32):
-        skeleton = _skeleton(nn.SiLU, size, choose("auto", size))
+        stem = choose("auto", (8, 8))
+        skeleton = _skeleton(nn.SiLU, (SIDES[stem], SIDES[stem]), stem)
         state = SearchState(config, space, skeleton, method, device, precision, epoch_steps=10)
     if stored is not None:
         state.load_state_dict(stored)
@@ -410,7 +424,7 @@ def _state(config: Any, device: torch.device, precision: str, stored: dict[str, 
 
 def _batches(state: SearchState) -> list[tuple[Tensor, Tensor]]:
     """Of training and validation images, each with labels."""
-    draws, dtype, shape = Generator().manual_seed(0), state.alpha_lr.dtype, (12, 3, SIDE, SIDE)
+    draws, dtype, shape = Generator().manual_seed(0), state.alpha_lr.dtype, (12, 3, *state.supernet.skeleton.image_size)
     labels = torch.arange(12, device=state.device) % 3
     return [
         (torch.randn(shape, generator=draws, dtype=torch.float32).to(state.device, dtype), labels) for _ in range(2)
@@ -425,7 +439,7 @@ def _step_values(config: Any, device: torch.device, precision: str, stored: dict
     values = {"the validation loss": metrics["validation/loss"], "the training loss": metrics["train/loss"]}
     values |= {f"the gradient of alpha ({cell})": alpha.grad for cell, alpha in state.architecture.operations.items()}
     weights = zip(state.descent.names, state.descent.weights, strict=True)
-    return values | {f"the gradient of a {_kind(w)} ({name})": w.grad for name, w in weights if w.grad is not None}
+    return values | {_gradient_of(name, w): w.grad for name, w in weights if w.grad is not None}
 
 
 def _small(config: Any, solver: str, **changes: Any) -> Any:
