@@ -22,6 +22,7 @@ from darts_lite.engine.device import determinism
 from darts_lite.engine.graph import WARM_STEPS, Recorder, capture, own_stream, tensors_of
 from darts_lite.engine.loop import Loop
 from darts_lite.engine.precision import computing
+from darts_lite.engine.proof import prove
 from darts_lite.engine.signals import Interrupted
 from darts_lite.errors import out_of_memory
 from darts_lite.operations.layers import BatchNorm
@@ -250,6 +251,12 @@ def test_the_memory_of_a_graph_is_given_back():
         torch.cuda.empty_cache()
         held.append(torch.cuda.memory_reserved())
     assert held[7] <= held[3] and held[6] <= held[2], held
+
+
+def test_the_doctor_proves_this_device():
+    found = prove(SearchConfig(), CUDA)
+    assert not [str(problem) for problem in found.problems()]
+    assert "bit for bit" in found.line() and found.number > 1000
 
 
 def test_a_step_of_the_published_size_takes_under_two_gigabytes(monkeypatch):

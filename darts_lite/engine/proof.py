@@ -56,6 +56,7 @@ IMAGES = (
     (6, 5, 6),
     (12, 4, 3),
 )  # batch, height, width; the last one is smaller than a 5 wide kernel
+LEARNING = ("weights", "alphas", "final")
 LAYOUTS = ("channels_last", "slice of channels_last", "contiguous")
 ACTIVATIONS: tuple[Activation, ...] = (nn.SiLU, nn.ReLU)
 SIDES = {"cifar": 6, "imagenet": 16}  # pixels of the images of steps, by stem
@@ -118,14 +119,13 @@ class Proof:
         for fault in self.faults:
             kinds.setdefault(fault.kind, []).append(fault)
         name = self.device.type
-        others = "another torch or another machine" if name == "cpu" else "device=cpu, or another torch or driver"
+        means = f": torch or a driver is wrong here, and searches on {name} would learn from wrong numbers"
+        other = "another torch or another machine" if name == "cpu" else "device=cpu, or another torch or driver"
         for faults in kinds.values():
-            first, graph = faults[0], faults[0].part == "graph"
             more = f", and {len(faults) - 1} more such" if len(faults) > 1 else ""
-            means = f"searches on {name} would learn from wrong numbers"
-            reason = f"{first.what}{more}: torch or a driver is wrong here; {'so are graphs' if graph else means}"
-            fix = "cuda_graph=false" if graph else others
-            yield UserError(first.case, reason, fix, code=Exit.ENVIRONMENT)
+            graph = faults[0].part == "graph"
+            reason = f"{faults[0].what}{more}{'' if graph else means}"
+            yield UserError(faults[0].case, reason, "cuda_graph=false" if graph else other, code=Exit.ENVIRONMENT)
 
 
 def prove(config: Any, device: torch.device) -> Proof:
@@ -154,7 +154,8 @@ class Subject:
     inputs: Tensors  # by the name of the argument
     layout: str
     learns: bool  # weights have gradients, and running statistics move
-    made: dict[torch.dtype, nn.Module] = field(default_factory=dict)
+    moved: nn.Module | None = None
+    drawn: list[Tensor] = field(default_factory=list)  # buffers
 
     def compute(self, device: torch.device, precision: str, upstream: list[Tensor]) -> Tensors:
         """Outputs, gradients and running statistics; `upstream`, the gradients of the outputs, is filled where it is empty."""
@@ -191,12 +192,16 @@ class Subject:
 
     def _moved_module(self, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """The module on a device, made once; its running statistics as they were drawn."""
-        if dtype not in self.made:
-            moved = copy.deepcopy(self.module).to(device, dtype)
-            self.made[dtype] = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for ours, drawn in zip(self.made[dtype].buffers(), self.module.buffers(), strict=True):
-            ours.copy_(drawn)
-        return self.made[dtype]
+        module = self.module
+        if dtype != torch.float64:
+            if self.moved is None:
+                self.moved = copy.deepcopy(module).to(device, dtype)
+                self.moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module = self.moved
+        self.drawn = self.drawn or [buffer.clone() for buffer in module.buffers()]
+        for buffer, drawn in zip(module.buffers(), self.drawn, strict=True):
+            buffer.copy_(drawn)
+        return module
 
 
 def _gradient_of(name: str, weight: Tensor) -> str:
@@ -238,12 +243,13 @@ def _operations(device: torch.device) -> Iterator[tuple[Subject, list[dict[Thres
     for number, channels in enumerate(sorted({*WIDTHS, *widths})):
         image, layout = IMAGES[number % len(IMAGES)], LAYOUTS[number % len(LAYOUTS)]
         activation = ACTIVATIONS[number % len(ACTIVATIONS)]
-        for subject in _candidates((channels, *image), layout, activation, ("weights", "alphas", "final")):
+        roles = LEARNING if channels in widths or number == 0 else LEARNING[:: 2 if number % 2 else 1][:2]
+        for subject in _candidates((channels, *image), layout, activation, roles):
             yield subject, settings if number == 0 else bytes_only
     for subject in _candidates((WIDTHS[0], *IMAGES[0]), LAYOUTS[0], ACTIVATIONS[0], ("evaluated",)):
         yield subject, [{}]
     if device.type != "cpu":  # in float64 these take seconds
-        for subject in _candidates(REAL, LAYOUTS[0], ACTIVATIONS[0], ("weights", "alphas", "final")):
+        for subject in _candidates(REAL, LAYOUTS[0], ACTIVATIONS[0], LEARNING):
             yield subject, [{}]
 
 
@@ -288,22 +294,20 @@ def _stages() -> Iterator[tuple[Subject, list[dict[Threshold, Any]]]]:
     channels, (batch, height, width) = WIDTHS[0], IMAGES[0]
     for space in (create(SpaceConfig(name, nodes=2)) for name, create in SPACES.items()):
         cells = space.supernet(_skeleton(nn.SiLU, (height, width)), space.tables()).cells
-        for activation in ACTIVATIONS:
-            for form in ("search", "final"):
-                for cell in cells:
-                    draws = Generator().manual_seed(1)
-                    plan, stride = cell.plan, 2 if cell.reduction else 1
-                    sums = _Sums(Stage(plan, (0, 1), channels, stride, form, activation)).double()
-                    kinked = activation is nn.ReLU
-                    for operation in sums.stage.operations.values():
-                        _fill(operation, draws, kinked=kinked)
-                    shape = (len(plan.edges), len(plan.columns) if form == "search" else batch)
-                    factors = {"search": "mixing", "final": "drop-path"}[form]
-                    size = (batch, channels, height, width)
-                    inputs = {name: image(draws, size, kinked=kinked) for name in ("first state", "second state")}
-                    inputs[factors] = 0.25 + _exact(torch.rand(*shape, generator=draws))
-                    kind = f"{'reduction' if cell.reduction else 'normal'} stage, {form} form, {activation.__name__}"  # type: ignore[attr-defined]
-                    yield Subject(kind, sums.train(), inputs, LAYOUTS[0], True), settings
+        for form in ("search", "final"):
+            for cell in cells:
+                draws = Generator().manual_seed(1)
+                plan, stride = cell.plan, 2 if cell.reduction else 1
+                sums = _Sums(Stage(plan, (0, 1), channels, stride, form, nn.ReLU)).double()
+                for operation in sums.stage.operations.values():
+                    _fill(operation, draws, kinked=True)
+                factors = {"search": "mixing", "final": "drop-path"}[form]
+                shape = (len(plan.edges), len(plan.columns) if form == "search" else batch)
+                size = (batch, channels, height, width)
+                inputs = {name: image(draws, size, kinked=True) for name in ("first state", "second state")}
+                inputs[factors] = 0.25 + _exact(torch.rand(*shape, generator=draws))
+                case = f"{'reduction' if cell.reduction else 'normal'} stage, {form} form"
+                yield Subject(case, sums.train(), inputs, LAYOUTS[0], True), settings
 
 
 class _Sums(nn.Module):
@@ -516,8 +520,8 @@ def _graphs(proof: Proof, config: Any) -> None:
         proof.number += 1
         differs = [name for name in called if not torch.equal(called[name], replayed[name])]
         if said.lines:
-            proof.faults.append(Fault("graph", case, f"there is no graph ({said.lines[0]})"))
+            proof.faults.append(Fault("graph", case, f"cannot be recorded ({said.lines[0]})"))
         elif differs:
-            what = f"a replayed step is not a called one ({len(differs)} of {len(called)} tensors, {differs[0]})"
+            what = f"is another one when it is replayed ({len(differs)} of {len(called)} tensors differ: {differs[0]})"
             proof.faults.append(Fault("graph", case, what))
     proof.graphs = "replayed steps are called ones, bit for bit"
