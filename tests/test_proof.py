@@ -382,7 +382,7 @@ def test_a_right_cpu_passes():
     """Every comparison with room to spare: another right device rounds differently."""
     found = proof.prove(SearchConfig(), CPU)
     assert not found.faults
-    assert found.largest["fp32"] < 2e-5 and found.largest["steps"] < 2e-5 and found.largest["bf16"] < 0.016
+    assert found.largest["fp32"] < 2e-5 and found.largest["steps"] < 2e-5 and found.largest["bf16"] < 0.018
     assert found.number > 1000 and torch.get_num_threads() >= 1 and torch.get_default_dtype() == torch.float32
 
 
