@@ -24,7 +24,7 @@ class Threshold:
     name: str
     value: Any  # a number
     unit: str
-    level: str  # of what begins there: operation | stage | network
+    level: str  # of what begins there: operation | cell | network
     begins: str
     other: Any = 1  # a value that brings small images to the other side
 
@@ -48,9 +48,9 @@ LARGE = row(
     "LARGE", 1 << 20, "bytes", "operation", "pointwise convolution and BatchNorm keep one tensor, or are folded"
 )
 CACHE = row(
-    "CACHE", 3 << 20, "bytes", "stage", "a CPU computes fewer copies of a stack at a time: they stay in its cache"
+    "CACHE", 3 << 20, "bytes", "cell", "a CPU computes fewer copies of a stack at a time: they stay in its cache"
 )
-ALL = row("ALL", 1 << 30, "copies", "stage", "so many copies of a stack are computed at a time on a GPU")
+ALL = row("ALL", 1 << 30, "copies", "cell", "so many copies of a stack are computed at a time on a GPU")
 WIDEST = row(
     "WIDEST", 48, CHANNELS, "operation", "above, nothing is folded: products grow with the square, savings do not"
 )
