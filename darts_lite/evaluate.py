@@ -37,10 +37,10 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     from darts_lite import data, settings
     from darts_lite.data.stream import part_or_stream
     from darts_lite.engine import environment, evaluation
-    from darts_lite.engine.device import peak_memory, resolve_device
+    from darts_lite.engine.device import current, peak_memory, resolve_device
     from darts_lite.engine.files import read_json
     from darts_lite.engine.folder import RunFolder
-    from darts_lite.engine.precision import resolve_precision
+    from darts_lite.engine.precision import lowered, resolve_precision
     from darts_lite.engine.report import Plain
     from darts_lite.engine.resume import stored_part
     from darts_lite.models import check_data, restore_model
@@ -59,7 +59,8 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     if dataset.fingerprint != state["env"].get("data"):
         report.warning("this is not the data that the network was trained on")
 
-    with RunFolder.create("evaluate", dataset.name, config.run_dir, config, facts, report.warning) as run:
+    folder = RunFolder.create("evaluate", dataset.name, config.run_dir, config, facts, report.warning)
+    with folder as run, current(device):
         run.status("running", 0)
         network = network.to(device)
         test = part_or_stream(
@@ -82,7 +83,11 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
             "class_names": list(model["class_names"]),
             "genotype": json.loads(model["genotype"]),
             "test": evaluation.evaluate(
-                network, test, dataset.classes, batch_size=config.batch_size, precision=precision
+                lowered(network, precision),
+                test,
+                dataset.classes,
+                sizes=evaluation.batch_sizes(test, config.batch_size),
+                precision=precision,
             ),
             "parameters": costs.parameters,
             "macs": costs.macs,

@@ -62,7 +62,7 @@ def retrain(
     `dataset`: the data of the configuration, where it has been loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.engine.device import determinism
+    from darts_lite.engine.device import run_settings
     from darts_lite.engine.graph import Recorder
     from darts_lite.engine.initial import initialize
     from darts_lite.engine.loop import Loop
@@ -95,7 +95,7 @@ def retrain(
         return retrain_step(state, *train.batch(state.clock.generator))
 
     step = Recorder(one_step, config, device, ready.report)
-    with determinism(device, config.deterministic), Loop(ready, train.steps_per_epoch, config.epochs) as loop:
+    with run_settings(device, config.deterministic), Loop(ready, train.steps_per_epoch, config.epochs) as loop:
         record = RetrainRecord(loop, genotype, skeleton, judges)
         record.start(state)
         while not state.clock.finished:

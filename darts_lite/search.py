@@ -72,7 +72,7 @@ def search(
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
     from darts_lite.engine.build import build_method, build_space
-    from darts_lite.engine.device import determinism
+    from darts_lite.engine.device import run_settings
     from darts_lite.engine.graph import Recorder
     from darts_lite.engine.loop import Loop
     from darts_lite.engine.prepare import prepare
@@ -107,7 +107,7 @@ def search(
 
     step = Recorder(one_step, config, device, ready.report, method.obstacle())
     epochs = sum(phase.epochs for phase in method.phases)
-    with determinism(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:
+    with run_settings(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:
         stored = loop.stored
         with loop.fitting():
             state = new_state(0) if stored is None else new_state(stored["clock"]["phase"], stored["alive"])

@@ -8,6 +8,9 @@ import pytest
 # Before torch is imported, here and in the processes that tests start: the networks of the tests are too small for threads, and
 # threads that share their cores with anything else wait for each other (the suite took 8 minutes instead of 3 on a busy machine).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Triton decides when a kernel is defined whether it is compiled for a GPU or interpreted on the CPU.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,16 @@ from tiny import Report
 from darts_lite.benchmark import MODES, BenchmarkConfig, benchmark
 from darts_lite.engine import gate, modes
 from darts_lite.engine.arms import one_candidate_an_edge, ours_search
-from darts_lite.engine.measure import Hired, alternate, take_turns
+from darts_lite.engine.measure import Hired, alternate, machine, take_turns
 from darts_lite.genotype import published, published_table
 from darts_lite.models import create_network
+from darts_lite.options import SpaceConfig
 from darts_lite.reference import ReferenceSupernet
+from darts_lite.relaxations.table import Mixing
+from darts_lite.retrain import RetrainConfig
 from darts_lite.search import SearchConfig
+from darts_lite.spaces.darts import DartsSpace
+from darts_lite.spaces.network import Skeleton
 
 
 @pytest.fixture
@@ -55,8 +60,50 @@ def test_arms(mode, measure):
         if name in result["ratios"]:
             assert result["ratios"][name] == pytest.approx(arm["seconds"]["step"] / ours["seconds"]["step"])
     if mode != "data":
-        assert result["floor_seconds"] > 0
+        assert 0 < result["floor_seconds"] < ours["seconds"]["step"]
+        assert ours["times_the_floor"] == pytest.approx(ours["seconds"]["step"] / result["floor_seconds"])
         assert all(arm["operator_calls"] > ours["operator_calls"] for arm in others)  # stacked, hence fewer
+
+
+def test_the_floor_of_a_step():
+    """The published sizes on an H100: memory takes longer than arithmetic. On two cores it is the other way round."""
+    found = []
+
+    def compare(request, reference, ours, settings, least, epoch):
+        found.append(least)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modes, "_compare", compare)
+        retrain = RetrainConfig(cells=20, channels=36)
+        request = modes.Request(BenchmarkConfig(), SearchConfig(cells=8, channels=16), retrain, None, "bf16", None)
+        for mode in ("search", "search_second_order", "retrain"):
+            modes.MODES[mode](request)
+    h100 = {"copy_bytes_per_second": 3e12, "flops_per_second": 790e12}
+    cores = {"copy_bytes_per_second": 50e9, "flops_per_second": 100e9}
+    step = found[0].seconds(64, "bf16", h100)
+    assert step == pytest.approx(found[0].numbers * 64 * 2 / 3e12) and 0.002 < step < 0.0033
+    assert found[0].seconds(64, "fp32", h100) == 2 * step
+    assert found[1].seconds(64, "bf16", h100) == 2.5 * step, "five passes"
+    assert 0.0015 < found[2].seconds(96, "bf16", h100) < 0.0036
+    assert found[0].seconds(64, "fp32", cores) == 2 * found[0].macs * 64 / 100e9
+
+
+def test_numbers_that_batchnorm_reads():
+    """Of a cell of one node with two edges, each a skip, a pool and a convolution, counted by hand."""
+    space = DartsSpace(SpaceConfig(nodes=1, candidates=["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"]))
+    network = space.supernet(Skeleton(1, 4, 10, reductions=()), space.tables()).to("meta")
+    mixing = {cell: Mixing(torch.zeros(table.alive.shape, device="meta")) for cell, table in space.tables().items()}
+    stem, inputs, pools, convolutions = 12, 2 * 4, 2 * 4, 2 * 2 * 4  # channels; the skip has none
+    assert modes.normalized(network, mixing) == (stem + inputs + pools + convolutions) * 32 * 32
+
+
+def test_a_matrix_product_in_the_precision_of_the_run(monkeypatch):
+    seen = []
+    multiply = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda a, b, out: seen.append(a.dtype) or multiply(a[:9, :9], b[:9, :9]))
+    for precision in ("fp32", "bf16"):
+        assert all(rate > 0 for rate in machine(torch.device("cpu"), precision).values())
+    assert seen == 5 * [torch.float32] + 5 * [torch.bfloat16]
 
 
 def test_an_arm_in_a_process_of_its_own():

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from process import ROOT, run_process
+from process import ROOT, environment, run_process
 from test_errors import check_stderr
 
 import darts_lite.evaluate
@@ -303,7 +303,7 @@ def test_help_into_a_closed_pipe(tmp_path):
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         capture_output=True,
         text=True,
     )
@@ -364,7 +364,7 @@ def test_files_inside_an_installed_package(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "darts_lite.search", "--cfg", "job", "preset=paper"],
         cwd=tmp_path / "here",
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        env=environment(tmp_path / "site"),
         capture_output=True,
         text=True,
     )

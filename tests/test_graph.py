@@ -7,10 +7,12 @@ nothing, and to bring no tensor from the host; and the steps that warm up must l
 import contextlib
 import os
 import signal
+import warnings
 import weakref
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -19,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from darts_lite import settings
-from darts_lite.engine import clock, configuration, graph, retrain_state, search_state
+from darts_lite.engine import clock, configuration, graph, measure, retrain_state, search_state
 from darts_lite.engine.arms import ours_search
 from darts_lite.engine.graph import Recorder, tensors_of, undone
 from darts_lite.engine.loop import Loop
@@ -264,6 +266,37 @@ def test_a_step_on_a_gpu_takes_few_kernels(without_memory, monkeypatch):
     assert 5_000 < computing.number < 6_200
 
 
+class Convolutions(TorchDispatchMode):
+    """The distinct problems that cuDNN gets to solve, by direction: before the first step it tries algorithms for each (0.28 s, H100)."""
+
+    def __init__(self):
+        super().__init__()
+        self.forward, self.of_input, self.of_weight = set(), set(), set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution.default:
+            x, weight, _, *how = args
+            self.forward.add(repr((x.shape, weight.shape, x.dtype, how)))
+        elif func is torch.ops.aten.convolution_backward.default:
+            _, x, weight, _, *how, mask = args
+            for wanted, found in zip(mask, (self.of_input, self.of_weight), strict=False):
+                if wanted:
+                    found.add(repr((x.shape, weight.shape, x.dtype, how)))
+        return func(*args, **(kwargs or {}))
+
+
+# Lower is better: own kernels, and products in place of 1x1 convolutions, have no trials.
+CONVOLUTIONS = {"forward": 79, "of_input": 78, "of_weight": 79}
+
+
+def test_a_step_on_a_gpu_begins_with_few_trials(without_memory):
+    """A first-order step of the published search."""
+    arm = ours_search(SearchConfig(cells=8, channels=16, batch_size=64), without_memory.type, "fp32")
+    with Convolutions() as found:
+        arm.step()
+    assert {name: len(getattr(found, name)) for name in CONVOLUTIONS} == CONVOLUTIONS
+
+
 def test_a_step_on_a_gpu_takes_little_memory(without_memory, monkeypatch):
     """The same step in float32; bf16 takes half of it, under 2 GB, weights, momentum and their gradients of 0.02 GB apart."""
     arm = ours_search(SearchConfig(cells=8, channels=16, batch_size=64), without_memory.type, "fp32")
@@ -282,6 +315,15 @@ def test_a_step_on_a_gpu_takes_little_memory(without_memory, monkeypatch):
 # Warm steps leave no trace
 
 
+class Waiting(TorchDispatchMode):
+    """What torch.cuda.set_sync_debug_mode("error") does on a GPU, for a step that reads a number."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError(graph.WAITS)
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.fixture
 def without_a_gpu(monkeypatch):
     """Everything around a graph happens as on a GPU; the graph is the step itself. Returns what was recorded."""
@@ -293,6 +335,7 @@ def without_a_gpu(monkeypatch):
 
     monkeypatch.setattr(graph, "wanted", lambda config, device: config.cuda_graph)
     monkeypatch.setattr(graph, "own_stream", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(graph, "_waits_are_errors", Waiting)
     monkeypatch.setattr(graph, "capture", capture)
     return recorded
 
@@ -418,7 +461,190 @@ def test_what_cannot_be_recorded_is_called_and_one_line_says_why(parts, why, wit
     assert tiny.frozen(made) == tiny.frozen(advance(*tiny.training(config()), 3))
 
 
-def test_a_part_that_waits_is_called_from_then_on(without_a_gpu, monkeypatch):
+class Reading(SOLVERS["first_order"]):
+    """A solver that waits for the device."""
+
+    def __call__(self, problem):
+        loss, gradients = super().__call__(problem)
+        assert self.value(loss) > 0
+        return loss, gradients
+
+    def value(self, loss):
+        return loss.item()
+
+
+class Complaining(Reading):
+    def value(self, loss):
+        try:
+            return loss.item()
+        except RuntimeError:
+            raise ValueError("no number")  # noqa: B904
+
+
+@pytest.mark.parametrize("solver", [Reading, Complaining])
+def test_a_part_that_waits_is_found_before_a_capture(solver, without_a_gpu):
+    """In the last warm step, which ends where it waits, and leaves no trace."""
+    report = tiny.Report()
+    made = advance(*recorder(tiny.search_config(solver=solver()), report), 3)
+    (line,) = report.lines
+    why = "no CUDA graph, so steps take longer: the step cannot be captured: it waits for the device in test_graph.py:"
+    assert line.startswith(why)
+    assert not without_a_gpu
+    assert tiny.frozen(made) == tiny.frozen(advance(*tiny.training(tiny.search_config()), 3))
+
+
+@pytest.mark.parametrize("inside_torch", [False, True])
+def test_the_line_that_waits_is_said(inside_torch, monkeypatch):
+    """That of a part, not one of torch's own; the error is one that torch raises without a GPU."""
+    monkeypatch.setattr(graph, "_waits_are_errors", contextlib.nullcontext)
+    monkeypatch.setattr(graph, "WAITS", "shape '[3]' is invalid")
+
+    def step():
+        if inside_torch:
+            torch.nn.Unflatten(0, (3,))(torch.empty(2).expand(2))
+        torch.empty(2).view(3)
+
+    if inside_torch:
+        monkeypatch.setattr(graph, "WAITS", "unflatten")
+    place, _, code = graph.waiting(step).rpartition(" in ")[2].partition(" ")
+    first = step.__code__.co_firstlineno
+    assert place == f"test_graph.py:{first + 2 if inside_torch else first + 3}"
+    assert code == (
+        "(torch.nn.Unflatten(0, (3,))(torch.empty(2).expand(2)))" if inside_torch else "(torch.empty(2).view(3))"
+    )
+
+
+def test_another_error_of_the_last_warm_step_is_passed_on(without_a_gpu):
+    state, _, _ = tiny.training(tiny.search_config())
+    left = [1, 1]
+
+    def step(state):
+        left.pop()
+
+    with pytest.raises(IndexError):
+        Recorder(step, tiny.search_config(), state.device, tiny.Report())(state)
+
+
+def test_waits_are_errors_and_then_what_they_were(monkeypatch):
+    modes = [1]
+
+    def change(mode):
+        modes.append(mode)
+        warnings.warn("a prototype", stacklevel=2)  # as torch does, where a user would see it
+
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", change)
+    monkeypatch.setattr(warnings, "showwarning", lambda *warning: pytest.fail("a warning"))
+    warnings.simplefilter("always")
+    assert graph.waiting(lambda: None) is None and modes == [1, "error", 1]
+    with pytest.raises(KeyError):
+        graph.waiting(lambda: {}[0])
+    assert modes == [1, "error", 1, "error", 1]
+
+
+class FallenGraph:
+    """A CUDA graph, and torch.cuda.graph around its capture, whose end raises."""
+
+    capturing = False
+
+    def __init__(self, *_, **settings):
+        pass
+
+    def register_generator_state(self, generator):
+        generator.captured = True
+
+    def __enter__(self):
+        FallenGraph.capturing = True
+
+    def __exit__(self, *error):
+        FallenGraph.capturing = False
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture\nmore")
+
+
+class Draws(torch.Generator):
+    """Of torch 2.11: after a capture that failed, it stays in the middle of it."""
+
+    captured = False
+
+
+class Noise:
+    """A perturbation that draws, which a generator in the middle of a capture does not let it do."""
+
+    def __call__(self, mixing, loss, progress, generator):
+        if generator.captured:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+        return tuple(tensor * torch.rand((), generator=generator) for tensor in mixing)
+
+
+@pytest.mark.parametrize(
+    ("version", "cleaned"),
+    [
+        ("2.11.0+cu130", ["end", "release", "default"]),
+        ("2.12.1", ["end", "release"]),
+        ("2.13.0", []),
+        ("2.14.1", []),
+    ],
+)
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_capture_that_fails_leaves_nothing_behind(version, cleaned, ended, monkeypatch):
+    """The allocator goes on as before, the generators draw, the steps have the numbers of a run without a graph."""
+    done, pool, default = [], (0, 7), SimpleNamespace()
+
+    def end(index, given):
+        done.append("end")
+        assert (index, given) == (1, pool)
+        if ended:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+
+    default.clone_state = lambda: "like it"
+    default.graphsafe_set_state = lambda state: done.append("default") if state == "like it" else None
+    for module, name, value in (
+        (graph, "wanted", lambda config, device: config.cuda_graph),
+        (graph, "own_stream", lambda device: contextlib.nullcontext("stream")),
+        (graph, "_waits_are_errors", contextlib.nullcontext),
+        (graph, "_failed", []),
+        (clock, "Generator", Draws),
+        (torch, "__version__", version),
+        (torch.cuda, "CUDAGraph", FallenGraph),
+        (torch.cuda, "graph", FallenGraph),
+        (torch.cuda, "graph_pool_handle", lambda: pool),
+        (torch.cuda, "current_device", lambda: 1),
+        (torch.cuda, "default_generators", (None, default)),
+        (torch._C, "_cuda_endAllocateToPool", end),
+        (torch._C, "_cuda_releasePool", lambda index, given: done.append("release")),
+    ):
+        monkeypatch.setattr(module, name, value, raising=False)
+    report, config = tiny.Report(), tiny.search_config(perturbation=Noise())
+    state, feeds, step = tiny.training(config)
+
+    def forbidden(state):
+        if FallenGraph.capturing:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+        return step(state)
+
+    before = state.clock.generator
+    made = advance(state, feeds, Recorder(forbidden, config, state.device, report), 3)
+    why = "the step cannot be captured: CUDA error: operation not permitted when stream is capturing"
+    assert report.lines == [f"no CUDA graph, so steps take longer: {why}"]
+    assert state.clock.generator is not before
+    assert done == [call for call in cleaned if not (ended and call == "release")]
+    assert len(graph._failed) == ("release" in done), "the allocator of pinned memory may look at it"
+    assert tiny.frozen(made) == tiny.frozen(advance(*tiny.training(config), 3))
+
+
+def test_an_arm_that_cannot_be_captured_gives_its_pool_back(monkeypatch):
+    """Graphs of an arm share it."""
+    given = []
+    monkeypatch.setattr(measure, "own_stream", lambda device: contextlib.nullcontext("stream"))
+    monkeypatch.setattr(graph, "_clean_up", lambda graph, pool: given.append(pool))
+    for name in ("CUDAGraph", "graph"):
+        monkeypatch.setattr(torch.cuda, name, FallenGraph)
+    with pytest.raises(RuntimeError, match="during capture"):
+        measure.Recorded(lambda: None, torch.device("cuda"), (0, 3))()
+    assert given == [(0, 3)]
+
+
+def test_what_fails_first_is_said(without_a_gpu, monkeypatch):
     def capture(step, stream, *, generator):
         try:
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")

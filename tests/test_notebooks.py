@@ -5,7 +5,6 @@
 
 import ast
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from process import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -37,13 +37,8 @@ def execute(notebook, folder):
     """Run all cells in `folder`, with this interpreter and this checkout."""
     kernels = KernelSpecManager(kernel_dirs=[])  # none but ipykernel's own: a python3 of the user may be another Python
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=kernels)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "IPYTHONDIR": str(folder / ".ipython"),
-    }
     client = NotebookClient(notebook, km=manager, timeout=600, record_timing=False, coalesce_streams=True)
-    client.execute(cwd=str(folder), env=environment)
+    client.execute(cwd=str(folder), env=environment(IPYTHONDIR=str(folder / ".ipython")))
 
 
 def code(notebook):

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from darts_lite.cli import run_verb
 from darts_lite.engine import loop, retrain_state, search_state
-from darts_lite.engine.precision import call, computing
+from darts_lite.engine.precision import call, computing, full_float32
 from darts_lite.engine.search_step import alpha_step, search_step, weight_step
 from darts_lite.errors import Exit, UserError
 from darts_lite.solvers import SOLVERS
@@ -318,23 +318,60 @@ def test_filters_brought_to_bf16_together_can_be_differentiated_twice():
     assert all(map(torch.equal, ours, plain))
 
 
-def test_probes_have_no_tf32(monkeypatch):
-    seen = []
+@pytest.fixture
+def levels():
+    """The settings of TF32, from the widest to those of single operators; afterwards they are as torch has them when it is loaded."""
+    backends = torch.backends
+    found = [backends, backends.cudnn, backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    yield found
+    for level in found:
+        level.fp32_precision = "none"
+    backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = False, True
+
+
+def legacy(allowed):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+ALLOWING = {
+    "as loaded": lambda levels: None,
+    "legacy": lambda levels: legacy(True),
+    "legacy, forbidden": lambda levels: legacy(False),
+    "everywhere": lambda levels: setattr(levels[0], "fp32_precision", "tf32"),
+    "cudnn": lambda levels: setattr(levels[1], "fp32_precision", "tf32"),
+    "operators": lambda levels: [setattr(level, "fp32_precision", "tf32") for level in levels[2:]],
+    "matmul": lambda levels: setattr(levels[2], "fp32_precision", "tf32"),
+}
+
+
+@pytest.mark.parametrize("allow", ALLOWING.values(), ids=ALLOWING)
+def test_probes_have_no_tf32(allow, levels, monkeypatch):
+    """Whoever allowed it, through the newer settings or the older ones, which then must not be read; afterwards all is as it was."""
     state, batches = make(tiny.search_config(solver="unrolled"))
-    flags = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [flag.allow_tf32 for flag in flags]
-    forward = search_state.call
-    monkeypatch.setattr(
-        search_state, "call", lambda *a: seen.append([flag.allow_tf32 for flag in flags]) or forward(*a)
-    )
-    try:
-        for flag in flags:
-            flag.allow_tf32 = True
-        alpha_step(state, *batches(0), torch.tensor(0.1))
-        assert seen == 4 * [[False, False]] and all(flag.allow_tf32 for flag in flags)
-    finally:
-        for flag, value in zip(flags, before, strict=True):
-            flag.allow_tf32 = value
+    forward, seen = search_state.call, []
+
+    def called(*arguments):
+        seen.append([level.fp32_precision for level in levels[2:4]])
+        return forward(*arguments)
+
+    monkeypatch.setattr(search_state, "call", called)
+    allow(levels)
+    before = [level.fp32_precision for level in levels]
+    alpha_step(state, *batches(0), torch.tensor(0.1))
+    assert seen == 4 * [["ieee", "ieee"]]
+    assert [level.fp32_precision for level in levels] == before
+    if allow in (ALLOWING["as loaded"], ALLOWING["legacy"], ALLOWING["legacy, forbidden"]):
+        allowed = allow is ALLOWING["legacy"]
+        assert torch.backends.cuda.matmul.allow_tf32 is allowed
+        assert torch.backends.cudnn.allow_tf32 is (allow is not ALLOWING["legacy, forbidden"])
+
+
+def test_a_wider_setting_of_tf32_still_reaches_what_followed_it(levels):
+    levels[0].fp32_precision = "tf32"
+    with full_float32():
+        pass
+    levels[0].fp32_precision = "ieee"
+    assert [level.fp32_precision for level in levels[2:4]] == ["ieee", "ieee"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from process import ROOT
+from process import environment
 from test_data import refused, uint8_images
 from test_image_folder import folder, read, truncated
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
@@ -208,9 +208,8 @@ WORDS = [
 
 def started(words):
     """A search of its own process group, once it has made steps, and the processes that load its images."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "darts_lite.search", *words]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while len(tiny.read_lines_so_far("run/metrics.jsonl")) < 2:
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()

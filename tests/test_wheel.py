@@ -1,6 +1,5 @@
 """The wheel and the sdist hold the package, all of it and nothing else, and what is installed from the wheel runs."""
 
-import os
 import subprocess
 import sys
 import tarfile
@@ -9,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from process import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = {"darts_lite/data/digits.npz", "darts_lite/data/digits.LICENSE.txt", "darts_lite/published_genotypes.json"}
@@ -82,7 +82,7 @@ def installed(built, tmp_path_factory):
 
 def test_what_is_installed_runs(installed, tmp_path):
     """From a folder without a checkout: --help by the console script, a few steps of a search by `python -m`."""
-    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(installed)}}
+    options = {"cwd": tmp_path, "env": environment(installed)}
     code = "import darts_lite.search, darts_lite.config; print(darts_lite.search.__file__); print(darts_lite.config.conf_folder())"
     module, conf = quietly(["-c", code], **options).splitlines()
     assert Path(module) == installed / "darts_lite" / "search.py"

@@ -156,9 +156,9 @@ class Part:
         (indices,) = arrived
         return self._pixels.index_select(0, indices), self.labels[indices]
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once, in order and not augmented, for evaluation; the last batch may be smaller."""
-        for pixels, labels in zip(self._pixels.split(batch_size), self.labels.split(batch_size), strict=True):
+    def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image once, in order and not augmented, for evaluation: batches of `sizes`; of one number the last may be smaller."""
+        for pixels, labels in zip(self._pixels.split(sizes), self.labels.split(sizes), strict=True):
             yield self.preparation.plain(pixels), labels
 
 
@@ -172,7 +172,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
     def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, ...]]: ...
     def pick(self, arrived: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]: ...
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 class Feed:

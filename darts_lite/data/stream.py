@@ -60,9 +60,9 @@ class Stream:
         pixels, labels = arrived
         return pixels, labels
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every image once, in order and not augmented, for evaluation; the last batch may be smaller."""
-        pieces = torch.arange(len(self)).split(batch_size)
+    def batches(self, sizes: int | list[int]) -> Iterator[Batch]:
+        """Every image once, in order and not augmented, for evaluation: batches of `sizes`; of one number the last may be smaller."""
+        pieces = torch.arange(len(self)).split(sizes)
         for pixels, labels in self._loaded(lambda done: iter(pieces[done:])):
             yield self.preparation.plain(pixels), labels
 

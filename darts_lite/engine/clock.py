@@ -21,6 +21,11 @@ class Clock:
         self.generator = Generator(device)
         self._tell_device()
 
+    def renew_generator(self) -> None:
+        """Draw from another generator from here on, the same numbers: the old one may be left in a state that it cannot get out of."""
+        self.generator = Generator(self.step.device)
+        self._tell_device()
+
     @property
     def finished(self) -> bool:
         """Whether the phase is over."""

@@ -5,7 +5,8 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -31,23 +32,76 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def current(device: torch.device) -> AbstractContextManager:
+    """Inside, a GPU is the current one: kernels that are not torch's own are launched there, wherever their tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 @contextmanager
-def determinism(device: torch.device, deterministic: bool) -> Iterator[None]:
-    """Inside, CUDA uses deterministic kernels, or the fastest for each new shape; a CPU is deterministic anyway."""
+def run_settings(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """Settings of torch while a run computes; afterwards they are as they were. A CPU needs none: there everything is deterministic.
+
+    On CUDA: this device is the current one; kernels are deterministic, or the fastest of a few for each new shape; sums are in float32.
+    """
     if device.type != "cuda":
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    filling: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    tried, filled = (cudnn.benchmark, cudnn.benchmark_limit), filling.fill_uninitialized_memory
+    reduced = torch._C._get_cublas_allow_bf16_reduced_precision_reduction()
     # Read once in a process, when cuBLAS makes its first handle: a later run of it may be deterministic, so all have it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if deterministic:
-        torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = not deterministic
+    with current(device), _trials_keep_memory():
+        try:
+            if deterministic:
+                torch.use_deterministic_algorithms(True)
+            filling.fill_uninitialized_memory = (
+                False  # else determinism would write each new tensor once more, with NaN
+            )
+            cudnn.benchmark = not deterministic
+            # Trials of a shape with 10 algorithms, which is the default, took 0.28 s on an H100, and a search begins with 236 shapes.
+            cudnn.benchmark_limit = 3
+            # A product that is cut along the summed dimension would add its pieces in bf16: the gradient of alpha is a sum over
+            # 65,536 pixels (batch 64).
+            matmul.allow_bf16_reduced_precision_reduction = False
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            cudnn.benchmark, cudnn.benchmark_limit = tried
+            filling.fill_uninitialized_memory = filled
+            matmul.allow_bf16_reduced_precision_reduction = reduced  # type: ignore[assignment]  # one bool, or in newer versions two
+
+
+@contextmanager
+def _trials_keep_memory() -> Iterator[None]:
+    """Inside, cuDNN's trials of a shape do not give all unused memory back to the device first, which allocates it anew each time.
+
+    The two functions are private (torch 1.13 to 2.14); builds for a CPU have only one of them, or none.
+    """
+    read = getattr(torch._C, "_cuda_get_conv_benchmark_empty_cache", None)
+    write = getattr(torch._C, "_cudnn_set_conv_benchmark_empty_cache", None)
+    if read is None or write is None:
+        yield
+        return
+    before = read()
+    write(False)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        write(before)
+
+
+@contextmanager
+def without_trials() -> Iterator[None]:
+    """Inside, cuDNN takes for a new shape the algorithm that it expects to be the fastest, and tries none."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def keep_freed_memory(device: torch.device) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_lite.data.parts import Source
-from darts_lite.engine.device import synchronize
+from darts_lite.engine.device import synchronize, without_trials
 from darts_lite.engine.precision import computing
 from darts_lite.spaces.network import Network
 
@@ -26,21 +26,50 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         network.train(training)
 
 
+MANY = 1000  # images at once, for a GPU
+
+
+def even_batches(number: int, at_most: int) -> list[int]:
+    """Sizes of the batches that `number` images make: all equal if a size from `at_most` down to its half allows it, else within 1.
+
+    A GPU gets ready for each new shape, and a last batch of a few images would be one more.
+    """
+    for size in range(min(number, at_most), at_most // 2, -1):
+        if number % size == 0:
+            return [size] * (number // size)
+    batches = -(-number // at_most)
+    size, larger = divmod(number, batches)
+    return [size + 1] * larger + [size] * (batches - larger)
+
+
+def batch_sizes(part: Source, at_most: int) -> int | list[int]:
+    """What `part.batches` is to be called with, for at most so many images at once: even batches on a GPU, plain ones on a CPU."""
+    return at_most if part.device.type == "cpu" else even_batches(len(part), at_most)
+
+
+def at_once(device: torch.device, batch_size: int) -> int:
+    """How many images to evaluate at once after a training with `batch_size`: on a CPU as many, on a GPU 8 times as many, up to MANY.
+
+    An image of the published supernet takes 55 MB while it learns, and 5 MB in eval mode (float32): so this never needs more memory.
+    """
+    return batch_size if device.type == "cpu" else max(batch_size, min(MANY, 8 * batch_size))
+
+
 @torch.no_grad()
 def evaluate(
-    classify: Callable[[Tensor], Tensor], part: Source, classes: int, *, batch_size: int, precision: str
+    classify: Callable[[Tensor], Tensor], part: Source, classes: int, *, sizes: int | list[int], precision: str
 ) -> dict:
     """Mean loss, accuracy (top-1), top-5 where there are more than five classes, and accuracy of each class, as fractions.
 
-    `classify` maps images (N, C, H, W) to logits (N, classes). A class without samples has accuracy None.
+    `classify` maps images (N, C, H, W) to logits (N, classes); `sizes`: of its batches. A class without samples has accuracy None.
     """
     device = part.device
     total_loss = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros(classes, dtype=torch.int64, device=device)
     counts = torch.zeros(classes, dtype=torch.int64, device=device)
     top5 = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in part.batches(batch_size):
-        with computing(device, precision):
+    for images, labels in part.batches(sizes):
+        with computing(device, precision), without_trials():
             logits = classify(images)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         total_loss += F.cross_entropy(logits, labels, reduction="sum").double()

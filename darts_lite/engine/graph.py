@@ -10,12 +10,18 @@ fills these tensors with seed and offset of the generator, which `Clock.tick` ha
 
 Warm steps come before the recording: kernels are chosen in them, and workspaces taken. They are undone by what a resumed run starts from,
 the `state_dict`, so it does not matter at which step a graph is recorded.
+
+What cannot be recorded is best found before: a capture that fails leaves generators and the allocator in its middle (torch 2.11, 2.12). So
+in the last warm step waiting for the device is an error. What fails all the same, such as another library's call, is cleaned up after.
 """
 
 import copy
 import gc
+import os
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import Any
 
@@ -26,6 +32,7 @@ from torch.torch_version import TorchVersion
 from darts_lite.errors import out_of_memory
 
 WARM_STEPS = 3
+WAITS = "called a synchronizing CUDA operation"  # how torch's error of a step that waits for the device begins
 Metrics = dict[str, Tensor]
 
 
@@ -60,16 +67,20 @@ class Recorder:
         with own_stream(self.device) as stream:
             with undone(state):
                 places = dict(tensors_of(state))  # kept, so that no new tensor can take their place
-                for _ in range(WARM_STEPS):
+                for _ in range(WARM_STEPS - 1):
                     step()
-                moved = [name for name, tensor in tensors_of(state) if tensor.data_ptr() != places[name].data_ptr()]
+                obstacle = waiting(step)
+                for name, tensor in tensors_of(state):
+                    if tensor.data_ptr() != places[name].data_ptr():
+                        obstacle = obstacle or f"the step makes {name} anew, instead of writing into it"
                 del places
-            if moved:
-                self._without(f"the step makes {moved[0]} anew, instead of writing into it")
+            if obstacle is not None:
+                self._without(obstacle)
                 return None
             try:
                 return capture(step, stream, generator=state.clock.generator)
-            except RuntimeError as error:  # such as a wait for the device in a part of the user's own
+            except RuntimeError as error:  # of what is no wait that torch knows of
+                state.clock.renew_generator()
                 self._without(f"the step cannot be captured: {_cause(error)}")
                 return None
 
@@ -83,27 +94,90 @@ def wanted(config: Any, device: torch.device) -> bool:
     return config.cuda_graph and device.type == "cuda"
 
 
+def waiting(step: Callable[[], Any]) -> str | None:
+    """Do `step`; why it cannot be captured, if it waits for the device, with the line of code that does. It then ends there."""
+    try:
+        with _waits_are_errors():
+            step()
+    except Exception as error:
+        for one in _chain(error):  # whatever a part makes of it
+            if WAITS in str(one):
+                return f"the step cannot be captured: it waits for the device in {_line(one)}"
+        raise
+    return None
+
+
+@contextmanager
+def _waits_are_errors() -> Iterator[None]:
+    before = torch.cuda.get_sync_debug_mode()
+    _treat_waits("error")
+    try:
+        yield
+    finally:
+        _treat_waits(before)
+
+
+def _treat_waits(mode: int | str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a prototype that does not find every wait: the capture finds the others
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def _line(error: BaseException) -> str:
+    """The last line that led to an error and is not torch's own: `part.py:12 (loss.item())`."""
+    torchs = os.path.dirname(torch.__file__) + os.sep
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = [frame for frame in frames if not frame.filename.startswith(torchs)][-1]
+    return f"{os.path.basename(frame.filename)}:{frame.lineno}" + (f" ({frame.line})" if frame.line else "")
+
+
 def capture(
     step: Callable[[], Any], stream: Any, *, generator: Generator | None = None, pool: Any = None
 ) -> Callable[[], Any]:
     """A function that does what `step` does, without Python, and returns what it returned, always in the same tensors.
 
     `stream`: where `step` has been warmed up, so that it finds its workspaces there. `pool`: memory shared with graphs that are always
-    replayed in the order in which they were captured.
+    replayed in the order in which they were captured. After an error `generator` cannot be used any more (torch 2.11).
     """
     graph = torch.cuda.CUDAGraph()
+    pool = torch.cuda.graph_pool_handle() if pool is None else pool
     if generator is not None and TorchVersion(torch.__version__) < "2.14":
         graph.register_generator_state(generator)  # later ones do it themselves, and warn of the call
     gc.collect()  # what Python would collect meanwhile, such as an older graph, is not to be destroyed while this one is captured
-    # thread_local: a thread that pins the memory of streamed images may do meanwhile what this one must not.
-    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-        returned = step()
+    try:
+        # thread_local: a thread that pins the memory of streamed images may do meanwhile what this one must not.
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            returned = step()
+    except BaseException:
+        _clean_up(graph, pool)
+        raise
 
     def replay() -> Any:
         graph.replay()
         return returned
 
     return replay
+
+
+_failed: list[Any] = []  # graphs of which the allocator of pinned memory may still hold the address
+
+
+def _clean_up(graph: Any, pool: Any) -> None:
+    """After a capture that failed, put right what older versions of torch leave in its middle (pull requests 176752 and 180395 of PyTorch).
+
+    If `capture_end` raises, the allocator goes on as if there were a capture, and its next `empty_cache` fails, of which cuDNN's next
+    trial of a shape makes one; and the device's default generator draws no more. The functions are private.
+    """
+    index = torch.cuda.current_device()
+    if TorchVersion(torch.__version__) < "2.13":
+        with suppress(RuntimeError):
+            # The first raises where the capture was ended after all: then the graph itself gives its memory back.
+            torch._C._cuda_endAllocateToPool(index, pool)
+            torch._C._cuda_releasePool(index, pool)
+            _failed.append(graph)
+    if TorchVersion(torch.__version__) < "2.12":
+        default = torch.cuda.default_generators[index]
+        default.graphsafe_set_state(default.clone_state())
 
 
 @contextmanager
@@ -149,8 +223,16 @@ def _named(name: str, tree: Any) -> Iterator[tuple[str, Tensor]]:
 
 def _cause(error: BaseException) -> str:
     """The first line of what went wrong first: later errors are about the end of the capture. Raises what is out of memory."""
-    while not out_of_memory(error) and error.__context__ is not None:
-        error = error.__context__
-    if out_of_memory(error):
-        raise error
-    return str(error).splitlines()[0]
+    for one in _chain(error):
+        if out_of_memory(one):
+            raise one
+        first = one
+    return str(first).splitlines()[0]
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, then the one that it was raised in the handling of, and so on to the first."""
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__context__

@@ -187,14 +187,29 @@ def _launch(arm: Arm) -> None:
         part()
 
 
-def machine(device: torch.device) -> dict[str, float]:
-    """What the device reaches: bytes a second of a large copy (read and written), FLOPs a second of a large matrix product."""
+def machine(device: torch.device, precision: str) -> dict[str, float]:
+    """Bytes a second of a large copy (read and written), FLOPs a second of a large matrix product in `precision`, on the device."""
+    large, repeats = (
+        device.type == "cuda",
+        10 if device.type == "cuda" else 1,
+    )  # a GPU needs 1 ms, or the time to start is seen
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     block = torch.ones(1 << 25, device=device)
     target = torch.empty_like(block)
-    matrix = torch.ones(2048, 2048, device=device)
-    copy = min(_seconds(lambda: target.copy_(block), device) for _ in range(5))
-    product = min(_seconds(lambda: matrix @ matrix, device) for _ in range(5))
-    return {"copy_bytes_per_second": 2 * 4 * block.numel() / copy, "flops_per_second": 2 * 2048**3 / product}
+    side = 8192 if large else 2048
+    matrix = torch.ones(side, side, device=device, dtype=dtype)
+    product = torch.empty_like(matrix)
+
+    def best(work: Callable[[], Any]) -> float:
+        def part() -> None:
+            for _ in range(repeats):
+                work()
+
+        return min(_seconds(part, device) for _ in range(5)) / repeats
+
+    copy = best(lambda: target.copy_(block))
+    multiply = best(lambda: torch.mm(matrix, matrix, out=product))
+    return {"copy_bytes_per_second": 2 * 4 * block.numel() / copy, "flops_per_second": 2 * side**3 / multiply}
 
 
 def _seconds(part: Part, device: torch.device) -> float:
@@ -210,8 +225,11 @@ _working: list[Arm] = []  # in the process that was hired: its arm
 def _begin(threads: int, make: Callable[..., Arm], arguments: tuple) -> str:
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True  # for all of them, as published
-    _working.append(make(*arguments))
-    return _working[0].name
+    arm = make(*arguments)
+    if arm.device.type == "cuda":
+        torch.cuda.set_device(arm.device)  # kernels that are not torch's own are launched on the current one
+    _working.append(arm)
+    return arm.name
 
 
 def _step() -> dict[str, float]:

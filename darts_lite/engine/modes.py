@@ -14,11 +14,14 @@ from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import Feed, Part
 from darts_lite.engine import gate as gates
 from darts_lite.engine.arms import GENOTYPE, ours_retrain, ours_search, reference_retrain, reference_search
+from darts_lite.engine.evaluation import evaluating
 from darts_lite.engine.measure import Arm, Hired, Times, alternate, machine, take_turns
 from darts_lite.genotype import published
+from darts_lite.operations.layers import BatchNorm
 from darts_lite.options import DatasetConfig, SpaceConfig
+from darts_lite.relaxations.table import Mixing
 from darts_lite.spaces.darts import DartsSpace, network
-from darts_lite.spaces.network import Skeleton
+from darts_lite.spaces.network import Network, Skeleton
 
 Found = tuple[dict[str, Any], list[str]]
 Maker = Callable[..., Arm]
@@ -47,22 +50,61 @@ class Request:
         self.report.progress(done, self.config.steps + self.config.warm_up, "")
 
 
+@dataclass(frozen=True)
+class Least:
+    """What a step has to do for an image at least, however it is done."""
+
+    macs: int
+    numbers: int  # read from or written to memory
+
+    def seconds(self, batch_size: int, precision: str, rates: dict[str, float]) -> float:
+        """The larger of the times that arithmetic and memory take, at the `rates` of `machine`: neither can wait for the other."""
+        arithmetic = 2 * self.macs * batch_size / rates["flops_per_second"]
+        size = 2 if precision == "bf16" else 4
+        return max(arithmetic, size * self.numbers * batch_size / rates["copy_bytes_per_second"])
+
+
+# BatchNorm knows what it makes of a number only when it has seen all others, so what it reads is written and read, forward; backward that
+# is read once more, and of its gradient, which needs sums over all pixels as well, again one writing and one reading.
+PASS = 5  # times that a number which BatchNorm reads passes between memory and processor
+
+
+def normalized(network: Network, *arguments: Any) -> int:
+    """Numbers that the BatchNorms of a network on the meta device read, for an image of 32x32; `arguments`: of `forward`."""
+    read: list[int] = []
+    hooks = [
+        module.register_forward_hook(lambda _, inputs, output: read.append(inputs[0].numel()))
+        for module in network.modules()
+        if isinstance(module, BatchNorm)
+    ]
+    # In training some are part of another layer, and in less than float64 of a cell's kernels.
+    with evaluating(network), torch.no_grad():
+        network.double()(torch.empty(1, 3, 32, 32, dtype=torch.float64, device="meta"), *arguments)
+    for hook in hooks:
+        hook.remove()
+    return sum(read)
+
+
 def search(request: Request, solver: str = "first_order") -> Found:
     """A step of the search: architecture, then weights."""
     settings = replace(request.search, solver=solver)
     space = DartsSpace(settings.space)
-    macs = space.supernet(Skeleton(settings.cells, settings.channels, 10), space.tables()).costs().macs
+    tables = space.tables()
+    mixing = {cell: Mixing(torch.ones(table.alive.shape, device="meta")) for cell, table in tables.items()}
+    supernet = space.supernet(Skeleton(settings.cells, settings.channels, 10), tables).to("meta")
     # A pass forward and backward is three times the forward one; weights frozen: two times.
-    passes = 5 if solver == "first_order" else 14
-    return _compare(request, reference_search, ours_search, settings, macs * passes, HALF)
+    forwards, passes = (5, 2) if solver == "first_order" else (14, 5)
+    least = Least(forwards * supernet.costs().macs, passes * PASS * normalized(supernet, mixing))
+    return _compare(request, reference_search, ours_search, settings, least, HALF)
 
 
 def retrain(request: Request) -> Found:
     """A step of the retraining of a published genotype."""
     settings = request.retrain
     with torch.device("meta"):
-        macs = network(published(GENOTYPE), Skeleton(settings.cells, settings.channels, 10)).costs().macs
-    return _compare(request, reference_retrain, ours_retrain, settings, 3 * macs, 2 * HALF)
+        final = network(published(GENOTYPE), Skeleton(settings.cells, settings.channels, 10))
+    least = Least(3 * final.costs().macs, PASS * normalized(final))
+    return _compare(request, reference_retrain, ours_retrain, settings, least, 2 * HALF)
 
 
 def loading(request: Request) -> Found:
@@ -155,28 +197,29 @@ MODES: dict[str, Callable[..., Found]] = {
 }
 
 
-def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, macs: int, epoch: int) -> Found:
-    """The reference as published and at its best, and ours. `macs`: of a step, for an image; `epoch`: images of an epoch."""
+def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, least: Least, epoch: int) -> Found:
+    """The reference as published and at its best, and ours. `epoch`: images of an epoch."""
     config, device, place = request.config, request.device, str(request.device)
     hire = [
         partial(Hired, reference, settings, place, "fp32", False),
         partial(Hired, reference, settings, place, request.precision, True),
         partial(Hired, ours, settings, place, request.precision),
     ]
-    rates = machine(device)
+    rates = machine(device, request.precision)
 
     def shown(done: int, total: int) -> None:
         request.report.progress(done, total, "")
 
     measured = take_turns(hire, turns=config.turns, steps=config.steps, warm_up=config.warm_up, progress=shown)
-    floor = 2 * macs * config.batch_size / rates["flops_per_second"]
+    floor = least.seconds(config.batch_size, request.precision, rates)
     found = {
         "arms": {
             one.name: _figures(one, config.batch_size, epoch) | known | {"times_the_floor": one.median() / floor}
             for one, known in measured
         },
         "ratios": _ratios([one for one, _ in measured]),
-        "macs_an_image": macs,
+        "macs_an_image": least.macs,
+        "numbers_an_image": least.numbers,
         "floor_seconds": floor,
         "machine": rates,
     }

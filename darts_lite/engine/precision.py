@@ -1,6 +1,6 @@
 """How precisely a run computes: float32, or bfloat16 between the layers of a network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -41,15 +41,35 @@ def call(
     return functional_call(network, named, arguments, keywords)
 
 
+def lowered(network: nn.Module, precision: str) -> Callable[..., Any]:
+    """`network` with the weights that it has now, to be called several times inside of `computing`: filters become bf16 once.
+
+    Autocast would lower each filter again at every call. The numbers are the same. There are no gradients.
+    """
+    if precision != "bf16":
+        return network
+    filters = {name: weight.detach() for name, weight in network.named_parameters() if weight.dim() > 1}
+    low = dict(zip(filters, _copied(list(filters.values()), torch.bfloat16), strict=True))
+    return lambda *arguments, **keywords: functional_call(network, low, arguments, keywords)
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Inside, no TF32: finite differences of size eps = 0.01 / ||v|| drown in its 10 bits."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    """Inside, no TF32: finite differences of size eps = 0.01 / ||v|| drown in its 10 bits.
+
+    `allow_tf32` is an error to read once anybody has set `fp32_precision`, on a CPU, too (torch 2.9 to 2.14). It is not read here.
+    """
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]  # no stub
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = "none"  # as the level above it says, which may be changed later
+            if setting.fp32_precision != value:
+                setting.fp32_precision = value
 
 
 class _Lowered(torch.autograd.Function):

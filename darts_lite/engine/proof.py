@@ -29,7 +29,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from darts_lite.engine.build import build_method, build_space
-from darts_lite.engine.device import determinism
+from darts_lite.engine.device import run_settings
 from darts_lite.engine.graph import Recorder, tensors_of
 from darts_lite.engine.precision import call, computing, full_float32, resolve_precision
 from darts_lite.engine.search_state import SearchState
@@ -138,7 +138,7 @@ class Proof:
 def prove(config: Any, device: torch.device) -> Proof:
     """Compute everything on `device`; `config` is that of a search, whose steps are tried on a small network."""
     proof = Proof(device)
-    with determinism(device, True), full_float32(), _one_thread():
+    with run_settings(device, True), full_float32(), _one_thread():
         for subject, settings in _operations(device):
             _compare(proof, "operations", subject, settings)
         for subject, settings in _cells(device):

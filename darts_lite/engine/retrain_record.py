@@ -7,10 +7,11 @@ from typing import Any
 
 from darts_lite.data.parts import Source
 from darts_lite.engine import checkpoint
-from darts_lite.engine.evaluation import evaluate, evaluating, latencies
+from darts_lite.engine.evaluation import at_once, batch_sizes, evaluate, evaluating, latencies
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import silent
 from darts_lite.engine.loop import Loop, data_words, draw
+from darts_lite.engine.precision import lowered
 from darts_lite.engine.prepare import Prepared
 from darts_lite.engine.resume import newest_finished
 from darts_lite.engine.retrain_state import RetrainState
@@ -110,10 +111,11 @@ class RetrainRecord:
         return result
 
     def _evaluate(self, state: RetrainState, part: Source) -> dict[str, Any]:
-        size = max(self.loop.config.batch_size, 256)
+        sizes = batch_sizes(part, max(at_once(state.device, self.loop.config.batch_size), 256))
         classes = self.loop.ready.dataset.classes
+        network = lowered(state.reported, state.precision)
         with evaluating(state.reported):
-            return evaluate(state.reported, part, classes, batch_size=size, precision=state.precision)
+            return evaluate(network, part, classes, sizes=sizes, precision=state.precision)
 
 
 def search_seconds(genotype: str | None) -> float | None:

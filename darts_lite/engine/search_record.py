@@ -8,8 +8,9 @@ import torch
 from darts_lite import drawing
 from darts_lite.data.parts import Source
 from darts_lite.engine import alphas
-from darts_lite.engine.evaluation import evaluate, evaluating
+from darts_lite.engine.evaluation import at_once, batch_sizes, evaluate, evaluating
 from darts_lite.engine.loop import Loop, data_words, draw
+from darts_lite.engine.precision import lowered
 from darts_lite.engine.search_state import SearchState
 from darts_lite.genotype import Genotype, to_json
 from darts_lite.spaces.darts import network
@@ -73,11 +74,12 @@ class SearchRecord:
     def _validate(self, state: SearchState) -> dict[str, Any]:
         with torch.no_grad():
             mixing = state.architecture.expected(state.clock.progress)
+        supernet = lowered(state.supernet, state.precision)
         with evaluating(state.supernet):
             return evaluate(
-                lambda images: state.supernet(images, mixing),
+                lambda images: supernet(images, mixing),
                 self.validation,
                 self.loop.ready.dataset.classes,
-                batch_size=self.loop.config.batch_size,
+                sizes=batch_sizes(self.validation, at_once(state.device, self.loop.config.batch_size)),
                 precision=state.precision,
             )

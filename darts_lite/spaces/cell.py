@@ -7,6 +7,8 @@ inputs are ready together and share a stage.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -197,6 +199,17 @@ class Gathered:
         return self.states[inputs[0]] if len(inputs) == 1 else torch.cat([self.states[s] for s in inputs], dim=1)
 
 
+@cache
+def triton_here() -> bool:
+    """Whether there is triton, which torch's builds for CUDA bring along."""
+    return find_spec("triton") is not None
+
+
+def on_gpu(x: Tensor) -> bool:
+    """Whether kernels of our own compute what a cell makes of x; a tensor without memory shows what a GPU would do."""
+    return x.device.type in ("cuda", "meta") and triton_here()
+
+
 def copies_together(state: Tensor) -> int:
     """How many copies of a stack to compute at once, on states like this one (N, C, H, W).
 
@@ -243,7 +256,16 @@ class Cell(nn.Module):
     def forward(self, before_previous: Tensor, previous: Tensor, mixing: Tensor | None, keep: Tensor | None) -> Tensor:
         """Outputs of the two cells before, activated -> (N, len(concat) * C, H, W), halved in a reduction cell."""
         states = [self.preprocess[0](before_previous), self.preprocess[1](previous)]
-        nodes = Nodes()
+        if on_gpu(states[0]):
+            from darts_lite.spaces import fused  # needs triton
+
+            if fused.serves(self, states[0], mixing):
+                return fused.combine(self, states, mixing, keep)
+        return self.combine(states, mixing, keep)
+
+    def combine(self, states: list[Tensor], mixing: Tensor | None, keep: Tensor | None) -> Tensor:
+        """What the stages make of the preprocessed inputs."""
+        states, nodes = list(states), Nodes()
         for stage in self.stages:
             self._finish(states, nodes, max(stage.sources))
             stage(states, mixing, keep, nodes)
