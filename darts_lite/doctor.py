@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from darts_lite.errors import Exit, UserError, out_of_memory
+from darts_lite.errors import Exit, UserError, all_of, out_of_memory
 from darts_lite.options import DatasetConfig, option
 
 LEAST = 2**30  # bytes of memory and of disk space below which a run is likely to fail
@@ -40,7 +40,7 @@ def doctor(config: DoctorConfig, typed: Collection[str] | None = None, report: A
     settings.check(config)
     found: dict[str, list[str]] = {}
     said: set[str] = set()
-    for check in (versions, processor, devices, data, disk, steps):
+    for check in (versions, processor, devices, data, disk, steps, proof):
         name = check.__name__
         try:
             for text in check(config):
@@ -147,6 +147,19 @@ def steps(config: DoctorConfig) -> Iterator[str]:
     start = time.monotonic()
     trial(search, SearchConfig(dataset=config.dataset, device=config.device, cells=3, channels=4, batch_size=2))
     yield f"two steps of a small search in {time.monotonic() - start:.1f} s"
+
+
+def proof(config: DoctorConfig) -> Iterator[str]:
+    """Whether the device computes what a search needs: operations, gradients and steps against float64 on the CPU."""
+    from darts_lite.engine.device import resolve_device
+    from darts_lite.engine.proof import prove
+    from darts_lite.search import SearchConfig
+
+    proven = prove(SearchConfig(device=config.device), resolve_device(config.device))
+    problem = all_of(proven.problems())
+    if problem:
+        raise problem
+    yield proven.line()
 
 
 def _problem(name: str, error: Exception) -> UserError:

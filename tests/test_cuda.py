@@ -24,10 +24,11 @@ from darts_lite.engine.evaluation import at_once, batch_sizes, evaluate, evaluat
 from darts_lite.engine.graph import WARM_STEPS, Recorder, capture, own_stream, tensors_of
 from darts_lite.engine.loop import Loop
 from darts_lite.engine.precision import computing, lowered
+from darts_lite.engine.proof import prove
 from darts_lite.engine.signals import Interrupted
 from darts_lite.errors import out_of_memory
-from darts_lite.operations import pointwise
 from darts_lite.operations.layers import BatchNorm
+from darts_lite.operations.thresholds import LARGE
 from darts_lite.options import SpaceConfig
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.search import SearchConfig, search
@@ -254,11 +255,17 @@ def test_the_memory_of_a_graph_is_given_back():
     assert held[7] <= held[3] and held[6] <= held[2], held
 
 
+def test_the_doctor_proves_this_device():
+    found = prove(SearchConfig(), CUDA)
+    assert not [str(problem) for problem in found.problems()]
+    assert "bit for bit" in found.line() and found.number > 1000
+
+
 def test_a_step_of_the_published_size_takes_under_two_gigabytes(monkeypatch):
     """In bf16; what is computed twice to spare memory is the same."""
     config, taken, losses = SearchConfig(cells=8, channels=16, batch_size=64), [], []
-    for large in (pointwise.LARGE, float("inf")):
-        monkeypatch.setattr(pointwise, "LARGE", large)
+    for large in (LARGE.value, float("inf")):
+        monkeypatch.setattr(LARGE, "value", large)
         arm = ours_search(config, "cuda", "bf16")
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

@@ -20,11 +20,12 @@ def test_all_is_well(tiny_folder, capsys):
     before = sorted(Path().rglob("*"))
     assert run_verb("doctor", ["dataset=npz", "dataset.path=data.npz", "device=cpu", "run_dir=a/b"]) == 0
     said = lines(capsys)
-    assert [name for kind, name in said] == ["versions", "processor", "devices", "data", "disk", "steps"]
+    assert [name for kind, name in said] == ["versions", "processor", "devices", "data", "disk", "steps", "proof"]
     assert {kind for kind, _ in said} == {"ok"}
     assert f"torch {torch.__version__}" in said["ok", "versions"]
     assert said["ok", "data"] == "npz: 96 training and 30 test images of 8x8x1, 3 classes"
     assert said["ok", "disk"].startswith("a/b can be written")
+    assert " comparisons of cpu with float64 on the CPU: fp32 within " in said["ok", "proof"]
     assert sorted(Path().rglob("*")) == before
 
 
@@ -66,6 +67,7 @@ def test_a_problem_is_said_once_with_what_to_do(name, tiny_folder, monkeypatch, 
         monkeypatch.setattr(*((f"{owner}.{attribute}", value) if isinstance(owner, str) else change))
     if name != "steps":
         monkeypatch.setattr(doctor, "steps", doctor.data)  # meets the same problems, sooner
+    monkeypatch.setattr(doctor, "proof", doctor.data)
     if name == "gpu":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     else:

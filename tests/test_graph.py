@@ -27,7 +27,7 @@ from darts_lite.engine.graph import Recorder, tensors_of, undone
 from darts_lite.engine.loop import Loop
 from darts_lite.engine.signals import Interrupted
 from darts_lite.errors import out_of_memory
-from darts_lite.operations import pointwise
+from darts_lite.operations.thresholds import LARGE
 from darts_lite.options import SpaceConfig
 from darts_lite.relaxations import RELAXATIONS
 from darts_lite.relaxations.softmax import Softmax
@@ -302,7 +302,7 @@ def published_step(device):
 
 def test_a_step_on_a_gpu_takes_few_kernels(way, without_memory, monkeypatch):
     """All of whose tensors count as large."""
-    monkeypatch.setattr(pointwise, "LARGE", 1)
+    monkeypatch.setattr(LARGE, "value", 1)
     step = published_step(without_memory)
     with OnlyOn(without_memory), tiny.CudaLayouts(), Computing() as computing, counting() as ledger:
         step()
@@ -337,7 +337,7 @@ class Normalizing(TorchDispatchMode):
 @pytest.mark.parametrize("large", [1, float("inf")])
 def test_a_gpu_normalizes_dense_tensors(large, way, without_memory, monkeypatch):
     """Slices of channels, as the gradient of a concatenation is one, leave the fast kernels of CUDA's BatchNorm."""
-    monkeypatch.setattr(pointwise, "LARGE", large)
+    monkeypatch.setattr(LARGE, "value", large)
     step = published_step(without_memory)
     with OnlyOn(without_memory), tiny.CudaLayouts(), Normalizing() as normalizing:
         step()
@@ -425,7 +425,7 @@ def test_a_step_on_a_gpu_takes_little_memory(way, without_memory, monkeypatch):
         assert 2.4e9 < most() < 2.8e9
         return
     assert 3.2e9 < most() < 3.8e9
-    monkeypatch.setattr(pointwise, "LARGE", float("inf"))
+    monkeypatch.setattr(LARGE, "value", float("inf"))
     assert most() > 4.6e9
 
 

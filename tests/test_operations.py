@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from darts_lite.operations import NONE, OPERATIONS, fold, layers, pointwise, pooling
+from darts_lite.operations import NONE, OPERATIONS, layers, pointwise, pooling
 from darts_lite.operations.depthwise import depthwise
 from darts_lite.operations.fold import folded
 from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce, tracking_statistics
 from darts_lite.operations.pointwise import pointwise_norm
 from darts_lite.operations.pooling import AveragePool
 from darts_lite.operations.sampling import every_second
+from darts_lite.operations.thresholds import LARGE, VECTOR, WIDEST
 
 CHANNELS = 4
 
@@ -453,7 +454,7 @@ def test_folded_and_its_derivatives(given):
 def foldings(monkeypatch):
     """Every image is a large one; what is folded then is noted."""
     noted = []
-    monkeypatch.setattr(pointwise, "LARGE", 1)
+    monkeypatch.setattr(LARGE, "value", 1)
     monkeypatch.setattr(layers, "folded", lambda x, *rest, **settings: noted.append(x) or folded(x, *rest, **settings))
     return noted
 
@@ -465,8 +466,8 @@ def test_a_folded_layer_is_the_same_layer(stride, dilation, size, affine, foldin
     """Values, gradients, second derivatives, running statistics."""
     settings = {"stride": stride, "dilation": dilation, "copies": 1, "affine": affine}
     found = []
-    for widest in (fold.WIDEST, 0):
-        monkeypatch.setattr(fold, "WIDEST", widest)
+    for widest in (WIDEST.value, 0):
+        monkeypatch.setattr(WIDEST, "value", widest)
         torch.manual_seed(0)
         layer, x = DepthwiseSeparable(4, 3, **settings).double(), (draw(size=size, batch=4) + 2).requires_grad_()
         for parameter in layer.norm.parameters():
@@ -513,10 +514,10 @@ def test_folding_is_exact_where_the_mean_is_a_thousand_deviations(foldings, monk
         return float((layer(x) - exact).detach().abs().max())
 
     ours = error()
-    monkeypatch.setattr(fold, "WIDEST", 0)
+    monkeypatch.setattr(WIDEST, "value", 0)
     plain = error()
     monkeypatch.undo()
-    monkeypatch.setattr(pointwise, "LARGE", 1)
+    monkeypatch.setattr(LARGE, "value", 1)
     monkeypatch.setattr(layers, "likely_mean", lambda x, weight: x.new_zeros(4))
     assert ours < 2 * plain < 0.01 < error()
 
@@ -529,10 +530,10 @@ def test_folding_is_exact_where_the_mean_is_a_thousand_deviations(foldings, monk
         (False, 4, "several"),
         (False, 4, "autocast"),
         (False, 4, "eval"),
-        (False, fold.WIDEST + 1, ""),
-        (True, fold.VECTOR, ""),
-        (False, fold.VECTOR, "frozen"),
-        (False, fold.VECTOR, "search form"),
+        (False, WIDEST.value + 1, ""),
+        (True, VECTOR.value, ""),
+        (False, VECTOR.value, "frozen"),
+        (False, VECTOR.value, "search form"),
     ],
 )
 def test_what_is_folded(folds, channels, case, foldings):

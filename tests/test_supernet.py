@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from darts_lite.engine.gate import taken_apart
 from darts_lite.operations import depthwise, layers, pointwise, pooling
 from darts_lite.operations.layers import tracking_statistics
+from darts_lite.operations.thresholds import ALL, CACHE, LARGE
 from darts_lite.options import SpaceConfig
 from darts_lite.reference import CANDIDATES, ReferenceSupernet
 from darts_lite.relaxations.table import Mixing
@@ -204,16 +205,16 @@ def tensors(request, monkeypatch):
     """Whether tensors count as large: fewer of them are kept, a CPU computes them a copy at a time, and a GPU together."""
     if request.param == "small":
         return
-    monkeypatch.setattr(pointwise, "LARGE", 1)
+    monkeypatch.setattr(LARGE, "value", 1)
     if request.param == "large":
-        monkeypatch.setattr(cells, "CACHE", 1)
+        monkeypatch.setattr(CACHE, "value", 1)
     else:
         as_on_a_gpu(monkeypatch)
 
 
 def as_on_a_gpu(monkeypatch):
     """Torch's operators on a CPU, as they are called on any other device."""
-    monkeypatch.setattr(cells, "copies_together", lambda state: cells.ALL)
+    monkeypatch.setattr(cells, "copies_together", lambda state: ALL.value)
     monkeypatch.setattr(pointwise, "as_product", lambda x: True)
     # In bf16 oneDNN's gradient of dilated weights is garbage (torch 2.14, channels_last, AVX-512), and on_cpu does without it.
     monkeypatch.setattr(depthwise, "on_cpu", lambda x: x.dtype == torch.bfloat16)
@@ -281,8 +282,8 @@ def large(channels, dtype, frozen):
 def exact():
     """The same in float64, by channels; by torch's own layers, as for small images."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pointwise, "LARGE", float("inf"))
-        patch.setattr(cells, "CACHE", float("inf"))
+        patch.setattr(LARGE, "value", float("inf"))
+        patch.setattr(CACHE, "value", float("inf"))
         return {channels: large(channels, torch.float64, frozen=False) for channels in (12, 16)}
 
 
@@ -294,8 +295,8 @@ def exact():
         ("cpu", "fp32", 16, "pointwise_norm", 1),
         ("cpu", "bf16", 12, "pointwise_norm", 2),
         ("cpu", "bf16", 16, "pointwise_norm", 1),
-        ("gpu", "fp32", 12, "pointwise_norm", cells.ALL),
-        ("gpu", "bf16", 16, "pointwise_norm", cells.ALL),
+        ("gpu", "fp32", 12, "pointwise_norm", ALL.value),
+        ("gpu", "bf16", 16, "pointwise_norm", ALL.value),
     ],
 )
 def test_large_tensors_in_every_precision(device, precision, channels, entered, together, frozen, exact, monkeypatch):

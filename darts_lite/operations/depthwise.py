@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darts_lite.operations.sampling import every_second
+from darts_lite.operations.thresholds import KERNEL
 
 
 def depthwise(x: Tensor, weight: Tensor, *, stride: int, dilation: int, bias: Tensor | None = None) -> Tensor:
@@ -120,7 +121,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, d
     is added up. In height a dilated kernel is every second row of a dense one.
     """
     height, width = weight.shape[2:]
-    if width > 5 or (width < 5 and stride == 2):
+    if width > KERNEL.value or (width < 5 and stride == 2):
         return _native(gradient, x, weight, (stride, stride), dilation, for_weight=True)
     rows = dilation * (height - 1) + 1
     fold = dilation * (2 if width == 5 else 1)

@@ -19,9 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darts_lite.operations.pointwise import Statistics, spares_memory
-
-WIDEST = 48  # channels: the products grow with their square, what they save does not
-VECTOR = 16  # floats that an instruction takes, at most
+from darts_lite.operations.thresholds import VECTOR, WIDEST
 
 
 def folds(x: Tensor, weight: Tensor, groups: int, final: bool) -> bool:
@@ -32,8 +30,8 @@ def folds(x: Tensor, weight: Tensor, groups: int, final: bool) -> bool:
     of a final network, which keep both of their large tensors; with frozen weights, or more channels, it takes longer.
     """
     full = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    narrow = groups == 1 and weight.shape[1] <= WIDEST
-    pays = weight.shape[1] % VECTOR != 0 or (final and weight.requires_grad)
+    narrow = groups == 1 and weight.shape[1] <= WIDEST.value
+    pays = weight.shape[1] % VECTOR.value != 0 or (final and weight.requires_grad)
     return full and narrow and pays and spares_memory(x)
 
 

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LARGE = 1 << 20  # bytes
+from darts_lite.operations.thresholds import LARGE
+
 Statistics = tuple[Tensor, Tensor] | tuple[None, None]  # running mean and variance, which the call moves
 
 
@@ -59,7 +60,7 @@ def as_product(x: Tensor) -> bool:
 
 def spares_memory(x: Tensor) -> bool:
     """Whether `pointwise_norm` is worth its time: for large tensors."""
-    return x.numel() * x.element_size() >= LARGE
+    return x.numel() * x.element_size() >= LARGE.value
 
 
 class _Pointwise(torch.autograd.Function):

@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.operations.candidates import Activation
 from darts_lite.operations.layers import ConvNorm, FactorizedReduce, rows
+from darts_lite.operations.thresholds import ALL, CACHE
 from darts_lite.spaces.mixing import mixed
 from darts_lite.spaces.nodes import Nodes, dense
-
-CACHE = 3 << 20  # bytes
-ALL = 1 << 30  # copies
 
 # Whose weights one copy of a stack holds: operation, source, target (None: all edges out of the source).
 Key = tuple[str, int, int | None]
@@ -133,7 +131,7 @@ class Stage(nn.Module):
         together = copies_together(states[self.sources[0]])
         factors = None if mixing is None else mixing.flatten().index_select(0, self.order)
         blocks = self._blocks(states, factors, together)
-        if factors is not None and keep is None and together == ALL:
+        if factors is not None and keep is None and together == ALL.value:
             for node, y in zip(self.targets, self._product(blocks, factors), strict=True):
                 nodes.add(node, y, None)
             return
@@ -218,7 +216,7 @@ def copies_together(state: Tensor) -> int:
     also convolves pointwise, two groups of 32 channels together, in 1.3 to 1.7 times the time of one after the other (AVX2).
     """
     size = state.numel() * state.element_size()
-    return max(1, CACHE // size) if state.device.type == "cpu" else ALL
+    return max(1, CACHE.value // size) if state.device.type == "cpu" else ALL.value
 
 
 class Cell(nn.Module):

@@ -12,14 +12,14 @@ from torch import nn
 from darts_lite.costs import Costs, count
 from darts_lite.operations.candidates import Activation
 from darts_lite.operations.layers import BatchNorm, convolution
+from darts_lite.operations.thresholds import STEM
 
 STEMS = ("cifar", "imagenet")
-LARGE = 96  # pixels of the shorter side from which on `auto` is imagenet: the first cell then sees at least 12x12
 
 
 def choose(name: str, image_size: tuple[int, int]) -> str:
     """What `auto` means for images of this (height, width)."""
-    return name if name != "auto" else "imagenet" if min(image_size) >= LARGE else "cifar"
+    return name if name != "auto" else "imagenet" if min(image_size) >= STEM.value else "cifar"
 
 
 def cifar(input_channels: int, width: int) -> nn.Sequential:
