@@ -227,3 +227,19 @@ def test_what_the_kernels_cannot_do_torch_does(reason, monkeypatch):
         with torch.no_grad():
             assert fused.serves(cell, x, mixing)
     assert not fused.serves(cell, x.double() if reason == "float64" else x, mixing)
+
+
+def test_what_is_no_number_is_not_lost(monkeypatch):
+    """A ReLU or a clamp that made zero of it would hide it from the run, which has to end."""
+    cell = made(*CASES[2])
+    with torch.no_grad():
+        cell.stages[0].operations["sep_conv_3x3"].first.pointwise.weight[0] = 1e30
+    found = told(cell, monkeypatch, True)
+    variance = found["stages.0.operations.sep_conv_3x3.first.norm.running_var"]
+    assert not variance[0].isfinite() and variance[1:].isfinite().all()
+
+    monkeypatch.setattr(cells, "on_gpu", lambda x: True)
+    cell = made(*CASES[2]).to(DEVICE)
+    images = [torch.randn(2, channels, 3, 4, device=DEVICE) for channels in (2, 3)]
+    images[0][0, 0, 0, 0] = torch.nan
+    assert cell(*images, torch.full((5, 4), 0.25, device=DEVICE), None).isnan().all()

@@ -8,12 +8,12 @@ import contextlib
 import os
 import signal
 import warnings
-import weakref
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
+import counting
 import pytest
 import tiny
 import torch
@@ -21,8 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from darts_lite import settings
-from darts_lite.engine import clock, configuration, graph, measure, retrain_state, search_state
-from darts_lite.engine.arms import ours_search
+from darts_lite.engine import clock, configuration, graph, measure
 from darts_lite.engine.graph import Recorder, tensors_of, undone
 from darts_lite.engine.loop import Loop
 from darts_lite.engine.signals import Interrupted
@@ -31,11 +30,9 @@ from darts_lite.operations.thresholds import LARGE
 from darts_lite.options import SpaceConfig
 from darts_lite.relaxations import RELAXATIONS
 from darts_lite.relaxations.softmax import Softmax
-from darts_lite.relaxations.table import Table
 from darts_lite.retrain import RetrainConfig
 from darts_lite.search import SearchConfig
 from darts_lite.solvers import SOLVERS
-from darts_lite.spaces import cell
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 RETRAIN = tiny.retrain_config(ema=0.9, warmup_epochs=1, alternating_flip=True)
@@ -47,11 +44,6 @@ SEARCHES = {
 }
 STEPS = SEARCHES | {"retrain": RETRAIN, "retrain-plain": tiny.retrain_config(auxiliary_weight=0.0, drop_path=0.0)}
 every_step = pytest.mark.parametrize("config", STEPS.values(), ids=STEPS)
-
-try:  # what kernels launch
-    from darts_lite.operations.kernels.launch import counting
-except ImportError:  # without triton there are none
-    from contextlib import nullcontext as counting
 
 
 def ways(config):
@@ -179,96 +171,18 @@ class OnlyOn(TorchDispatchMode):
         return made
 
 
-class Standing:
-    """In the place of an optimizer, whose kernels know no device without memory."""
-
-    def __init__(self, parameters, lr, **_):
-        self.param_groups, self.state = [{"lr": lr, "params": list(parameters)}], defaultdict(dict)
-
-    def zero_grad(self, set_to_none):
-        for parameter in self.param_groups[0]["params"]:
-            parameter.grad = None
-
-    def step(self):
-        pass
-
-
-class Computing(TorchDispatchMode):
-    """Counts the operators that compute something: on a GPU each of them launches a kernel or more."""
-
-    # Allocation, views, notes of the profiler; and the clipping of gradients, which on a GPU is done for all of them together.
-    NOTHING = ("empty", "_unsafe_view", "alias", "profiler", "linalg_vector_norm", "mul_.")
-
-    def __init__(self):
-        super().__init__()
-        self.number = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.aten.convolution_backward.default:
-            self.number += sum(args[-1])  # its mask: a kernel for each gradient
-        else:
-            self.number += not (func.is_view or any(name in str(func) for name in self.NOTHING))
-        return func(*args, **(kwargs or {}))
-
-
-class Moving(TorchDispatchMode):
-    """Counts the numbers that operators which compute something read and write."""
-
-    def __init__(self):
-        super().__init__()
-        self.numbers = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        if not (func.is_view or any(name in str(func) for name in ("empty", "alias", "profiler"))):
-            self.numbers += sum(x.numel() for x in tree_leaves((args, kwargs, made)) if isinstance(x, torch.Tensor))
-        return made
-
-
-class Holding(TorchDispatchMode):
-    """The most bytes that tensors made inside hold at once."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.most = 0
-        self.held = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for storage in (t.untyped_storage() for t in tree_leaves(made) if isinstance(t, torch.Tensor)):
-            if storage._cdata not in self.held:
-                self.held[storage._cdata] = weakref.ref(
-                    storage, partial(self._let_go, storage._cdata, storage.nbytes())
-                )
-                self.now += storage.nbytes()
-                self.most = max(self.most, self.now)
-        return made
-
-    def _let_go(self, key, number, _):
-        del self.held[key]
-        self.now -= number
-
-
 @pytest.fixture
 def without_memory(monkeypatch):
-    """The meta device, on which a step can be done: there is nothing to read, and nothing is treated as a CPU is."""
-    for module in (search_state, retrain_state):
-        monkeypatch.setattr(module, "computing", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(clock, "Generator", lambda device: torch.Generator())
-    for optimizer in ("SGD", "Adam"):
-        monkeypatch.setattr(torch.optim, optimizer, Standing)
-    # To build a supernet, its live candidates are read.
-    monkeypatch.setattr(Table, "__post_init__", lambda table: None)
-    monkeypatch.setattr(Table, "live", lambda t: [(e, o) for e in range(len(t.edges)) for o in t.operations])
-    return torch.device("meta")
+    """The meta device."""
+    return counting.without_memory(monkeypatch)
 
 
 @pytest.fixture(params=["kernels", "torch"])
 def way(request, without_memory, monkeypatch):
-    """Both ways in which a GPU computes a cell: with kernels of our own, and with torch's operators."""
+    """Both ways in which a GPU computes a cell."""
     if request.param == "kernels":
         pytest.importorskip("triton")
-    monkeypatch.setattr(cell, "on_gpu", lambda x: request.param == "kernels")
+    counting.take_way(monkeypatch, request.param)
     return request.param
 
 
@@ -298,27 +212,6 @@ def published_step(device):
     with OnlyOn(device, warm=True):
         step(state, learn_alphas=True)
     return partial(step, state, learn_alphas=True)
-
-
-def test_a_step_on_a_gpu_takes_few_kernels(way, without_memory, monkeypatch):
-    """All of whose tensors count as large."""
-    monkeypatch.setattr(LARGE, "value", 1)
-    step = published_step(without_memory)
-    with OnlyOn(without_memory), tiny.CudaLayouts(), Computing() as computing, counting() as ledger:
-        step()
-    least, most = {"kernels": (2_800, 3_300), "torch": (6_500, 8_000)}[way]
-    assert least < computing.number + len(ledger.launches) < most
-    assert bool(ledger.launches) == (way == "kernels")
-
-
-def test_a_step_on_a_gpu_moves_few_bytes(way, without_memory):
-    """Of the published search in bf16: what the kernels of a cell read and write at least, and what torch's operators around them do."""
-    arm = ours_search(SearchConfig(cells=8, channels=16, batch_size=64), without_memory.type, "fp32")
-    with tiny.CudaLayouts(), Moving() as moving, counting() as ledger:
-        arm.step()
-    gigabytes = (moving.numbers * 2 + ledger.bytes(2)) / 1e9
-    least, most = {"kernels": (21, 24), "torch": (40, 60)}[way]
-    assert least < gigabytes < most, (moving.numbers * 2 / 1e9, ledger.bytes(2) / 1e9)
 
 
 class Normalizing(TorchDispatchMode):
@@ -375,58 +268,6 @@ def test_many_weights_are_moved_together(solver, way, without_memory):
     large = [lists for lists in together.lists if len(lists) == 2 and len(lists[0]) == len(state.descent.weights)]
     assert len(large) >= 3
     assert all(one == other for one, other in large)
-
-
-class Convolutions(TorchDispatchMode):
-    """The distinct problems that cuDNN gets to solve, by direction: before the first step it tries algorithms for each (0.28 s, H100)."""
-
-    def __init__(self):
-        super().__init__()
-        self.forward, self.of_input, self.of_weight = set(), set(), set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.aten.convolution.default:
-            x, weight, _, *how = args
-            self.forward.add(repr((x.shape, weight.shape, x.dtype, how)))
-        elif func is torch.ops.aten.convolution_backward.default:
-            _, x, weight, _, *how, mask = args
-            for wanted, found in zip(mask, (self.of_input, self.of_weight), strict=False):
-                if wanted:
-                    found.add(repr((x.shape, weight.shape, x.dtype, how)))
-        return func(*args, **(kwargs or {}))
-
-
-# Lower is better: own kernels, and products in place of 1x1 convolutions, have no trials.
-CONVOLUTIONS = {
-    "kernels": {"forward": 7, "of_input": 6, "of_weight": 7},
-    "torch": {"forward": 59, "of_input": 58, "of_weight": 59},
-}
-
-
-def test_a_step_on_a_gpu_begins_with_few_trials(way, without_memory):
-    """A first-order step of the published search."""
-    arm = ours_search(SearchConfig(cells=8, channels=16, batch_size=64), without_memory.type, "fp32")
-    with Convolutions() as found:
-        arm.step()
-    assert {name: len(getattr(found, name)) for name in CONVOLUTIONS[way]} == CONVOLUTIONS[way]
-
-
-def test_a_step_on_a_gpu_takes_little_memory(way, without_memory, monkeypatch):
-    """The same step in float32; bf16 takes half of it, under 2 GB, weights, momentum and their gradients of 0.02 GB apart."""
-    arm = ours_search(SearchConfig(cells=8, channels=16, batch_size=64), without_memory.type, "fp32")
-
-    def most():
-        with Holding() as holding:
-            arm.step()
-        return holding.most
-
-    most()  # makes what stays, such as the momentum
-    if way == "kernels":
-        assert 2.4e9 < most() < 2.8e9
-        return
-    assert 3.2e9 < most() < 3.8e9
-    monkeypatch.setattr(LARGE, "value", float("inf"))
-    assert most() > 4.6e9
 
 
 # Warm steps leave no trace

@@ -15,6 +15,12 @@ from darts_lite.operations.kernels.launch import SPATIAL, cdiv, chunks, launch, 
 SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "D"]  # not worth a compilation of their own
 
 
+@triton.jit
+def relu(a):
+    """What is above zero. A number that is none stays: `tl.maximum` would make zero of it."""
+    return tl.where(a < 0.0, 0.0, a)
+
+
 @triton.jit(do_not_specialize=SIZES)
 def _forward(
     x, y, weight, sources, P, Q, H, W, HO, WO, CU, D,
@@ -41,7 +47,7 @@ def _forward(
             at = ((row + h) * W + w)[:, None] * C + c[None, :]
             a = tl.load(x + at, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
             k = tl.load(taps + j, mask=inside, other=0.0).to(tl.float32)
-            total += tl.maximum(a, 0.0) * k[None, :]
+            total += relu(a) * k[None, :]
         h += D
         taps += K
     at = p[:, None] * C + c[None, :]
@@ -124,7 +130,7 @@ def _weight_gradient(
             ok = (p < P) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
             at = ((row + h) * W + w)[:, None] * C + c[None, :]
             a = tl.load(x + at, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
-            found = tl.sum(tl.maximum(a, 0.0) * v, axis=0)
+            found = tl.sum(relu(a) * v, axis=0)
             total += tl.where(taps[:, None] == j, found[None, :], 0.0)
     to = (z * COPIES + copy) * C * K * K + c[None, :] * (K * K) + i * K + taps[:, None]
     tl.store(part + to, total, mask=(taps < K)[:, None] & inside[None, :])

@@ -84,7 +84,7 @@ def _fold(
                 variance += tl.sum(total * w, axis=1)
                 moved += tl.sum(w * tl.load(mean + plane * C + column, mask=column < C, other=0.0)[None, :], axis=1)
                 tl.store(spread + (term * C + row[:, None]) * C + column[None, :], total, mask=mask)
-            variance = tl.maximum(variance, 0.0)
+            variance = tl.where(variance < 0.0, 0.0, variance)  # what is no number stays
         tl.store(out_mean + term * C + row, moved, mask=inside)
         tl.store(out_variance + term * C + row, variance, mask=inside)
     else:
@@ -143,6 +143,15 @@ def _mix(
     tl.store(at, total.to(y.dtype.element_ty), mask=ok[:, None] & (c < C)[None, :])
 
 
+@triton.jit
+def _sum_of_parts(at, mask, PARTS, step, BR: tl.constexpr, BC: tl.constexpr):
+    """(BR, BC): the sum of what stands at `at`, at + step, ..."""
+    total = tl.zeros((BR, BC), tl.float32)
+    for z in range(0, PARTS):
+        total += tl.load(at + z * step, mask=mask, other=0.0)
+    return total
+
+
 @triton.jit(do_not_specialize=["C", "PARTS", "TERMS", "PIXELS"])
 def _unfold(
     part, sums, matrix, spread, inverse_std, factor, weight, normed, of_matrix, of_scale, of_shift, bend, push,
@@ -161,18 +170,16 @@ def _unfold(
     for j in range(0, C, BC):
         column = j + tl.arange(0, BC)
         mask = inside[:, None] & (column < C)[None, :]
-        found = tl.zeros((BR, BC), tl.float32)
-        for z in range(0, PARTS):
-            found += tl.load(part + z * TERMS * C * C + rows + column[None, :], mask=mask, other=0.0)
+        found = _sum_of_parts(part + rows + column[None, :], mask, PARTS, TERMS * C * C, BR, BC)
         along += tl.sum(found * tl.load(matrix + rows + column[None, :], mask=mask, other=0.0).to(tl.float32), axis=1)
-        tl.store(of_matrix + rows + column[None, :], found, mask=mask)
     inverse = tl.load(inverse_std + term * C + row, mask=inside, other=0.0)
     gain = inverse * _scale(factor, weight, term, row, C, FACTOR, WEIGHT)
     slope = tl.where(norm, along * inverse * inverse, 0.0)
     for j in range(0, C, BC):
         column = j + tl.arange(0, BC)
         mask = inside[:, None] & (column < C)[None, :]
-        found = tl.load(of_matrix + rows + column[None, :], mask=mask, other=0.0)
+        # Again: what other threads of the program have written would not be there yet.
+        found = _sum_of_parts(part + rows + column[None, :], mask, PARTS, TERMS * C * C, BR, BC)
         if norm:
             found -= slope[:, None] * tl.load(spread + rows + column[None, :], mask=mask, other=0.0)
         tl.store(of_matrix + rows + column[None, :], gain[:, None] * found, mask=mask)
