@@ -13,10 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from darts_lite.costs import Costs, count
 from darts_lite.genotype import PUBLISHED, Cell, Edge, Genotype, published, published_table, random_genotype
-from darts_lite.operations import OPERATIONS
+from darts_lite.operations import OPERATIONS, pointwise
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.options import SpaceConfig
 from darts_lite.relaxations.table import Mixing
+from darts_lite.spaces import cell as cells
 from darts_lite.spaces.auxiliary import SevenBySevenHead
 from darts_lite.spaces.darts import DartsSpace, network, operation_costs
 from darts_lite.spaces.network import Skeleton, carry
@@ -121,11 +122,13 @@ def counted(made, skeleton):
     """Multiply-accumulates of one image, by torch's counter: half of its FLOPs.
 
     On the meta device, where every convolution is computed as it is defined; a CPU's faster way leaves out taps that
-    meet only padding, and pads odd images.
+    meet only padding, and pads odd images. Groups as groups: a GPU multiplies by zeros between them.
     """
     shape = 1, skeleton.input_channels, *skeleton.image_size
     device = next(made.parameters()).device
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pointwise, "as_product", lambda x: False)
+        patch.setattr(cells, "on_gpu", lambda x: False)
         made.eval()(torch.zeros(shape, device=device))
     assert counter.get_total_flops() % 2 == 0
     return counter.get_total_flops() // 2

@@ -1,14 +1,21 @@
 """One contract for every candidate operation, and the layers they are made of."""
 
+import importlib
+from contextlib import nullcontext
+
 import pytest
+import tiny
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from darts_lite.operations import NONE, OPERATIONS, layers
+from darts_lite.operations import NONE, OPERATIONS, layers, pointwise, pooling
+from darts_lite.operations.depthwise import depthwise
 from darts_lite.operations.fold import folded
 from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce, tracking_statistics
 from darts_lite.operations.pointwise import pointwise_norm
+from darts_lite.operations.pooling import AveragePool
 from darts_lite.operations.sampling import every_second
 from darts_lite.operations.thresholds import LARGE, VECTOR, WIDEST
 
@@ -240,10 +247,16 @@ def test_tracking_statistics_reaches_every_norm_and_ends():
     assert not network[0].tracks and not network[1][0].tracks
 
 
+@pytest.fixture(params=["cpu", "product"])
+def convolved(request, monkeypatch):
+    """How a pointwise convolution is computed: as on a CPU, or as one matrix product as on other devices."""
+    monkeypatch.setattr(pointwise, "as_product", lambda x: request.param == "product")
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_pointwise_norm_and_its_derivatives(groups, scaled, frozen):
+def test_pointwise_norm_and_its_derivatives(groups, scaled, frozen, convolved):
     def draw(*shape):
         return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
@@ -268,8 +281,130 @@ def test_pointwise_norm_and_its_derivatives(groups, scaled, frozen):
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_pointwise_and_its_derivatives(groups, convolved):
+    """Values, gradients, second derivatives; in channels_last."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 8, 3, 2).double().contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(4, 8 // groups, 1, 1, dtype=torch.float64, requires_grad=True)
+    outputs = pointwise.pointwise(x, weight, groups)
+    torch.testing.assert_close(outputs, F.conv2d(x, weight, groups=groups), rtol=1e-12, atol=1e-12)
+    assert outputs.is_contiguous(memory_format=torch.channels_last)
+    for chosen in ((True, True), (True, False), (False, True)):
+        inputs = [tensor.detach().requires_grad_(wanted) for tensor, wanted in zip((x, weight), chosen, strict=True)]
+        assert torch.autograd.gradcheck(lambda x, w: pointwise.pointwise(x, w, groups), inputs)
+        assert torch.autograd.gradgradcheck(lambda x, w: pointwise.pointwise(x, w, groups), inputs)
+
+
+def test_a_product_is_no_convolution(monkeypatch):
+    """Of stacked copies, forward and both gradients, alone and with BatchNorm."""
+    monkeypatch.setattr(pointwise, "as_product", lambda x: True)
+    settings = {"groups": 2, "momentum": 0.1, "eps": 1e-5}
+    x, weight = draw().requires_grad_(), draw(channels=2, size=(1, 1), batch=4).requires_grad_()
+    with tiny.Counting() as counting:
+        (pointwise.pointwise(x, weight, 2) + pointwise_norm(x, weight, None, (None, None), **settings)).sum().backward()
+    assert not any("convolution" in name for name in counting.calls)
+    assert counting.calls["mm"] == 3 + 4  # with BatchNorm the backward pass convolves once more
+
+
+def convolutions_in_a_second_derivative(function, x, weight):
+    """Their number, with their gradients and with products of a batch of matrices."""
+    inputs = x.requires_grad_(), weight.requires_grad_()
+    first = torch.autograd.grad(function(*inputs).pow(3).sum(), inputs, create_graph=True)
+    with tiny.Counting() as counting:
+        torch.autograd.grad(sum(gradient.square().sum() for gradient in first), inputs)
+    return sum(number for name, number in counting.calls.items() if "convolution" in name or name in ("mm", "bmm"))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_second_derivative_of_depthwise_has_no_loop_over_channels(device, stride, dilation):
+    def number(channels):
+        x, weight = torch.randn(2, channels, 8, 8, device=device), torch.randn(channels, 1, 3, 3, device=device)
+        return convolutions_in_a_second_derivative(
+            lambda x, weight: depthwise(x, weight, stride=stride, dilation=dilation), x, weight
+        )
+
+    assert number(2) == number(7) < 20
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_second_derivative_of_pointwise_has_no_loop_over_groups(device, norm):
+    def number(groups):
+        def function(x, weight):
+            if not norm:
+                return pointwise.pointwise(x, weight, groups)
+            return pointwise_norm(x, weight, None, (None, None), groups=groups, momentum=0.1, eps=1e-5)
+
+        x, weight = torch.randn(2, 3 * groups, 4, 4, device=device), torch.randn(3 * groups, 3, 1, 1, device=device)
+        return convolutions_in_a_second_derivative(function, x, weight)
+
+    assert number(2) == number(7) < 20
+
+
+@pytest.mark.parametrize("size", [(5, 5), (4, 6), (2, 2), (1, 3)])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("device", ["cpu", "other"])
+def test_second_derivatives_of_depthwise(device, kernel, stride, dilation, size, monkeypatch):
+    """Also through the kernels that other devices than a CPU use."""
+    if device == "other":
+        kernels = importlib.import_module("darts_lite.operations.depthwise")
+        monkeypatch.setattr(kernels, "on_cpu", lambda x: False)
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 2, *size).double(), torch.randn(2, 1, kernel, kernel).double()
+    for chosen in ((True, True), (True, False), (False, True)):
+        inputs = [tensor.requires_grad_(wanted) for tensor, wanted in zip((x, weight), chosen, strict=True)]
+
+        def function(x, weight):
+            return depthwise(x, weight, stride=stride, dilation=dilation)
+
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_with_dilation_and_stride_every_second_pixel_is_convolved():
+    """On every device: a convolution of a quarter of the pixels, without dilation."""
+    x, weight = torch.empty(2, 4, 8, 8, device="meta"), torch.empty(4, 1, 3, 3, device="meta")
+    seen = []
+
+    class Convolutions(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.convolution.default:
+                seen.append((args[0].shape, args[3], args[5]))
+            return func(*args, **(kwargs or {}))
+
+    with Convolutions():
+        assert depthwise(x, weight, stride=2, dilation=2).shape == (2, 4, 4, 4)
+    assert seen == [((2, 4, 4, 4), [1, 1], [1, 1])]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_pointwise_norm_in_bf16_is_what_autocast_makes(groups):
+def test_no_gradient_for_what_takes_none(groups, scaled, frozen, precision, convolved):
+    """Whatever an operator answers against its mask: the same gradients, and no error."""
+    settings = {"groups": groups, "momentum": 0.1, "eps": 1e-5}
+    x, weight = draw().float().requires_grad_(), draw(channels=4 // groups, size=(1, 1), batch=4).float()
+    scale = torch.rand(4, requires_grad=True) if scaled else None
+    inputs = [x, *([] if frozen else [weight.requires_grad_()]), *([scale] if scaled else [])]
+    found = []
+    for mode in (nullcontext(), tiny.Generous()):
+        with mode:
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+                y = depthwise(x, torch.ones(4, 1, 3, 3), stride=1, dilation=1)
+                y = pointwise_norm(y, weight, scale, (None, None), **settings) + pointwise.pointwise(y, weight, groups)
+            assert y.dtype == precision
+            found.append(torch.autograd.grad(y.float().pow(3).sum(), inputs))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_pointwise_norm_in_bf16_is_what_autocast_makes(groups, convolved):
     """Also where the weights were not cast before, and in the backward pass, where autocast is not."""
     x, weight, scale, sign = (
         draw(batch=4).bfloat16(),
@@ -460,3 +595,47 @@ def test_every_second_pixel_is_a_slice(size, first):
     assert torch.autograd.gradgradcheck(lambda x: square(*every_second(x, *first)), x)
     (gradient,) = torch.autograd.grad(sum(one.sum() for one in every_second(x, *first)), x)
     assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 6), (5, 3), (2, 2), (1, 3), (1, 1)])
+@every_stride
+@pytest.mark.parametrize("device", ["cpu", "other"])
+def test_average_pool_and_its_derivatives(device, stride, size, monkeypatch):
+    """Against torch's own on a CPU, which is right."""
+    monkeypatch.setattr(pooling, "as_torch", lambda x: device == "cpu")
+    x, found = draw(size=size).contiguous(memory_format=torch.channels_last).requires_grad_(), []
+    for pool in (AveragePool(stride), lambda x: F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)):
+        outputs = pool(x)
+        (first,) = torch.autograd.grad(outputs.pow(3).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.sin().sum(), x)
+        assert first.is_contiguous(memory_format=torch.channels_last)
+        found.append([outputs, first, second])
+    torch.testing.assert_close(*found, rtol=1e-13, atol=1e-13)
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.autograd.gradcheck(AveragePool(stride), x)
+    assert torch.autograd.gradgradcheck(lambda x: AveragePool(stride)(x).square(), x)
+
+
+@every_stride
+def test_average_pool_in_bf16_rounds_its_gradient_as_torch_does(stride, monkeypatch):
+    """At most one rounding more than the exact gradient's."""
+    monkeypatch.setattr(pooling, "as_torch", lambda x: False)
+    x = draw(size=(6, 6)).bfloat16().requires_grad_()
+    outputs = AveragePool(stride)(x)
+    gradient = torch.randn_like(outputs)
+    (found,) = torch.autograd.grad(outputs, x, gradient)
+    exact = x.detach().double().requires_grad_()
+    plain = F.avg_pool2d(exact, 3, stride, 1, count_include_pad=False)
+    (expected,) = torch.autograd.grad(plain, exact, gradient.double())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=2**-8)
+
+
+@every_stride
+def test_a_gpu_never_takes_the_gradient_of_a_padded_average(stride):
+    """Wrong there until torch 2.13; neither a second derivative takes it."""
+    x = torch.empty(2, 4, 8, 8, device="meta", requires_grad=True)
+    with tiny.Counting() as counting:
+        (first,) = torch.autograd.grad(AveragePool(stride)(x).square().sum(), x, create_graph=True)
+        torch.autograd.grad(first.square().sum(), x)
+    assert counting.calls["avg_pool2d"] > 2 and counting.calls["avg_pool2d_backward"] == 0

@@ -7,6 +7,7 @@ does not, and there the error is recorded (`record_property`, and printed under 
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -348,6 +349,38 @@ def test_what_the_loss_ignores_has_gradient_zero(name):
     found = SOLVERS[name]()(padded)[1]
     assert torch.equal(found[2], torch.zeros_like(found[2]))
     torch.testing.assert_close(flat(found[:2]), flat(SOLVERS[name]()(problem)[1]), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["unrolled", "unrolled_exact"])
+def test_few_kernels_move_many_weights(name):
+    """The step ahead and both probes treat all weights together: a kernel for each of them would take longer than the passes."""
+
+    def loss(weights, mixing):
+        together = flat(weights)  # so that the loss and its gradient have no sum or product for each weight
+        return (together * together).sum() * mixing[0].square().sum()
+
+    def kernels(number):
+        weights = tuple(draw(3, seed=seed) for seed in range(number))
+        problem = Bilevel(loss, loss, loss, weights, (draw(2),), lookahead(weights))
+        with tiny.Counting() as counting:
+            SOLVERS[name]()(problem)
+        return sum(counting.calls[operator] for operator in ("mul", "add", "sub", "neg"))
+
+    few, many = kernels(3), kernels(300)
+    if name == "unrolled":
+        assert few == many < 100
+    else:  # the gradient through the step is torch's own
+        assert many - few < 4 * 300
+
+
+def test_the_step_ahead_is_the_formula_bit_by_bit():
+    weights, gradients = (tuple(draw(4, 3, seed=10 * i + j) for j in range(3)) for i in (1, 2))
+    step = lookahead(weights)
+    expected = [
+        w - step.learning_rate * (step.momentum * v + g + step.weight_decay * w)
+        for w, g, v in zip(weights, gradients, step.velocity, strict=True)
+    ]
+    assert all(map(torch.equal, step(weights, gradients), expected))
 
 
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.9, 3e-4), (0.9, 0.0), (0.0, 3e-4)])

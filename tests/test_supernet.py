@@ -6,12 +6,14 @@ Every stack is taken apart into the copies that the reference calls its own, so 
 from dataclasses import dataclass
 
 import pytest
+import tiny
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from darts_lite.engine.gate import taken_apart
+from darts_lite.operations import depthwise, layers, pointwise, pooling
 from darts_lite.operations.layers import tracking_statistics
 from darts_lite.operations.thresholds import ALL, CACHE, LARGE
 from darts_lite.options import SpaceConfig
@@ -207,7 +209,16 @@ def tensors(request, monkeypatch):
     if request.param == "large":
         monkeypatch.setattr(CACHE, "value", 1)
     else:
-        monkeypatch.setattr(cells, "copies_together", lambda state: ALL.value)
+        as_on_a_gpu(monkeypatch)
+
+
+def as_on_a_gpu(monkeypatch):
+    """Torch's operators on a CPU, as they are called on any other device."""
+    monkeypatch.setattr(cells, "copies_together", lambda state: ALL.value)
+    monkeypatch.setattr(pointwise, "as_product", lambda x: True)
+    # In bf16 oneDNN's gradient of dilated weights is garbage (torch 2.14, channels_last, AVX-512), and on_cpu does without it.
+    monkeypatch.setattr(depthwise, "on_cpu", lambda x: x.dtype == torch.bfloat16)
+    monkeypatch.setattr(pooling, "as_torch", lambda x: False)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -248,6 +259,72 @@ def test_running_statistics_move_as_in_the_reference(name, tensors):
     close(buffers(taken_apart(network, network.state_dict())), buffers(reference.state_dict()), OUTPUT)
     network.eval(), reference.eval()
     close({"": network(case.images(), mixing)}, {"": reference(case.images(), mixing)}, OUTPUT)
+
+
+def large(channels, dtype, frozen):
+    """What a cell makes of images of 1 MiB and more, and the gradients of its mixing and, unless `frozen`, of all weights; in float64."""
+    # Without ReLU and max-pool, whose gradients jump where a rounding decides.
+    smooth = {"candidates": ("avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), "activation": nn.SiLU}
+    case = Case(cells=1, nodes=1, channels=channels, size=(32, 32), reductions=(), **smooth)
+    network = case.stacked().requires_grad_(not frozen).to(dtype)
+    factors = case.mixing()["normal"].operations.detach().to(dtype).requires_grad_()
+    features = []
+    network.cells[-1].register_forward_hook(lambda *call: features.append(call[-1]))
+    network(case.images(batch=64).to(dtype), {"normal": Mixing(factors)})
+    upstream = torch.randn(features[0].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    weights = {} if frozen else {name: tensor for name, tensor in network.named_parameters() if "cells" in name}
+    wanted = {"mixing": factors, **weights}
+    found = torch.autograd.grad((features[0] * upstream.to(dtype)).sum(), list(wanted.values()))
+    return {"features": features[0].detach()} | dict(zip(wanted, found, strict=True))
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """The same in float64, by channels; by torch's own layers, as for small images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LARGE, "value", float("inf"))
+        patch.setattr(CACHE, "value", float("inf"))
+        return {channels: large(channels, torch.float64, frozen=False) for channels in (12, 16)}
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["weights", "alphas"])
+@pytest.mark.parametrize(
+    ("device", "precision", "channels", "entered", "together"),
+    [
+        ("cpu", "fp32", 12, "folded", 1),
+        ("cpu", "fp32", 16, "pointwise_norm", 1),
+        ("cpu", "bf16", 12, "pointwise_norm", 2),
+        ("cpu", "bf16", 16, "pointwise_norm", 1),
+        ("gpu", "fp32", 12, "pointwise_norm", ALL.value),
+        ("gpu", "bf16", 16, "pointwise_norm", ALL.value),
+    ],
+)
+def test_large_tensors_in_every_precision(device, precision, channels, entered, together, frozen, exact, monkeypatch):
+    """What begins at 1 MiB is entered, in every precision, and is right; also where operators answer what their masks leave out."""
+    calls, at_once = set(), set()
+    if device == "gpu":
+        as_on_a_gpu(monkeypatch)
+
+    def noting(module, name, note):
+        function = getattr(module, name)
+
+        def noted(*arguments, **settings):
+            result = function(*arguments, **settings)
+            note(result)
+            return result
+
+        monkeypatch.setattr(module, name, noted)
+
+    noting(layers, "folded", lambda result: calls.add("folded"))
+    noting(layers, "pointwise_norm", lambda result: calls.add("pointwise_norm"))
+    noting(cells, "copies_together", at_once.add)
+    with tiny.Generous(), torch.autocast("cpu", torch.bfloat16, precision == "bf16"):
+        found = large(channels, torch.float32, frozen)
+    assert (calls, at_once) == ({entered}, {together})
+    for name, tensor in found.items():
+        expected = exact[channels][name]
+        error = float((tensor.double() - expected).norm() / expected.norm())
+        assert error < (1e-4 if precision == "fp32" else 0.03), name
 
 
 def test_running_statistics_rest_outside_tracking():

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from darts_lite import data
 from darts_lite.data.augmentation import Augmentation
@@ -154,6 +156,42 @@ class NoSync(TorchDispatchMode):
         if name.startswith("index"):
             tensors = [i for a in args if isinstance(a, (list, tuple)) for i in a if i is not None]
             assert all(tensor.dtype != torch.bool for tensor in tensors), name
+        return func(*args, **(kwargs or {}))
+
+
+class Generous(TorchDispatchMode):
+    """Operators with a mask answer also what it leaves out, with NaN, as CUDA's native_batch_norm_backward does."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in ("native_batch_norm_backward", "convolution_backward"):
+            made = tuple(args[0].new_full(args[0].shape[1:2], torch.nan) if part is None else part for part in made)
+        return made
+
+
+class CudaLayouts(TorchDispatchMode):
+    """Convolutions of the meta device in cuDNN's layout, channels_last; by themselves they are in the usual one."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if not func.overloadpacket.__name__.startswith("convolution"):
+            return made
+        return tree_map_only(torch.Tensor, channels_last, made)
+
+
+def channels_last(tensor):
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+class Counting(TorchDispatchMode):
+    """Counts the calls of each operator."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce
+from darts_lite.operations.pooling import AveragePool
 
 Activation = Callable[[], nn.Module]
 
@@ -30,7 +31,7 @@ class Pool(nn.Module):
     def __init__(self, kind: str, channels: int, stride: int, copies: int, form: str, activation: Activation):
         super().__init__()
         self.kind, self.stride = kind, stride
-        self.pool = nn.MaxPool2d(3, stride, 1) if kind == "max" else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+        self.pool = nn.MaxPool2d(3, stride, 1) if kind == "max" else AveragePool(stride)
         self.norm = BatchNorm(channels, copies=copies, affine=False) if form == "search" else None
 
     @staticmethod

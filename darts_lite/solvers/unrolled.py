@@ -7,6 +7,8 @@ The expansion holds for smooth networks. Every ReLU between the two probes adds 
 term differs from the exact one (`unrolled_exact`) by up to a multiple of itself: this is the published algorithm all the same.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,12 +37,13 @@ class Unrolled:
         # v = 0 leaves the weights in place: both probes agree and the term is zero, not NaN.
         norm = torch.stack(torch._foreach_norm(v)).norm()
         eps = self.radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-        plus = self._probe(problem, [w + eps * d for w, d in zip(problem.weights, v, strict=True)])
-        minus = self._probe(problem, [w - eps * d for w, d in zip(problem.weights, v, strict=True)])
+        step = torch._foreach_mul(v, eps)
+        plus = self._probe(problem, torch._foreach_add(problem.weights, step))
+        minus = self._probe(problem, torch._foreach_sub(problem.weights, step))
         scale = problem.lookahead.learning_rate / (2 * eps)
         return loss, tuple(g - scale * (p - m) for g, p, m in zip(direct, plus, minus, strict=True))
 
     @staticmethod
-    def _probe(problem: Bilevel, weights: list[Tensor]) -> Tensors:
+    def _probe(problem: Bilevel, weights: Sequence[Tensor]) -> Tensors:
         mixing = leaves(problem.mixing)
         return gradients(problem.probe(tuple(weights), mixing), mixing)

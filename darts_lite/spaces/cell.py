@@ -12,14 +12,14 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.operations.candidates import Activation
 from darts_lite.operations.layers import ConvNorm, FactorizedReduce, rows
 from darts_lite.operations.thresholds import ALL, CACHE
-from darts_lite.spaces.nodes import Nodes
+from darts_lite.spaces.mixing import mixed
+from darts_lite.spaces.nodes import Nodes, dense
 
 # Whose weights one copy of a stack holds: operation, source, target (None: all edges out of the source).
 Key = tuple[str, int, int | None]
@@ -168,10 +168,9 @@ class Stage(nn.Module):
         """What comes to each target, as one matrix product over all blocks side by side, where few kernels count more than few FLOPs."""
         entries = torch.cat((self.constants, factors)).index_select(0, self.matrix.flatten())
         weight = torch.kron(entries.view_as(self.matrix), self.unit)  # (targets * C, copies * C)
-        side_by_side = torch.cat([block.y for block in blocks], dim=1)
-        n, _, h, w = side_by_side.shape
-        pixels = side_by_side.permute(0, 2, 3, 1).flatten(0, 2)
-        return F.linear(pixels, weight).view(n, h, w, -1).permute(0, 3, 1, 2).chunk(len(self.targets), dim=1)
+        # What is shared comes first, and has its factors here; that of a sum is 1.
+        sums = mixed([block.y for block in blocks], weight, precise=sum(self.shared.values()))
+        return sums.chunk(len(self.targets), dim=1)
 
 
 class Gathered:
@@ -265,6 +264,10 @@ class Cell(nn.Module):
 
     def combine(self, states: list[Tensor], mixing: Tensor | None, keep: Tensor | None) -> Tensor:
         """What the stages make of the preprocessed inputs."""
+        # A stage reads both side by side, and the gradient of that comes in slices: BatchNorm is then slow on CUDA (see mixing.py), and in
+        # bf16 on a CPU so inexact that the gradient of a preprocessing weight is 15 % wrong (torch 2.14).
+        if states[0].device.type != "cpu" or states[0].dtype == torch.bfloat16:
+            states = [dense(state) for state in states]
         states, nodes = list(states), Nodes()
         for stage in self.stages:
             self._finish(states, nodes, max(stage.sources))

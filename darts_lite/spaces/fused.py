@@ -12,6 +12,7 @@ Memory sees every plane written once and read a few times, and the planes are al
 serves a cell. Where its gradient is to be differentiated in its turn, that of the cell's own stages stands in.
 """
 
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -408,7 +409,8 @@ def _plain_gradients(cell: Any, names: list[str], inputs: Any, needed: Any, grad
     """The same gradients through the cell's own stages, differentiable."""
     before, previous, mixing, keep, *weights = inputs
     named = {f"stages.{name}": weight for name, weight in zip(names, weights, strict=True)}
-    with torch.autocast(gradient.device.type, torch.bfloat16, enabled=before.dtype == torch.bfloat16):
+    lowered = before.dtype == torch.bfloat16  # autocast is not there in a backward pass
+    with torch.autocast(gradient.device.type, torch.bfloat16) if lowered else nullcontext():
         output = functional_call(_Plain(cell), named, ([before, previous], mixing, keep))
     wanted = [tensor for tensor, want in zip(inputs, needed, strict=True) if want]
     found = iter(torch.autograd.grad(output, wanted, gradient, create_graph=True, allow_unused=True))

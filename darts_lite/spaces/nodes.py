@@ -29,12 +29,15 @@ class Nodes:
 
     def finished(self, node: int) -> Tensor | None:
         """The sum, once nothing more will come; None where nothing came."""
-        return _Dense.apply(self.sums[node]) if node in self.sums else None
+        return dense(self.sums[node]) if node in self.sums else None
+
+
+def dense(x: Tensor) -> Tensor:
+    """x (N, C, H, W) in channels_last, and so its gradient: a slice of something wider is copied, once for all its readers."""
+    return _Dense.apply(x)
 
 
 class _Dense(torch.autograd.Function):
-    """The identity. What may be a slice of something wider, a sum or its gradient, is made dense once for all that reads it."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last).view_as(x)
