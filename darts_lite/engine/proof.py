@@ -60,10 +60,11 @@ LAYOUTS = ("channels_last", "slice of channels_last", "contiguous")
 ACTIVATIONS: tuple[Activation, ...] = (nn.SiLU, nn.ReLU)
 SIDES = {"cifar": 6, "imagenet": 16}  # pixels of the images of steps, by stem
 REAL = (16, 16, 32, 32)  # channels, batch, height, width: two copies are 1 MiB in bf16
-KINKED = ("max_pool_3x3",)  # candidates that steps leave out: their choice among rounded pixels is not that of others
+KINKED = ("max_pool_3x3",)  # candidates that choose: smooth steps leave them out
 # With ReLU in float64 none reads less than this, and no pool's two largest pixels are closer, at these seeds; fp32 errs by 1e-6 there.
-CELL_SEED, CELL_MARGIN = 11, 5e-4  # two nodes
+CELL_SEED, CELL_MARGIN = 63, 5e-4  # two nodes
 STEP_SEED, STEP_MARGIN = 57, 1e-5
+CONSTANT = ("drop-path",)  # inputs of which no run needs a gradient
 SCALES = "the gradient of scales and biases"
 Tensors = dict[str, Tensor]
 Setting = dict[Threshold, Any]  # values of thresholds
@@ -185,7 +186,7 @@ class Subject:
             return {"the output": output}
         if not upstream:
             upstream.append(_leaning(output))
-        wanted = {f"the gradient of the {name}": tensor for name, tensor in inputs.items()}
+        wanted = {f"the gradient of the {name}": tensor for name, tensor in inputs.items() if name not in CONSTANT}
         if self.learns:
             wanted |= {_gradient_of(name, weight): weight for name, weight in zip(names, weights, strict=True)}
         gradients = torch.autograd.grad(output, list(wanted.values()), moved(upstream[0]), materialize_grads=True)
@@ -316,18 +317,22 @@ def _cells(device: torch.device) -> Iterator[tuple[Subject, list[Setting]]]:
     """All candidates of each space on all edges of both cell types, summed into nodes; with ReLU, as published.
 
     One node in both precisions. Two nodes in fp32, of few pixels: what the second one reads of the first has been rounded, so that in bf16
-    other pixels would pass ReLU and pools. A CPU makes cells of operations, so there one width is enough.
+    other pixels would pass ReLU and pools. A CPU makes cells of operations, so there one width is enough; on a GPU kernels are compiled for
+    several, and one image is as large as those of a search.
     """
     settings = _settings("cell")
     settings.append({row: row.other for row in TABLE if row.level in ("operation", "cell") and row.unit != CHANNELS})
-    shapes = [(channels, *image) for channels, image, _ in _shapes()]
+    beyond = {row.value + 1 for row in TABLE if row.unit == CHANNELS}
+    shapes = [(channels, *image) for channels, image, _ in _shapes() if channels not in beyond]
+    shapes = shapes[:1] if device.type == "cpu" else [*shapes, REAL]
     for name, create in SPACES.items():
-        for shape in shapes[:1] if device.type == "cpu" else shapes:
+        for shape in shapes:
             for nodes in (1, 2) if shape is shapes[0] else (1,):
                 space = create(SpaceConfig(name, nodes=nodes))
                 kinds = space.supernet(_skeleton(nn.ReLU, (8, 8)), space.tables()).cells
                 for kind in kinds:
-                    for role in (*LEARNING, "evaluated") if nodes == 1 else LEARNING[:2]:
+                    roles = LEARNING[:2] if nodes == 2 else LEARNING[::2] if shape is REAL else (*LEARNING, "evaluated")
+                    for role in roles:
                         whole = shape is shapes[0] and role in ("weights", "final")
                         yield _cell(kind.plan, kind.reduction, shape, role), settings if whole else [{}]
 
@@ -350,7 +355,10 @@ def _cell(plan: Plan, reduction: bool, shape: tuple[int, int, int, int], role: s
     size = (batch, channels, height, width)
     inputs = {name: image(draws, size, kinked=True) for name in ("first state", "second state")}
     if form == "search":
-        inputs["mixing"] = 0.25 + _exact(torch.rand(len(plan.edges), len(plan.columns), generator=draws))
+        mixing = 0.25 + _exact(torch.rand(len(plan.edges), len(plan.columns), generator=draws))
+        # The largest of nine pixels varies little, so BatchNorm makes the gradient large, and all others' would drown in its rounding.
+        mixing[:, [column for column, name in enumerate(plan.columns) if name in KINKED]] /= 16
+        inputs["mixing"] = mixing
     elif role == "final":
         inputs["drop-path"] = 0.25 + _exact(torch.rand(batch, len(plan.edges), generator=draws))
     nodes = f"{plan.nodes} node{'s' if plan.nodes > 1 else ''}"
