@@ -2,9 +2,10 @@
 
     python tests/counting.py > results/gpu_counted.json     # a minute
 
-`launches`: kernels of our own, and torch's operators that compute something, each of which launches a kernel or more. `gigabytes`: what
-they read and write at least, in bf16. `convolutions`: distinct problems that cuDNN gets to solve, before the first step, by trying algorithms.
-`peak_gigabytes`: the most that tensors hold at once, in bf16. Small tables that are float32 in every precision count as bf16.
+`launches`: kernels of our own, and torch's operators that compute something, each of which launches a kernel or more.
+`gigabytes`: what they read and write at least, in bf16; small tables that are float32 in every precision count as bf16.
+`convolutions`: distinct problems that cuDNN gets to solve, before the first step, by trying algorithms.
+`peak_gigabytes`: the most that tensors hold at once, in bf16.
 """
 
 import contextlib
