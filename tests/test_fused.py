@@ -1,15 +1,19 @@
 """A cell made of the Triton kernels is the cell: values, gradients, statistics, second derivatives. Without a GPU they are interpreted."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 
 pytest.importorskip("triton")
 
+from darts_lite.engine import prepare
 from darts_lite.engine.precision import call
 from darts_lite.operations import OPERATIONS
 from darts_lite.operations.layers import BatchNorm, tracking_statistics
+from darts_lite.options import DatasetConfig, SpaceConfig
 from darts_lite.spaces import cell as cells
 from darts_lite.spaces import fused
 from darts_lite.spaces.cell import Cell, Plan
@@ -229,6 +233,7 @@ def test_what_the_kernels_cannot_do_torch_does(reason, monkeypatch):
     assert not fused.serves(cell, x.double() if reason == "float64" else x, mixing)
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 def test_what_is_no_number_is_not_lost(monkeypatch):
     """A ReLU or a clamp that made zero of it would hide it from the run, which has to end."""
     cell = made(*CASES[2])
@@ -243,3 +248,36 @@ def test_what_is_no_number_is_not_lost(monkeypatch):
     images = [torch.randn(2, channels, 3, 4, device=DEVICE) for channels in (2, 3)]
     images[0][0, 0, 0, 0] = torch.nan
     assert cell(*images, torch.full((5, 4), 0.25, device=DEVICE), None).isnan().all()
+
+
+def test_without_triton_torch_serves_and_one_line_says_so(monkeypatch):
+    """Without the package, and where it cannot compile: it needs a C compiler for what launches a kernel."""
+
+    def fails(device):
+        raise RuntimeError("Failed to find C compiler.\nmore")
+
+    said = []
+    for owner, part, value in ((cells, "find_spec", lambda name: None), (fused, "trial", fails)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, part, value)
+            cells.no_kernels.cache_clear()
+            assert not cells.on_gpu(SimpleNamespace(device=torch.device("cuda")))
+            said.append(cells.no_kernels("cuda"))
+    assert said == ["there is no triton", "triton fails with RuntimeError: Failed to find C compiler."]
+
+    report = tiny.Report()
+    monkeypatch.setattr(prepare, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(prepare, "resolve_precision", lambda *given: "fp32")
+    monkeypatch.setattr(prepare.environment, "describe", lambda *given: {})
+    prepare.prepare(
+        "search", tiny.search_config(dataset=DatasetConfig(), space=SpaceConfig(), run_dir=None), (), report
+    )
+    slow = "torch's own operators compute the cells, at a fraction of the speed"
+    assert [line for line in report.lines if "triton" in line] == [
+        f"{said[1]}, so {slow}; fix: install triton, and a C compiler"
+    ]
+    cells.no_kernels.cache_clear()
+
+
+def test_one_kernel_is_tried():
+    fused.trial(DEVICE)

@@ -23,7 +23,7 @@ from darts_lite.engine.report import Plain
 from darts_lite.engine.resume import resolve
 from darts_lite.errors import Exit, UserError
 from darts_lite.seeds import derive
-from darts_lite.spaces.cell import triton_here
+from darts_lite.spaces.cell import no_kernels
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.stem import choose
 
@@ -160,10 +160,9 @@ def prepare(
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     keep_freed_memory(device)
-    if device.type == "cuda" and not triton_here():
-        report.line(
-            "no triton, so torch's own operators compute the cells, at a fraction of the speed; fix: install triton"
-        )
+    if device.type == "cuda" and (why := no_kernels("cuda")):
+        slow = "torch's own operators compute the cells, at a fraction of the speed"
+        report.line(f"{why}, so {slow}; fix: install triton, and a C compiler")
     fresh, dataset = dataset is None, dataset or data.load(config.dataset)
     if fresh and resolution.folder is None:
         report.line(in_words(dataset))

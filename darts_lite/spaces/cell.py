@@ -199,14 +199,23 @@ class Gathered:
 
 
 @cache
-def triton_here() -> bool:
-    """Whether there is triton, which torch's builds for CUDA bring along."""
-    return find_spec("triton") is not None
+def no_kernels(kind: str) -> str | None:
+    """Why there are no kernels of our own for `cuda`, or for `meta`, which shows what a GPU would do; None: there are."""
+    if find_spec("triton") is None:
+        return "there is no triton"
+    if kind == "cuda":
+        from darts_lite.spaces import fused
+
+        try:
+            fused.trial(torch.device(kind))
+        except Exception as error:  # no compiler of C for what triton writes, a driver that it does not know, ...
+            return f"triton fails with {type(error).__name__}: {(str(error).splitlines() or ['?'])[0]}"
+    return None
 
 
 def on_gpu(x: Tensor) -> bool:
-    """Whether kernels of our own compute what a cell makes of x; a tensor without memory shows what a GPU would do."""
-    return x.device.type in ("cuda", "meta") and triton_here()
+    """Whether kernels of our own compute what a cell makes of x."""
+    return x.device.type in ("cuda", "meta") and no_kernels(x.device.type) is None
 
 
 def copies_together(state: Tensor) -> int:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from darts_lite.operations.candidates import DilatedConvolution, Pool, SeparableConvolution, SkipConnect
+from darts_lite.operations.kernels import depthwise
 from darts_lite.operations.kernels.mix import Folded, Gradients, Scales, mix, room
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.spaces.rounds import Convolved, Halved, Pooled, Read, Round, Stack, Tables, Term, Work, grouped
@@ -37,6 +38,15 @@ def serves(cell: Any, x: Tensor, mixing: Tensor | None) -> bool:
     shared = mixing is None or mixing.dim() == 2
     fits = x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
     return known and plain and shared and fits and (cell.training or not torch.is_grad_enabled())
+
+
+def trial(device: torch.device) -> None:
+    """Compile and run one kernel. Fails where that cannot be done."""
+    x = torch.ones(1, 1, 1, 1, 1, device=device)
+    source = torch.zeros(1, dtype=torch.int32, device=device)
+    depthwise.forward(x, torch.empty_like(x), x.view(1, 1, 1, 1), source, read=1, stride=1, dilation=1)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def combine(cell: Any, states: list[Tensor], mixing: Tensor | None, keep: Tensor | None) -> Tensor:
