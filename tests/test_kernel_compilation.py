@@ -1,13 +1,12 @@
 """The Triton kernels that a cell launches compile for GPUs, with registers enough; and what a step moves is counted. No GPU is needed."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
-from process import ROOT
+from process import ROOT, environment
 
 pytest.importorskip("triton")
 
@@ -78,11 +77,7 @@ def test_every_kernel_compiles_and_keeps_its_numbers_in_registers(name):
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "compile_kernels.py", str(capability)],
         input=json.dumps(kernels),
-        env=os.environ
-        | {
-            "TRITON_INTERPRET": "0",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        },
+        env=environment(TRITON_INTERPRET="0"),
         capture_output=True,
         text=True,
     )
