@@ -216,7 +216,9 @@ class Stack:
         mean, variance = (kept.view(-1, channels) for kept in (self.norm.running_mean, self.norm.running_var))
         if self.kind == "halves":
             return _halves(mean), [variance, variance]
-        return [mean[self.copies]], [variance[self.copies]]
+        if self.copies == list(range(len(mean))):
+            return [mean], [variance]
+        return [mean[copy : copy + 1] for copy in self.copies], [variance[copy : copy + 1] for copy in self.copies]
 
     def batch(self, of_terms: Tensor) -> Tensor:
         """(copies * C,): a statistic of BatchNorm's copies, of that of the terms (terms, C)."""
