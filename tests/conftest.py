@@ -9,7 +9,7 @@ import pytest
 # threads that share their cores with anything else wait for each other (the suite took 8 minutes instead of 3 on a busy machine).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Triton decides when a kernel is defined whether it is compiled for a GPU or interpreted on the CPU.
-if not Path("/dev/nvidiactl").exists():
+if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):  # Linux, and Linux on Windows
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 

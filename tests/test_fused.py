@@ -281,3 +281,13 @@ def test_without_triton_torch_serves_and_one_line_says_so(monkeypatch):
 
 def test_one_kernel_is_tried():
     fused.trial(DEVICE)
+
+
+def test_the_gradient_that_comes_in_stays_as_it_is(monkeypatch):
+    """Also of a single pixel, where another order of dimensions is no copy."""
+    monkeypatch.setattr(cells, "on_gpu", lambda x: True)
+    cell = made("one after the other", "final", True, 3).to(DEVICE)
+    y = cell(*(torch.randn(1, channels, 2, 2, device=DEVICE) for channels in (2, 3)), None, None)
+    gradient = torch.ones_like(y)
+    y.backward(gradient)
+    assert torch.equal(gradient, torch.ones_like(y))

@@ -61,6 +61,19 @@ def launched(dtype, form, channels):
     return list(found.values())
 
 
+@pytest.mark.parametrize("batch", [64, 256])
+def test_grids_hold_large_images(batch):
+    """The second and third side of a grid have room for 65,535 programs, the first for 2^31."""
+    with torch.device("meta"):
+        cell = Cell(PLAN, 3, 3, 18, reduction=False, previous_reduces=False, form="final", activation=torch.nn.ReLU)
+        images = [torch.empty(batch, 3, 224, 224) for _ in range(2)]
+    with counting() as ledger:
+        cell(*images, None, None).sum().backward()
+    assert len(ledger.launches) > 30
+    for one in ledger.launches:
+        assert one.grid[0] < 2**31 and all(side < 2**16 for side in one.grid[1:]), one
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name != "search-bf16" else []) for name in CASES]
 )

@@ -396,7 +396,7 @@ def test_every_threshold_is_walked():
 
 # No thresholds: sizes of blocks that masks end and of launches, which the widths and the images of few and many pixels prove; and a count
 # of states.
-BLOCKS = {"SPATIAL", "TILE", "PROGRAMS", "ROWS", "INPUTS"}
+BLOCKS = {"SPATIAL", "TILE", "PROGRAMS", "ROWS", "MOST", "INPUTS"}
 
 
 def test_every_threshold_stands_in_the_table():

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darts_lite.errors import out_of_memory
 from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.operations.candidates import Activation
 from darts_lite.operations.layers import ConvNorm, FactorizedReduce, rows
@@ -209,6 +210,8 @@ def no_kernels(kind: str) -> str | None:
         try:
             fused.trial(torch.device(kind))
         except Exception as error:  # no compiler of C for what triton writes, a driver that it does not know, ...
+            if out_of_memory(error):
+                raise
             return f"triton fails with {type(error).__name__}: {(str(error).splitlines() or ['?'])[0]}"
     return None
 

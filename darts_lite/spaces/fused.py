@@ -106,7 +106,7 @@ class _Fused(torch.autograd.Function):
         planes = work.planes
         parts = gradients[0].permute(0, 2, 3, 1).unflatten(3, (len(program.concat), -1)).to(planes.dtype)
         if program.concat == tuple(range(INPUTS, program.nodes + INPUTS)):
-            of_nodes = parts.permute(3, 0, 1, 2, 4).contiguous()
+            of_nodes = parts.permute(3, 0, 1, 2, 4).clone(memory_format=torch.contiguous_format)  # is added to
         else:
             of_nodes = planes.new_zeros(program.nodes, *planes.shape[1:])
             for part, node in enumerate(program.concat):
@@ -127,7 +127,9 @@ class _Fused(torch.autograd.Function):
         if found is not None:
             for stack, terms in program.terms_of_stacks():
                 found |= stack.gradients(work.weights, into[terms])
-            of_weights = [found[name].to(weight.dtype) for name, weight in zip(names, weights, strict=True)]
+            made = [torch.empty_like(weight) for weight in weights]
+            torch._foreach_copy_(made, [found[name] for name in names])
+            of_weights = [*made]
         states = [state.permute(0, 3, 1, 2) if want else None for state, want in zip(of_inputs, needed, strict=False)]
         return None, *states, of_mixing, None, *of_weights
 

@@ -12,26 +12,31 @@ from torch import Tensor
 
 from darts_lite.operations.kernels.launch import SPATIAL, cdiv, chunks, launch, pixel_block, unit
 
-SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "D"]  # not worth a compilation of their own
+# Neither sizes nor where tables lie are worth a compilation of their own.
+SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "D", "OTHERS"]
+TABLES = ["sources", "targets", "starts", "copies"]
 
 
 @triton.jit
 def relu(a):
-    """What is above zero. A number that is none stays: `tl.maximum` would make zero of it."""
-    return tl.where(a < 0.0, 0.0, a)
+    """What is above zero. A number that is none stays one."""
+    return tl.maximum(a, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=TABLES)
 def _forward(
-    x, y, weight, sources, P, Q, H, W, HO, WO, CU, D,
+    x, y, weight, sources, P, Q, H, W, HO, WO, CU, D, OTHERS,
     UNIT: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """One program for BP of the P pixels of a plane of y and BC of the C = CU * UNIT channels of a copy; planes of x have Q pixels."""
+    """One program for BP of the P pixels of a plane of y and BC of the C = CU * UNIT channels of a copy; planes of x have Q pixels.
+
+    Programs of the same pixels, OTHERS in number, follow one another: what they read is in the cache.
+    """
     C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    copy = tl.program_id(0) // blocks
-    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
-    p = tl.program_id(1) * BP + tl.arange(0, BP)
+    copy = (tl.program_id(0) % OTHERS) // blocks
+    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
+    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
     inside = c < C
     x += tl.load(sources + copy).to(tl.int64) * Q * C
     y += copy.to(tl.int64) * P * C
@@ -54,17 +59,17 @@ def _forward(
     tl.store(y + at, total.to(y.dtype.element_ty), mask=(p < P)[:, None] & inside[None, :])
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=TABLES)
 def _input_gradient(
-    g, of_x, x, weight, sources, targets, starts, copies, P, Q, H, W, HO, WO, CU, D,
+    g, of_x, x, weight, sources, targets, starts, copies, P, Q, H, W, HO, WO, CU, D, OTHERS,
     UNIT: tl.constexpr, ADD: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for BP pixels of x: the sum over the copies that read them, where x was above zero."""
     C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    number = tl.program_id(0) // blocks
-    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
-    p = tl.program_id(1) * BP + tl.arange(0, BP)
+    number = (tl.program_id(0) % OTHERS) // blocks
+    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
+    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
     inside = c < C
     b0 = p % W + D * (K // 2)
     a0 = (p // W) % H + D * (K // 2)
@@ -102,12 +107,15 @@ def _input_gradient(
     tl.store(of_x + to, total.to(of_x.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=[*SIZES, "CHUNK", "COPIES"])
+@triton.jit(do_not_specialize=[*SIZES, "CHUNK", "COPIES"], do_not_specialize_on_alignment=TABLES)
 def _weight_gradient(
     g, x, part, sources, P, Q, H, W, HO, WO, CU, D, CHUNK, COPIES,
     UNIT: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """One program for CHUNK pixels, BC channels and a row of the kernel; KP is a power of two from K on."""
+    """One program for CHUNK pixels, BC channels and a row of the kernel, at most 7 wide; KP is a power of two from K on.
+
+    Each tap has a sum for each of BP pixels, which are added up once, at the end: that takes threads that wait for each other.
+    """
     C = CU * UNIT
     blocks = tl.cdiv(C, BC)
     copy = tl.program_id(0) // blocks
@@ -118,7 +126,13 @@ def _weight_gradient(
     x += tl.load(sources + copy).to(tl.int64) * Q * C
     g += copy.to(tl.int64) * P * C
     taps = tl.arange(0, KP)
-    total = tl.zeros((KP, BC), tl.float32)
+    t0 = tl.zeros((BP, BC), tl.float32)
+    t1 = t0
+    t2 = t0
+    t3 = t0
+    t4 = t0
+    t5 = t0
+    t6 = t0
     for start in range(0, CHUNK, BP):
         p = z * CHUNK + start + tl.arange(0, BP)
         w0 = (p % WO) * S - D * (K // 2)
@@ -130,8 +144,38 @@ def _weight_gradient(
             ok = (p < P) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
             at = ((row + h) * W + w)[:, None] * C + c[None, :]
             a = tl.load(x + at, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
-            found = tl.sum(relu(a) * v, axis=0)
-            total += tl.where(taps[:, None] == j, found[None, :], 0.0)
+            found = relu(a) * v
+            if j == 0:
+                t0 += found
+            elif j == 1:
+                t1 += found
+            elif j == 2:
+                t2 += found
+            elif j == 3:
+                t3 += found
+            elif j == 4:
+                t4 += found
+            elif j == 5:
+                t5 += found
+            else:
+                t6 += found
+    total = tl.zeros((KP, BC), tl.float32)
+    for j in tl.static_range(K):
+        if j == 0:
+            found = t0
+        elif j == 1:
+            found = t1
+        elif j == 2:
+            found = t2
+        elif j == 3:
+            found = t3
+        elif j == 4:
+            found = t4
+        elif j == 5:
+            found = t5
+        else:
+            found = t6
+        total += tl.where(taps[:, None] == j, tl.sum(found, axis=0)[None, :], 0.0)
     to = (z * COPIES + copy) * C * K * K + c[None, :] * (K * K) + i * K + taps[:, None]
     tl.store(part + to, total, mask=(taps < K)[:, None] & inside[None, :])
 
@@ -144,9 +188,10 @@ def forward(x: Tensor, y: Tensor, weight: Tensor, sources: Tensor, *, read: int,
     copies, n, ho, wo, c = y.shape
     h, w = x.shape[2:4]
     p, q, pixels, lanes = n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
+    others = copies * cdiv(c, SPATIAL)
     launch(
-        _forward, (copies * cdiv(c, SPATIAL), cdiv(p, pixels)),
-        x, y, weight, sources, p, q, h, w, ho, wo, c // lanes, dilation,
+        _forward, (others * cdiv(p, pixels),),
+        x, y, weight, sources, p, q, h, w, ho, wo, c // lanes, dilation, others,
         UNIT=lanes, K=weight.shape[-1], S=stride, BP=pixels, BC=SPATIAL, num_warps=4, moves=(read * q + copies * p) * c,
     )  # fmt: skip
 
@@ -172,9 +217,10 @@ def input_gradient(
     copies, n, ho, wo, c = g.shape
     h, w = x.shape[2:4]
     p, q, pixels, lanes = n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
+    others = len(sources) * cdiv(c, SPATIAL)
     launch(
-        _input_gradient, (len(sources) * cdiv(c, SPATIAL), cdiv(q, pixels)),
-        g, of_x, x, weight, sources, targets, starts, read_by, p, q, h, w, ho, wo, c // lanes, dilation,
+        _input_gradient, (others * cdiv(q, pixels),),
+        g, of_x, x, weight, sources, targets, starts, read_by, p, q, h, w, ho, wo, c // lanes, dilation, others,
         UNIT=lanes, ADD=add, K=weight.shape[-1], S=stride, BP=pixels, BC=SPATIAL, num_warps=4,
         moves=(copies * p + (3 if add else 2) * len(sources) * q) * c,
     )  # fmt: skip
@@ -186,7 +232,8 @@ def weight_gradient(
     """(copies * C, 1, k, k), float32. Reads `read` planes and the gradient of each copy."""
     copies, n, ho, wo, c = g.shape
     h, w = x.shape[2:4]
-    k, p, q, pixels, lanes = weight.shape[-1], n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
+    k, p, q, lanes = weight.shape[-1], n * ho * wo, n * h * w, unit(c)
+    pixels = pixel_block(SPATIAL) // (1 if k <= 3 else 2)  # a sum a tap: so the registers suffice
     chunk, number = chunks(p, pixels, copies * cdiv(c, SPATIAL) * k)
     part = torch.empty(number, copies * c, k, k, device=g.device)
     launch(

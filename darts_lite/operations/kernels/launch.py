@@ -20,6 +20,7 @@ class Launch:
     """One launch of a kernel."""
 
     kernel: Any
+    grid: tuple[int, ...]
     types: tuple[Any, ...]  # of its arguments: dtypes of tensors, int or float
     constants: dict[str, Any]
     elements: int  # that it reads and writes at least
@@ -58,7 +59,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, moves: int, **co
     first: Tensor = arguments[0]
     for ledger in _open:
         types = tuple(one.dtype if isinstance(one, Tensor) else type(one) for one in arguments)
-        ledger.launches.append(Launch(kernel, types, constants, moves, first.element_size()))
+        ledger.launches.append(Launch(kernel, grid, types, constants, moves, first.element_size()))
     if first.device.type == "meta":
         return
     with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
@@ -85,8 +86,8 @@ def cdiv(a: int, b: int) -> int:
     return triton.cdiv(a, b)
 
 
-def chunks(pixels: int, block: int, others: int) -> tuple[int, int]:
-    """(pixels of a chunk, chunks) of a sum over pixels that `others` programs do side by side."""
-    number = max(1, min(cdiv(PROGRAMS, others), cdiv(pixels, 2 * block)))
+def chunks(pixels: int, block: int, others: int, most: int = PROGRAMS) -> tuple[int, int]:
+    """(pixels of a chunk, chunks) of a sum over pixels that `others` programs do side by side; `most`: chunks."""
+    number = max(1, min(cdiv(PROGRAMS, others), cdiv(pixels, 2 * block), most))
     size = cdiv(cdiv(pixels, number), block) * block
     return size, cdiv(pixels, size)

@@ -27,6 +27,7 @@ from torch import Tensor
 from darts_lite.operations.kernels.launch import cdiv, launch, matrix_block, pixel_block, unit
 from darts_lite.operations.kernels.moments import dot, rounded
 
+TABLES = ["planes", "edges", "starts", "terms", "targets", "normed", "factor"]  # read number by number
 ROWS = 16  # of a matrix that a program folds; the least that `tl.dot` takes
 
 
@@ -53,7 +54,7 @@ def _scale(factor, weight, term, row, C, FACTOR: tl.constexpr, WEIGHT: tl.conste
     return scale
 
 
-@triton.jit(do_not_specialize=["C"])
+@triton.jit(do_not_specialize=["C"], do_not_specialize_on_alignment=TABLES)
 def _fold(
     matrix, covariance, mean, factor, weight, bias, planes, normed,
     combined, spread, inverse_std, shift, out_mean, out_variance, C, eps,
@@ -106,39 +107,49 @@ def _fold(
         tl.store(combined + (term * C + row[:, None]) * C + column[None, :], gain[:, None] * w, mask=mask)
 
 
-@triton.jit(do_not_specialize=["P", "PIXELS", "CU", "EDGES"])
+@triton.jit
+def _kept(keep, edges, term, p, ok, PIXELS, EDGES):
+    """(pixels) the factor of drop-path for what a term brings."""
+    edge = tl.load(edges + term)
+    dropped = tl.load(keep + (p // PIXELS) * EDGES + tl.maximum(edge, 0), mask=ok, other=0.0).to(tl.float32)
+    return tl.where(edge >= 0, dropped, 1.0)
+
+
+@triton.jit(do_not_specialize=["P", "PIXELS", "CU", "EDGES", "OTHERS"], do_not_specialize_on_alignment=TABLES)
 def _mix(
-    x, y, mean, combined, shift, keep, planes, edges, starts, terms, P, PIXELS, CU, EDGES,
+    x, y, mean, combined, shift, keep, planes, edges, starts, terms, P, PIXELS, CU, EDGES, OTHERS,
     UNIT: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for BP of the P pixels and BC of the C = CU * UNIT channels of a target; PIXELS: of an image."""
     C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    target = tl.program_id(0) // blocks
-    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
-    p = tl.program_id(1) * BP + tl.arange(0, BP)
+    target = (tl.program_id(0) % OTHERS) // blocks
+    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
+    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
     ok = p < P
     total = tl.zeros((BP, BC), tl.float32)
-    for index in range(tl.load(starts + target), tl.load(starts + target + 1)):
-        term = tl.load(terms + index)
+    begin = tl.load(starts + target)
+    end = tl.load(starts + target + 1)
+    for step in range(begin * blocks, end * blocks):  # one loop, so that loads run ahead from term to term
+        term = tl.load(terms + step // blocks)
+        inner = (step % blocks) * BC + tl.arange(0, BC)
         plane = tl.load(planes + term)
-        brought = tl.zeros((BP, BC), tl.float32)
-        for k in range(0, C, BC):
-            inner = k + tl.arange(0, BC)
-            at = x + plane.to(tl.int64) * P * C + p[:, None] * C + inner[None, :]
-            a = tl.load(at, mask=ok[:, None] & (inner < C)[None, :], other=0.0).to(tl.float32)
-            a -= tl.load(mean + plane * C + inner, mask=inner < C, other=0.0)[None, :]
-            at = combined + (term * C + c[None, :]) * C + inner[:, None]
-            b = tl.load(at, mask=(inner < C)[:, None] & (c < C)[None, :], other=0.0)
-            brought = dot(a, b, brought, EXACT)
-            if not EXACT:
-                brought = dot(a, b - rounded(b), brought, EXACT)
-        brought += tl.load(shift + term * C + c, mask=c < C, other=0.0)[None, :]
+        at = x + plane.to(tl.int64) * P * C + p[:, None] * C + inner[None, :]
+        a = tl.load(at, mask=ok[:, None] & (inner < C)[None, :], other=0.0).to(tl.float32)
+        a -= tl.load(mean + plane * C + inner, mask=inner < C, other=0.0)[None, :]
         if KEEP:
-            edge = tl.load(edges + term)
-            if edge >= 0:
-                brought *= tl.load(keep + (p // PIXELS) * EDGES + edge, mask=ok, other=0.0).to(tl.float32)[:, None]
-        total += brought
+            a *= _kept(keep, edges, term, p, ok, PIXELS, EDGES)[:, None]
+        at = combined + (term * C + c[None, :]) * C + inner[:, None]
+        b = tl.load(at, mask=(inner < C)[:, None] & (c < C)[None, :], other=0.0)
+        total = dot(a, b, total, EXACT)
+        if not EXACT:
+            total = dot(a, b - rounded(b), total, EXACT)
+    for index in range(begin, end):
+        term = tl.load(terms + index)
+        constant = tl.load(shift + term * C + c, mask=c < C, other=0.0)[None, :]
+        if KEEP:
+            constant = constant * _kept(keep, edges, term, p, ok, PIXELS, EDGES)[:, None]
+        total += constant
     at = y + target.to(tl.int64) * P * C + p[:, None] * C + c[None, :]
     tl.store(at, total.to(y.dtype.element_ty), mask=ok[:, None] & (c < C)[None, :])
 
@@ -152,7 +163,7 @@ def _sum_of_parts(at, mask, PARTS, step, BR: tl.constexpr, BC: tl.constexpr):
     return total
 
 
-@triton.jit(do_not_specialize=["C", "PARTS", "TERMS", "PIXELS"])
+@triton.jit(do_not_specialize=["C", "PARTS", "TERMS", "PIXELS"], do_not_specialize_on_alignment=TABLES)
 def _unfold(
     part, sums, matrix, spread, inverse_std, factor, weight, normed, of_matrix, of_scale, of_shift, bend, push,
     C, PARTS, TERMS, PIXELS, FACTOR: tl.constexpr, WEIGHT: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
@@ -189,7 +200,7 @@ def _unfold(
     tl.store(push + term * C + row, tl.where(norm, gain * total / PIXELS, 0.0), mask=inside)
 
 
-@triton.jit(do_not_specialize=["C"])
+@triton.jit(do_not_specialize=["C"], do_not_specialize_on_alignment=TABLES)
 def _curvature(
     matrix, bend, push, starts, terms, curvature, constant, C, BC: tl.constexpr,
 ):  # fmt: skip
@@ -216,17 +227,17 @@ def _curvature(
         tl.store(constant + plane * C + row, moved, mask=row < C)
 
 
-@triton.jit(do_not_specialize=["P", "PIXELS", "CU", "EDGES"])
+@triton.jit(do_not_specialize=["P", "PIXELS", "CU", "EDGES", "OTHERS"], do_not_specialize_on_alignment=TABLES)
 def _unmix(
-    g, x, of_x, mean, combined, curvature, constant, keep, planes, starts, terms, targets, edges, P, PIXELS, CU, EDGES,
+    g, x, of_x, mean, combined, curvature, constant, keep, planes, starts, terms, targets, edges, P, PIXELS, CU, EDGES, OTHERS,
     UNIT: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for BP pixels and BC channels of a plane."""
     C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    number = tl.program_id(0) // blocks
-    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
-    p = tl.program_id(1) * BP + tl.arange(0, BP)
+    number = (tl.program_id(0) % OTHERS) // blocks
+    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
+    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
     ok = p < P
     plane = tl.load(planes + number)
     total = tl.zeros((BP, BC), tl.float32)
@@ -238,24 +249,18 @@ def _unmix(
         at = curvature + (number * C + inner[:, None]) * C + c[None, :]
         b = tl.load(at, mask=(inner < C)[:, None] & (c < C)[None, :], other=0.0)
         total = dot(a, -b, total, EXACT)
-    for index in range(tl.load(starts + number), tl.load(starts + number + 1)):
-        term = tl.load(terms + index)
-        g_term = g + tl.load(targets + term).to(tl.int64) * P * C
-        brought = tl.zeros((BP, BC), tl.float32)
-        for k in range(0, C, BC):
-            inner = k + tl.arange(0, BC)
-            mask = ok[:, None] & (inner < C)[None, :]
-            a = tl.load(g_term + p[:, None] * C + inner[None, :], mask=mask, other=0.0).to(tl.float32)
-            at = combined + (term * C + inner[:, None]) * C + c[None, :]
-            b = tl.load(at, mask=(inner < C)[:, None] & (c < C)[None, :], other=0.0)
-            brought = dot(a, b, brought, EXACT)
-            if not EXACT:
-                brought = dot(a, b - rounded(b), brought, EXACT)
+    for step in range(tl.load(starts + number) * blocks, tl.load(starts + number + 1) * blocks):
+        term = tl.load(terms + step // blocks)
+        inner = (step % blocks) * BC + tl.arange(0, BC)
+        at = g + tl.load(targets + term).to(tl.int64) * P * C + p[:, None] * C + inner[None, :]
+        a = tl.load(at, mask=ok[:, None] & (inner < C)[None, :], other=0.0).to(tl.float32)
         if KEEP:
-            edge = tl.load(edges + term)
-            if edge >= 0:
-                brought *= tl.load(keep + (p // PIXELS) * EDGES + edge, mask=ok, other=0.0).to(tl.float32)[:, None]
-        total += brought
+            a *= _kept(keep, edges, term, p, ok, PIXELS, EDGES)[:, None]
+        at = combined + (term * C + inner[:, None]) * C + c[None, :]
+        b = tl.load(at, mask=(inner < C)[:, None] & (c < C)[None, :], other=0.0)
+        total = dot(a, b, total, EXACT)
+        if not EXACT:
+            total = dot(a, b - rounded(b), total, EXACT)
     total -= tl.load(constant + number * C + c, mask=c < C, other=0.0)[None, :]
     at = of_x + number.to(tl.int64) * P * C + p[:, None] * C + c[None, :]
     tl.store(at, total.to(of_x.dtype.element_ty), mask=ok[:, None] & (c < C)[None, :])
@@ -346,11 +351,11 @@ def mix(
     planes, edges, starts, terms = tables
     targets, n, h, w, c = y.shape
     p, block, lanes = n * h * w, matrix_block(c), unit(c)
-    pixels = pixel_block(block)
+    pixels, others = pixel_block(block), targets * cdiv(c, block)
     launch(
-        _mix, (targets * cdiv(c, block), cdiv(p, pixels)),
+        _mix, (others * cdiv(p, pixels),),
         x, y, mean, folded.combined, folded.shift, x if keep is None else keep, planes, edges, starts, terms, p, h * w, c // lanes,
-        0 if keep is None else keep.shape[1],
+        0 if keep is None else keep.shape[1], others,
         UNIT=lanes, KEEP=keep is not None, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=(read + targets) * p * c,
     )  # fmt: skip
 
@@ -412,10 +417,10 @@ def unmix(
     planes, starts, terms, targets, edges = tables
     number, n, h, w, c = of_x.shape
     p, block, lanes = n * h * w, matrix_block(c), unit(c)
-    pixels = pixel_block(block)
+    pixels, others = pixel_block(block), number * cdiv(c, block)
     launch(
-        _unmix, (number * cdiv(c, block), cdiv(p, pixels)),
+        _unmix, (others * cdiv(p, pixels),),
         g, x, of_x, mean, folded.combined, *bent, g if keep is None else keep,
-        planes, starts, terms, targets, edges, p, h * w, c // lanes, 0 if keep is None else keep.shape[1],
+        planes, starts, terms, targets, edges, p, h * w, c // lanes, 0 if keep is None else keep.shape[1], others,
         UNIT=lanes, KEEP=keep is not None, EXACT=x.dtype == torch.float32, BP=pixels, BC=block, num_warps=4, moves=(read + number) * p * c,
     )  # fmt: skip

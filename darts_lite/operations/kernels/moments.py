@@ -1,8 +1,7 @@
 """Sums over all pixels: the mean and the covariance of the channels of a plane, and products of a gradient with a plane.
 
-Both in two stages: programs sum the pixels of their chunk, then the chunks are put together in a fixed order. A block of pixels is centred
-by its own mean before it is squared, and means that differ are accounted for (Chan et al. 1983), so a mean of a thousand deviations costs
-no digits.
+Both in two stages: programs sum the pixels of their chunk, then the chunks are put together in a fixed order. A chunk is centred before it
+is squared, and means that differ between chunks are accounted for (Chan et al. 1983), so a mean of a thousand deviations costs no digits.
 """
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from darts_lite.operations.kernels.launch import cdiv, chunks, launch, matrix_block, pixel_block, unit
 
+MOST = 32  # chunks: one program puts them together, one after the other
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
@@ -40,9 +40,13 @@ def dot(a, b, total, EXACT: tl.constexpr):
 
 @triton.jit(do_not_specialize=["P", "CU", "CHUNK", "PLANES"])
 def _moments(
-    x, mean, square, P, CU, CHUNK, PLANES, UNIT: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    x, mean, square, P, CU, CHUNK, PLANES,
+    UNIT: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """One program for CHUNK of the P pixels of a plane and BC x BC of its covariance; C = CU * UNIT channels."""
+    """One program for CHUNK of the P pixels of a plane and BC x BC of its covariance; C = CU * UNIT channels.
+
+    It is centred by the mean of the chunk's first block, and in the end by what the mean of the chunk differs from that.
+    """
     C = CU * UNIT
     blocks = tl.cdiv(C, BC)
     part = tl.program_id(0) % (blocks * blocks)
@@ -51,32 +55,34 @@ def _moments(
     row = (part // blocks) * BC + tl.arange(0, BC)
     column = (part % blocks) * BC + tl.arange(0, BC)
     x += plane.to(tl.int64) * P * C
-    count = 0.0
-    row_mean = tl.zeros((BC,), tl.float32)
-    column_mean = tl.zeros((BC,), tl.float32)
+    count = tl.minimum(P - z * CHUNK, CHUNK).to(tl.float32)
+    here = tl.minimum(count, BP)
+    p = z * CHUNK + tl.arange(0, BP)
+    ok = (p < P)[:, None]
+    a = tl.load(x + p[:, None] * C + row[None, :], mask=ok & (row < C)[None, :], other=0.0).to(tl.float32)
+    b = tl.load(x + p[:, None] * C + column[None, :], mask=ok & (column < C)[None, :], other=0.0).to(tl.float32)
+    row_mean = tl.sum(a, axis=0) / here
+    column_mean = tl.sum(b, axis=0) / here
+    row_sum = tl.zeros((BP, BC), tl.float32)
+    column_sum = tl.zeros((BP, BC), tl.float32)
     total = tl.zeros((BC, BC), tl.float32)
     for start in range(0, CHUNK, BP):
         p = z * CHUNK + start + tl.arange(0, BP)
         ok = (p < P)[:, None]
-        here = tl.maximum(tl.minimum(P - (z * CHUNK + start), BP), 0).to(tl.float32)
-        share = here / tl.maximum(count + here, 1.0)
         a = tl.load(x + p[:, None] * C + row[None, :], mask=ok & (row < C)[None, :], other=0.0).to(tl.float32)
         b = tl.load(x + p[:, None] * C + column[None, :], mask=ok & (column < C)[None, :], other=0.0).to(tl.float32)
-        a_mean = tl.sum(a, axis=0) / tl.maximum(here, 1.0)
-        b_mean = tl.sum(b, axis=0) / tl.maximum(here, 1.0)
-        a = tl.where(ok, a - a_mean[None, :], 0.0)
-        b = tl.where(ok, b - b_mean[None, :], 0.0)
+        a = tl.where(ok, a - row_mean[None, :], 0.0)
+        b = tl.where(ok, b - column_mean[None, :], 0.0)
+        row_sum += a
+        column_sum += b
         total = dot(tl.trans(a), b, total, EXACT)
-        a_mean -= row_mean
-        b_mean -= column_mean
-        total += a_mean[:, None] * b_mean[None, :] * (count * share)
-        row_mean += a_mean * share
-        column_mean += b_mean * share
-        count += here
+    row_moved = tl.sum(row_sum, axis=0) / count
+    column_moved = tl.sum(column_sum, axis=0) / count
+    total -= row_moved[:, None] * column_moved[None, :] * count
     at = (z * PLANES + plane) * C
     tl.store(square + (at + row[:, None]) * C + column[None, :], total, mask=(row < C)[:, None] & (column < C)[None, :])
     if part % blocks == 0:
-        tl.store(mean + at + row, row_mean, mask=row < C)
+        tl.store(mean + at + row, row_mean + row_moved, mask=row < C)
 
 
 @triton.jit(do_not_specialize=["P", "C", "CHUNK", "CHUNKS", "PLANES"])
@@ -108,7 +114,10 @@ def _merge(
         tl.store(mean + plane * C + row, row_mean, mask=row < C)
 
 
-@triton.jit(do_not_specialize=["P", "PIXELS", "CU", "CHUNK", "TERMS", "EDGES"])
+@triton.jit(
+    do_not_specialize=["P", "PIXELS", "CU", "CHUNK", "TERMS", "EDGES"],
+    do_not_specialize_on_alignment=["targets", "planes", "edges"],
+)
 def _products(
     g, x, mean, keep, part, sums, targets, planes, edges, P, PIXELS, CU, CHUNK, TERMS, EDGES,
     UNIT: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
@@ -127,7 +136,7 @@ def _products(
     edge = tl.load(edges + term)
     middle = tl.load(mean + plane * C + column, mask=column < C, other=0.0)
     total = tl.zeros((BC, BC), tl.float32)
-    summed = tl.zeros((BC,), tl.float32)
+    summed = tl.zeros((BP, BC), tl.float32)
     for start in range(0, CHUNK, BP):
         p = z * CHUNK + start + tl.arange(0, BP)
         ok = (p < P)[:, None]
@@ -138,11 +147,11 @@ def _products(
         b = tl.load(x + p[:, None] * C + column[None, :], mask=ok & (column < C)[None, :], other=0.0).to(tl.float32)
         b = tl.where(ok, b - middle[None, :], 0.0)
         total = dot(tl.trans(a), b, total, EXACT)
-        summed += tl.sum(a, axis=0)
+        summed += a
     at = (z * TERMS + term) * C
     tl.store(part + (at + row[:, None]) * C + column[None, :], total, mask=(row < C)[:, None] & (column < C)[None, :])
     if share % blocks == 0:
-        tl.store(sums + at + row, summed, mask=row < C)
+        tl.store(sums + at + row, tl.sum(summed, axis=0), mask=row < C)
 
 
 def moments(x: Tensor, mean: Tensor, covariance: Tensor) -> None:
@@ -151,7 +160,7 @@ def moments(x: Tensor, mean: Tensor, covariance: Tensor) -> None:
     p, block, lanes = n * h * w, matrix_block(c), unit(c)
     exact = x.dtype == torch.float32
     pixels, blocks = pixel_block(block, exact=exact), cdiv(c, block)
-    chunk, number = chunks(p, pixels, planes * blocks**2)
+    chunk, number = chunks(p, pixels, planes * blocks**2, MOST)
     part_mean, part_square = (torch.empty(number, planes, c, *more, device=x.device) for more in ((), (c,)))
     launch(
         _moments, (planes * blocks**2, number), x, part_mean, part_square, p, c // lanes, chunk, planes,
@@ -175,7 +184,7 @@ def products(
     p, block, lanes, number = n * h * w, matrix_block(c), unit(c), len(planes)
     exact = x.dtype == torch.float32
     pixels, blocks = pixel_block(block, exact=exact), cdiv(c, block)
-    chunk, parts = chunks(p, pixels, number * blocks**2)
+    chunk, parts = chunks(p, pixels, number * blocks**2, MOST)
     part, sums = torch.empty(parts, number, c, c, device=x.device), torch.empty(parts, number, c, device=x.device)
     launch(
         _products, (number * blocks**2, parts),

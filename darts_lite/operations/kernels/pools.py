@@ -6,20 +6,20 @@ from torch import Tensor
 
 from darts_lite.operations.kernels.launch import SPATIAL, cdiv, launch, pixel_block, unit
 
-SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU"]  # not worth a compilation of their own
+SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "OTHERS"]  # not worth a compilation of their own
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["sources"])
 def _forward(
-    x, most, mean, where, sources, P, Q, H, W, HO, WO, CU,
+    x, most, mean, where, sources, P, Q, H, W, HO, WO, CU, OTHERS,
     UNIT: tl.constexpr, MOST: tl.constexpr, MEAN: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for BP pixels and BC channels; `where` (int8) gets the tap of the maximum, the first one of equals."""
     C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    number = tl.program_id(0) // blocks
-    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
-    p = tl.program_id(1) * BP + tl.arange(0, BP)
+    number = (tl.program_id(0) % OTHERS) // blocks
+    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
+    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
     inside = c < C
     x += tl.load(sources + number).to(tl.int64) * Q * C
     w0 = (p % WO) * S - 1
@@ -59,17 +59,17 @@ def _inside(first, side):
     return tl.maximum(tl.minimum(first + 3, side) - tl.maximum(first, 0), 1).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["sources"])
 def _gradient(
-    of_most, of_mean, of_x, where, sources, P, Q, H, W, HO, WO, CU,
+    of_most, of_mean, of_x, where, sources, P, Q, H, W, HO, WO, CU, OTHERS,
     UNIT: tl.constexpr, MOST: tl.constexpr, MEAN: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One program for BP pixels of x: the sum over the windows that it lies in, added to what is there."""
     C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    number = tl.program_id(0) // blocks
-    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
-    p = tl.program_id(1) * BP + tl.arange(0, BP)
+    number = (tl.program_id(0) % OTHERS) // blocks
+    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
+    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
     inside = c < C
     b0 = p % W + 1
     a0 = (p // W) % H + 1
@@ -99,7 +99,7 @@ def _gradient(
                 total += tl.where(tap == i * 3 + j, v, 0.0)
             if MEAN:
                 v = tl.load(of_mean + at, mask=here, other=0.0).to(tl.float32)
-                total += v / (_inside(ho * S - 1, H) * _inside(wo * S - 1, W))[:, None]
+                total += v * (1.0 / (_inside(ho * S - 1, H) * _inside(wo * S - 1, W)))[:, None]
     tl.store(of_x + to, total.to(of_x.dtype.element_ty), mask=mask)
 
 
@@ -114,10 +114,11 @@ def forward(
     number, n, ho, wo, c = wanted[0].shape
     h, w = x.shape[2:4]
     p, q, pixels, lanes = n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
+    others = number * cdiv(c, SPATIAL)
     launch(
-        _forward, (number * cdiv(c, SPATIAL), cdiv(p, pixels)),
+        _forward, (others * cdiv(p, pixels),),
         x, wanted[0] if most is None else most, wanted[-1] if mean is None else mean, wanted[0] if where is None else where,
-        sources, p, q, h, w, ho, wo, c // lanes,
+        sources, p, q, h, w, ho, wo, c // lanes, others,
         UNIT=lanes, MOST=most is not None, MEAN=mean is not None, S=stride, BP=pixels, BC=SPATIAL, num_warps=4,
         moves=(q + len(wanted) * p + (0 if most is None else p // 2)) * number * c,
     )  # fmt: skip
@@ -131,10 +132,11 @@ def gradient(
     number, n, ho, wo, c = given[0].shape
     h, w = of_x.shape[2:4]
     p, q, pixels, lanes = n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
+    others = number * cdiv(c, SPATIAL)
     launch(
-        _gradient, (number * cdiv(c, SPATIAL), cdiv(q, pixels)),
+        _gradient, (others * cdiv(q, pixels),),
         given[0] if of_most is None else of_most, given[-1] if of_mean is None else of_mean, of_x,
-        given[0] if where is None else where, sources, p, q, h, w, ho, wo, c // lanes,
+        given[0] if where is None else where, sources, p, q, h, w, ho, wo, c // lanes, others,
         UNIT=lanes, MOST=of_most is not None, MEAN=of_mean is not None, S=stride, BP=pixels, BC=SPATIAL, num_warps=4,
         moves=(2 * q + len(given) * p + (0 if of_most is None else p // 2)) * number * c,
     )  # fmt: skip
