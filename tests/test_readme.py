@@ -130,3 +130,23 @@ def test_the_table_of_benchmarks_is_that_of_the_results():
     rows = [row(one) for one in found if len(one.get("arms", ())) == 3]
     assert len(rows) >= 6
     assert [one for one in rows if one not in TEXT] == []
+
+
+def test_the_table_of_counts_is_that_of_the_results():
+    """The last two columns of each row: launches, gigabytes, trials, peak; with kernels of our own, and with torch's operators."""
+    steps = json.loads((ROOT / "results" / "gpu_counted.json").read_text("utf-8"))["steps"].values()
+    told = re.findall(
+        r"([\d,]+)(?: launches)?, ([\d.]+) GB, (\d+)(?: trials)?, (?:peak )?([\d.]+) GB",
+        TEXT[TEXT.index("### On a GPU") :],
+    )
+    found = [
+        (
+            f"{one['launches']:,}",
+            f"{one['gigabytes']:.1f}",
+            str(sum(one["convolutions"].values())),
+            f"{one['peak_gigabytes']:.2f}",
+        )
+        for step in steps
+        for one in (step["kernels"], step["torch"])
+    ]
+    assert told == found
