@@ -10,10 +10,12 @@ import torch
 pytest.importorskip("triton")
 
 from darts_lite.engine import prepare
+from darts_lite.engine.graph import tensors_of
 from darts_lite.engine.precision import call
 from darts_lite.operations import OPERATIONS
 from darts_lite.operations.layers import BatchNorm, tracking_statistics
 from darts_lite.options import DatasetConfig, SpaceConfig
+from darts_lite.solvers import SOLVERS
 from darts_lite.spaces import cell as cells
 from darts_lite.spaces import fused
 from darts_lite.spaces.cell import Cell, Plan
@@ -291,3 +293,29 @@ def test_the_gradient_that_comes_in_stays_as_it_is(monkeypatch):
     gradient = torch.ones_like(y)
     y.backward(gradient)
     assert torch.equal(gradient, torch.ones_like(y))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_step_of_the_search_is_that_of_torchs_operators(solver, tiny_folder, monkeypatch):
+    """Losses, alphas, weights and running statistics after it; also where the solver differentiates twice."""
+    config = tiny.search_config(
+        solver=solver,
+        cells=1,
+        channels=4,
+        batch_size=4,
+        space=SpaceConfig(nodes=1, candidates=list(FEW)),
+        alpha_lr=1e-3,
+    )
+    found = []
+    for kernels in (True, False):
+        monkeypatch.setattr(cells, "on_gpu", lambda x, kernels=kernels: kernels)
+        state, feeds, step = tiny.training(config, DEVICE)
+        for feed in feeds:
+            feed.load(0)
+        metrics = step(state)
+        found.append(metrics | dict(tensors_of(state)))
+    assert found[0].keys() == found[1].keys() and "train/loss" in found[0]
+    for name, value in found[1].items():
+        torch.testing.assert_close(
+            found[0][name], value, rtol=2e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
