@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_lite.operations.kernels.launch import SPATIAL, cdiv, chunks, launch, pixel_block, unit
+from darts_lite.operations.kernels.launch import SPATIAL, cdiv, chunks, launch, pixel_block, place, unit
 
 # Neither sizes nor where tables lie are worth a compilation of their own.
 SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "D", "OTHERS"]
@@ -28,15 +28,9 @@ def _forward(
     x, y, weight, sources, P, Q, H, W, HO, WO, CU, D, OTHERS,
     UNIT: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """One program for BP of the P pixels of a plane of y and BC of the C = CU * UNIT channels of a copy; planes of x have Q pixels.
-
-    Programs of the same pixels, OTHERS in number, follow one another: what they read is in the cache.
-    """
+    """One program for BP of the P pixels of a plane of y and BC of the C = CU * UNIT channels of a copy; planes of x have Q pixels."""
     C = CU * UNIT
-    blocks = tl.cdiv(C, BC)
-    copy = (tl.program_id(0) % OTHERS) // blocks
-    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
-    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
+    copy, c, p = place(OTHERS, C, BP, BC)
     inside = c < C
     x += tl.load(sources + copy).to(tl.int64) * Q * C
     y += copy.to(tl.int64) * P * C
@@ -66,10 +60,7 @@ def _input_gradient(
 ):  # fmt: skip
     """One program for BP pixels of x: the sum over the copies that read them, where x was above zero."""
     C = CU * UNIT
-    blocks = tl.cdiv(C, BC)
-    number = (tl.program_id(0) % OTHERS) // blocks
-    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
-    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
+    number, c, p = place(OTHERS, C, BP, BC)
     inside = c < C
     b0 = p % W + D * (K // 2)
     a0 = (p // W) % H + D * (K // 2)

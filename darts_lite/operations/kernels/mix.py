@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_lite.operations.kernels.launch import cdiv, launch, matrix_block, pixel_block, unit
+from darts_lite.operations.kernels.launch import cdiv, launch, matrix_block, pixel_block, place, unit
 from darts_lite.operations.kernels.moments import dot, rounded
 
 TABLES = ["planes", "edges", "starts", "terms", "targets", "normed", "factor"]  # read number by number
@@ -123,9 +123,7 @@ def _mix(
     """One program for BP of the P pixels and BC of the C = CU * UNIT channels of a target; PIXELS: of an image."""
     C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    target = (tl.program_id(0) % OTHERS) // blocks
-    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
-    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
+    target, c, p = place(OTHERS, C, BP, BC)
     ok = p < P
     total = tl.zeros((BP, BC), tl.float32)
     begin = tl.load(starts + target)
@@ -235,9 +233,7 @@ def _unmix(
     """One program for BP pixels and BC channels of a plane."""
     C = CU * UNIT
     blocks = tl.cdiv(C, BC)
-    number = (tl.program_id(0) % OTHERS) // blocks
-    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
-    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
+    number, c, p = place(OTHERS, C, BP, BC)
     ok = p < P
     plane = tl.load(planes + number)
     total = tl.zeros((BP, BC), tl.float32)

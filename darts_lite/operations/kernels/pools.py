@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_lite.operations.kernels.launch import SPATIAL, cdiv, launch, pixel_block, unit
+from darts_lite.operations.kernels.launch import SPATIAL, cdiv, launch, pixel_block, place, unit
 
 SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "OTHERS"]  # not worth a compilation of their own
 
@@ -16,10 +16,7 @@ def _forward(
 ):  # fmt: skip
     """One program for BP pixels and BC channels; `where` (int8) gets the tap of the maximum, the first one of equals."""
     C = CU * UNIT
-    blocks = tl.cdiv(C, BC)
-    number = (tl.program_id(0) % OTHERS) // blocks
-    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
-    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
+    number, c, p = place(OTHERS, C, BP, BC)
     inside = c < C
     x += tl.load(sources + number).to(tl.int64) * Q * C
     w0 = (p % WO) * S - 1
@@ -66,10 +63,7 @@ def _gradient(
 ):  # fmt: skip
     """One program for BP pixels of x: the sum over the windows that it lies in, added to what is there."""
     C = CU * UNIT
-    blocks = tl.cdiv(C, BC)
-    number = (tl.program_id(0) % OTHERS) // blocks
-    c = ((tl.program_id(0) % OTHERS) % blocks) * BC + tl.arange(0, BC)
-    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
+    number, c, p = place(OTHERS, C, BP, BC)
     inside = c < C
     b0 = p % W + 1
     a0 = (p // W) % H + 1
