@@ -73,6 +73,7 @@ def search(
     """
     from darts_lite.engine.build import build_method, build_space
     from darts_lite.engine.device import run_settings
+    from darts_lite.engine.fit import check_fit
     from darts_lite.engine.graph import Recorder
     from darts_lite.engine.loop import Loop
     from darts_lite.engine.prepare import prepare
@@ -95,8 +96,10 @@ def search(
     )
     epoch_steps = train.steps_per_epoch
 
-    def new_state(number: int, alive: dict | None = None) -> SearchState:
+    def new_state(number: int, alive: dict | None = None, stored: dict | None = None) -> SearchState:
         changed = replace(skeleton, **method.phases[number].skeleton)
+        if stored is not None:
+            check_fit(lambda: space.supernet(changed, space.tables(alive=alive)), changed.cells, stored["network"])
         return SearchState(
             config, space, changed, method, device, ready.precision, epoch_steps=epoch_steps, number=number, alive=alive
         )
@@ -109,8 +112,11 @@ def search(
     epochs = sum(phase.epochs for phase in method.phases)
     with run_settings(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:
         stored = loop.stored
+        loop.refuse_other_data()
         with loop.fitting():
-            state = new_state(0) if stored is None else new_state(stored["clock"]["phase"], stored["alive"])
+            state = new_state(
+                *(0,) if stored is None else (stored["clock"]["phase"], stored["alive"], stored["weights"])
+            )
         record = SearchRecord(loop, space, method.selection, validation.part)
         record.start(state)
         for number, phase in enumerate(method.phases):
