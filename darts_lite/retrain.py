@@ -62,7 +62,7 @@ def retrain(
     `dataset`: the data of the configuration, where it has been loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.engine.device import run_settings
+    from darts_lite.engine.device import run_settings, using_threads
     from darts_lite.engine.fit import check_fit
     from darts_lite.engine.graph import Recorder
     from darts_lite.engine.initial import initialize
@@ -78,8 +78,10 @@ def retrain(
     ready = prepare("retrain", config, typed, report, dataset)
     if ready.finished:
         return ready.stored_result()
+    threads = ready.environment["threads"]
     if ready.config.seeds is not None:
-        return every_seed(ready)
+        with using_threads(threads):
+            return every_seed(ready)
     config, device = ready.config, ready.device
     genotype, skeleton = choose_genotype(ready), ready.skeleton()
 
@@ -101,7 +103,11 @@ def retrain(
 
     step = Recorder(one_step, config, device, ready.report)
     fresh = new_state(None) if ready.folder is None else None  # before there is a folder: weights may be refused
-    with run_settings(device, config.deterministic), Loop(ready, train.steps_per_epoch, config.epochs) as loop:
+    with (
+        using_threads(threads),
+        run_settings(device, config.deterministic),
+        Loop(ready, train.steps_per_epoch, config.epochs) as loop,
+    ):
         loop.refuse_other_data()
         with loop.fitting():
             state = fresh or new_state(loop.stored and loop.stored["weights"])
@@ -120,9 +126,9 @@ def retrain(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import run_verb
+    from darts_lite.cli import command
 
-    return run_verb("retrain", argv)
+    return command("retrain", argv)
 
 
 if __name__ == "__main__":
