@@ -70,9 +70,9 @@ def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, rep
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import run_verb
+    from darts_lite.cli import command
 
-    return run_verb("benchmark", argv)
+    return command("benchmark", argv)
 
 
 if __name__ == "__main__":

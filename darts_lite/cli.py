@@ -6,6 +6,7 @@
 
 import contextlib
 import importlib
+import math
 import os
 import re
 import sys
@@ -18,8 +19,15 @@ from darts_lite.config import LAUNCHER_KEYS, VERBS, Line, conf_folder, config_cl
 from darts_lite.endings import Stop, disk_error, interruption, print_error, reason, tell
 from darts_lite.engine.report import silence, write
 from darts_lite.errors import Exit, UserError, all_of, choice, out_of_memory
+from darts_lite.machine import cores, is_own, own_process, share
 from darts_lite.settings import describe, from_plain, leaves, unknown_key
 from darts_lite.sweep import Job, Sweep, failures
+
+
+def command(verb: str, argv: list[str] | None = None) -> int:
+    """`run_verb` in a process that is ours alone, as that of a command line is: settings of the whole process are made."""
+    with own_process():
+        return run_verb(verb, argv)
 
 
 def run_verb(verb: str, argv: list[str] | None = None) -> int:
@@ -54,7 +62,7 @@ def run_package(argv: list[str] | None = None) -> int:
         return Exit.FINISHED
     if argv[0] not in VERBS:
         return tell(choice("verb", argv[0], VERBS))
-    return run_verb(argv[0], argv[1:])
+    return command(argv[0], argv[1:])
 
 
 def _run(verb: str, line: Line) -> int:
@@ -64,7 +72,10 @@ def _run(verb: str, line: Line) -> int:
         raise _all(line.problems)
     stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     settings = _own_settings(verb, line, stamp) | line.overrides
-    sweep = Sweep(verb, Path(_value("hydra.sweep.dir", settings)), stamp) if line.sweep else None
+    sweep = None
+    if line.sweep:
+        threads = share(_at_once(line, settings))
+        sweep = Sweep(verb, Path(_value("hydra.sweep.dir", settings)), stamp, threads, is_own())
     codes: list[int] = []
 
     def task(composed: Any) -> None:  # travels to other processes with some launchers
@@ -88,6 +99,33 @@ def _value(key: str, settings: dict[str, str]) -> str:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return str(OverridesParser.create().parse_override(f"{key}={settings[key]}").value())
+
+
+def _at_once(line: Line, settings: dict[str, str]) -> int:
+    """How many jobs of a sweep this machine runs side by side."""
+    launcher = line.overrides.get("hydra/launcher")
+    if launcher not in ("joblib", "submitit_local"):
+        return 1  # one after another, or on other machines
+    jobs = math.prod(_jobs(key, value) for key, value in settings.items() if not key.startswith("hydra"))
+    if launcher == "submitit_local":
+        return jobs
+    try:
+        wanted = int(_value("hydra.launcher.n_jobs", {"hydra.launcher.n_jobs": "-1"} | settings))
+    except ValueError:
+        return 1  # Hydra refuses it
+    return min(jobs, wanted if wanted > 0 else max(1, cores() + 1 + wanted))  # joblib: -1 is all cores, -2 all but one
+
+
+def _jobs(key: str, value: str) -> int:
+    """How many values a sweep gives this key."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(f"{key}={value}")
+        return sum(1 for _ in override.sweep_iterator()) if override.is_sweep_override() else 1
+    except (HydraException, ValueError):
+        return 1
 
 
 def _own_settings(verb: str, line: Line, stamp: str) -> dict[str, str]:
@@ -115,6 +153,7 @@ def _job(verb: str, line: Line, composed: Any, sweep: Sweep | None) -> int:
     config: Any = None
     try:
         if sweep:
+            sweep.settle()
             job = _job_of(sweep)
         config = _checked(verb, line, OmegaConf.to_container(composed, resolve=False))
         if job:

@@ -86,9 +86,9 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import run_verb
+    from darts_lite.cli import command
 
-    return run_verb("discretize", argv)
+    return command("discretize", argv)
 
 
 if __name__ == "__main__":

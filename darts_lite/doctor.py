@@ -72,10 +72,12 @@ def processor(config: DoctorConfig) -> Iterator[str]:
     """Cores, threads, and whether other programs use them."""
     import torch
 
-    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    from darts_lite.machine import cores
+
+    count, load = cores(), os.getloadavg()[0]
     threads = torch.get_num_threads()
-    busy = "; others use these cores: OMP_NUM_THREADS=1 may be faster" if load > cores and threads > 1 else ""
-    yield f"threads: {threads} on {cores} cores, load {load:.1f}{busy}"
+    busy = "; others use these cores: OMP_NUM_THREADS=1 may be faster" if load > count and threads > 1 else ""
+    yield f"threads: {threads} on {count} cores, load {load:.1f}{busy}"
 
 
 def devices(config: DoctorConfig) -> Iterator[str]:
@@ -178,9 +180,9 @@ def _problem(name: str, error: Exception) -> UserError:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import run_verb
+    from darts_lite.cli import command
 
-    return run_verb("doctor", argv)
+    return command("doctor", argv)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,8 @@ def show(value: object, quote: bool = True) -> str:
         return _cut(ascii(value), VALUE_LIMIT)
     except ValueError:  # Python writes no integer of more than 4300 digits
         return "an enormous integer"
+    except Exception:  # the `__repr__` of an object of the user's own
+        return f"an object of {type(value).__qualname__}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:

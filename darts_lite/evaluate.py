@@ -130,9 +130,9 @@ def table(result: dict[str, Any], class_names: Sequence[str]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import run_verb
+    from darts_lite.cli import command
 
-    return run_verb("evaluate", argv)
+    return command("evaluate", argv)
 
 
 if __name__ == "__main__":

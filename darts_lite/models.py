@@ -20,6 +20,7 @@ from darts_lite.classifier import Classifier
 from darts_lite.data.dataset import Dataset
 from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json
+from darts_lite.engine.fit import check_fit
 from darts_lite.engine.folder import existing, silent
 from darts_lite.engine.several import refuse_several
 from darts_lite.errors import Exit, UserError, did_you_mean
@@ -126,7 +127,9 @@ def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, di
         weights = checkpoint.unpack(data)
         model = state["model"]
         _check_description(model)
-        network = build(genotypes.from_json(model["genotype"]), Skeleton.described(model))
+        genotype, skeleton = genotypes.from_json(model["genotype"]), Skeleton.described(model)
+        check_fit(lambda: build(genotype, skeleton), skeleton.cells, weights)
+        network = build(genotype, skeleton)
         network.load_state_dict(weights)
     except (ValueError, LookupError, TypeError, RuntimeError, UserError) as error:
         reason = f"cannot be used: {error}"

@@ -16,7 +16,9 @@ class Relation(NamedTuple):
 
 
 def _distinct(values: list | None) -> bool:
-    return values is None or len(set(values)) == len(values)
+    """Whether no name or number is there twice. Objects of the user's own (stored as `<class>`) may be alike: each has its settings."""
+    given = [value for value in values or () if isinstance(value, (str, int)) and not str(value).startswith("<")]
+    return len(set(given)) == len(given)
 
 
 def _equally_long(mean: list | None, std: list | None) -> bool:

@@ -62,7 +62,8 @@ def retrain(
     `dataset`: the data of the configuration, where it has been loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.engine.device import run_settings
+    from darts_lite.engine.device import run_settings, using_threads
+    from darts_lite.engine.fit import check_fit
     from darts_lite.engine.graph import Recorder
     from darts_lite.engine.initial import initialize
     from darts_lite.engine.loop import Loop
@@ -77,25 +78,39 @@ def retrain(
     ready = prepare("retrain", config, typed, report, dataset)
     if ready.finished:
         return ready.stored_result()
+    threads = ready.environment["threads"]
     if ready.config.seeds is not None:
-        return every_seed(ready)
+        with using_threads(threads):
+            return every_seed(ready)
     config, device = ready.config, ready.device
     genotype, skeleton = choose_genotype(ready), ready.skeleton()
 
     learned, judging = ready.learned_and_judging()
     train = ready.feed(*learned, "train", alternating_flip=config.alternating_flip)
     judges = {name: ready.part(*part, augmented=False) for name, part in judging.items()}
-    network = new_network(genotype, skeleton, config)
-    if ready.folder is None:
-        initialize(network, config.init, genotype, config.genotype)
-    network = network.to(device)
-    state = RetrainState(config, network, device, ready.precision, steps=config.epochs * train.steps_per_epoch)
+
+    def new_state(stored: dict | None) -> RetrainState:
+        if stored is not None:
+            check_fit(lambda: new_network(genotype, skeleton, config), skeleton.cells, stored["network"])
+        network = new_network(genotype, skeleton, config)
+        if stored is None:
+            initialize(network, config.init, genotype, config.genotype)
+        steps = config.epochs * train.steps_per_epoch
+        return RetrainState(config, network.to(device), device, ready.precision, steps=steps)
 
     def one_step(state: RetrainState) -> dict[str, Any]:
         return retrain_step(state, *train.batch(state.clock.generator))
 
     step = Recorder(one_step, config, device, ready.report)
-    with run_settings(device, config.deterministic), Loop(ready, train.steps_per_epoch, config.epochs) as loop:
+    fresh = new_state(None) if ready.folder is None else None  # before there is a folder: weights may be refused
+    with (
+        using_threads(threads),
+        run_settings(device, config.deterministic),
+        Loop(ready, train.steps_per_epoch, config.epochs) as loop,
+    ):
+        loop.refuse_other_data()
+        with loop.fitting():
+            state = fresh or new_state(loop.stored and loop.stored["weights"])
         record = RetrainRecord(loop, genotype, skeleton, judges)
         record.start(state)
         while not state.clock.finished:
@@ -111,9 +126,9 @@ def retrain(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import run_verb
+    from darts_lite.cli import command
 
-    return run_verb("retrain", argv)
+    return command("retrain", argv)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ def search(
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
     from darts_lite.engine.build import build_method, build_space
-    from darts_lite.engine.device import run_settings
+    from darts_lite.engine.device import run_settings, using_threads
+    from darts_lite.engine.fit import check_fit
     from darts_lite.engine.graph import Recorder
     from darts_lite.engine.loop import Loop
     from darts_lite.engine.prepare import prepare
@@ -84,8 +85,10 @@ def search(
     ready = prepare("search", config, typed, report, dataset)
     if ready.finished:
         return ready.stored_result()
+    threads = ready.environment["threads"]
     if ready.config.restarts > 1:
-        return best_restart(ready)
+        with using_threads(threads):
+            return best_restart(ready)
     config, device = ready.config, ready.device
     method, space, skeleton = build_method(config), build_space(config.space), ready.skeleton()
 
@@ -95,8 +98,10 @@ def search(
     )
     epoch_steps = train.steps_per_epoch
 
-    def new_state(number: int, alive: dict | None = None) -> SearchState:
+    def new_state(number: int, alive: dict | None = None, stored: dict | None = None) -> SearchState:
         changed = replace(skeleton, **method.phases[number].skeleton)
+        if stored is not None:
+            check_fit(lambda: space.supernet(changed, space.tables(alive=alive)), changed.cells, stored["network"])
         return SearchState(
             config, space, changed, method, device, ready.precision, epoch_steps=epoch_steps, number=number, alive=alive
         )
@@ -107,10 +112,13 @@ def search(
 
     step = Recorder(one_step, config, device, ready.report, method.obstacle())
     epochs = sum(phase.epochs for phase in method.phases)
-    with run_settings(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:
+    with using_threads(threads), run_settings(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:
         stored = loop.stored
+        loop.refuse_other_data()
         with loop.fitting():
-            state = new_state(0) if stored is None else new_state(stored["clock"]["phase"], stored["alive"])
+            state = new_state(
+                *(0,) if stored is None else (stored["clock"]["phase"], stored["alive"], stored["weights"])
+            )
         record = SearchRecord(loop, space, method.selection, validation.part)
         record.start(state)
         for number, phase in enumerate(method.phases):
@@ -135,9 +143,9 @@ def search(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import run_verb
+    from darts_lite.cli import command
 
-    return run_verb("search", argv)
+    return command("search", argv)
 
 
 if __name__ == "__main__":

@@ -69,18 +69,22 @@ def from_plain(cls: type[Config], plain: Any) -> Config:
 
 def to_plain(config: Any) -> dict[str, Any]:
     """Nested dicts, lists and scalars; an object of the user's own is written as the name of its class or function."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    hints = get_type_hints(type(config))
+    return {field.name: _plain(hints[field.name], getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if dataclasses.is_dataclass(value) and type(value).__name__.endswith("Config"):
+def _plain(hint: Any, value: Any) -> Any:
+    """By the hint, not by what the value is: an object of the user's own may be a dataclass, a tuple or a number, too."""
+    if dataclasses.is_dataclass(hint) and dataclasses.is_dataclass(value):
         return to_plain(value)
+    kinds = _alternatives(hint)
+    if value is None or isinstance(value, str) or (Any not in kinds and isinstance(value, (bool, int, float))):
+        return value
+    if Any not in kinds and isinstance(value, (list, tuple, dict)):
+        inside = next((get_args(kind)[-1] for kind in kinds if get_args(kind)), None)
+        if isinstance(value, dict):
+            return {key: _plain(inside, item) for key, item in value.items()}
+        return [_plain(inside, item) for item in value]
     named = value if isinstance(value, (type, types.FunctionType)) else type(value)
     return f"<{named.__module__}.{named.__qualname__}>"
 

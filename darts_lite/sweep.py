@@ -15,6 +15,7 @@ from typing import Any
 from darts_lite.engine.files import make_folders, read_json, remove_folders, write_atomic
 from darts_lite.engine.report import duration, write
 from darts_lite.errors import Exit, UserError
+from darts_lite.machine import take_process
 
 STATES = {Exit.FINISHED: "finished", Exit.SIGINT: "interrupted", Exit.SIGTERM: "interrupted", None: "killed"}
 
@@ -26,12 +27,25 @@ class Sweep:
     verb: str
     folder: Path  # where Hydra writes multirun.yaml; new jobs lie below it unless run_dir says otherwise
     stamp: str  # tells this sweep's job files from those of an earlier one in the same folder
+    threads: int | None = None  # of each job, where several run at once and share the cores
+    own: bool = False  # whether the process that started the sweep is ours alone
     process: int = field(default_factory=os.getpid)
 
     @property
     def here(self) -> bool:
         """Whether this is the process that started the sweep."""
         return os.getpid() == self.process
+
+    def settle(self) -> None:
+        """In a process that was started for jobs: take their share of the cores, and the settings of a process of ours."""
+        if self.here:
+            return
+        if self.own:
+            take_process()
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
 
     def job(self, number: int, overrides: list[str]) -> "Job":
         """A job that begins."""

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import resource
+import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -158,9 +159,18 @@ def hostile(kind, folder):
         "files missing": {name: value for name, value in base.items() if name != "files"},
         "endless": {**base, "x": shared},
         "cycle": {**base, "x": cycle},
+        "stride": {**base, "x": torch.ones(1).expand(2**40)},
+        "meta": {**base, "x": torch.empty(2**40, device="meta")},
+        "compressed": {**base, "x": torch.zeros(2**18)},
     }[kind]
     path = folder / "hostile"
     torch.save(content, path)
+    if kind == "compressed":
+        with zipfile.ZipFile(path) as archive:
+            entries = [(entry, archive.read(entry)) for entry in archive.infolist()]
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for entry, text in entries:
+                archive.writestr(entry.filename, text)
     data = path.read_bytes()
     path.unlink()
     return data
@@ -168,7 +178,7 @@ def hostile(kind, folder):
 
 KINDS = ["pickle", "torch pickle", "dtype", "size", "version", "set", "ordered", "parameter", "sparse", "list", "key"]
 KINDS += ["float key", "no version", "version true", "version text", "tensor in config", "nan in config"]
-KINDS += ["old format", "files missing", "endless", "cycle"]
+KINDS += ["old format", "files missing", "endless", "cycle", "stride", "meta", "compressed"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

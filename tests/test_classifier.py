@@ -13,7 +13,10 @@ from darts_lite import data
 from darts_lite.classifier import Classifier
 from darts_lite.errors import Exit, UserError
 from darts_lite.evaluate import EvaluateConfig, evaluate
+from darts_lite.genotype import Cell, Edge, Genotype
 from darts_lite.models import create_network, load_model
+from darts_lite.operations import OPERATIONS
+from darts_lite.operations.thresholds import CACHE
 from darts_lite.options import DatasetConfig
 
 
@@ -92,3 +95,43 @@ def test_two_channels_come_as_arrays_only():
     for images in (Image.new("L", (8, 8)), np.zeros((3, 8, 8, 3), np.uint8)):
         with pytest.raises(UserError, match="channels"):
             model.predict(images)
+
+
+# Export
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("dim", ["named", "dynamic"])
+def test_a_trained_network_is_exported_for_any_batch(strict, dim, tiny_folder):
+    """One graph for any number of images, small and large: the numbers are those of the network itself."""
+    tiny.run(tiny.retrain_config(epochs=1))
+    model = load_model("run")
+    height, width, channels = model.image_shape
+    free = torch.export.Dim("batch", max=4096) if dim == "named" else torch.export.Dim.DYNAMIC
+    with torch.no_grad():
+        graph = torch.export.export(
+            model, (torch.randn(4, channels, height, width),), dynamic_shapes=({0: free},), strict=strict
+        ).module()
+        for number in (1, 3, 4, 600):
+            images = torch.randn(number, channels, height, width)
+            torch.testing.assert_close(graph(images), model(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "stem", "cache"), [((8, 8), "cifar", None), ((9, 7), "cifar", 1), ((33, 35), "imagenet", 2**13)]
+)
+def test_every_operation_is_exported_for_any_batch(size, stem, cache, monkeypatch):
+    """Also where copies are computed one after another, where sides are odd, and where a node has no edge."""
+    if cache is not None:
+        monkeypatch.setattr(CACHE, "value", cache)
+    edges = [Edge(name, number % 2, 2 + number // 2) for number, name in enumerate(OPERATIONS)]
+    cell = Cell(tuple(edges), (2, 3, 4, 5, 6))
+    network = create_network(
+        Genotype("darts", {"normal": cell, "reduce": cell}), cells=5, channels=4, classes=3, image_size=size, stem=stem
+    ).eval()
+    graph = torch.export.export(
+        network, (torch.randn(2, 3, *size),), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
+    ).module()
+    for number in (1, 2, 5, 65):
+        images = torch.randn(number, 3, *size)
+        torch.testing.assert_close(graph(images), network(images), rtol=1e-5, atol=1e-5)

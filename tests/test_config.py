@@ -1,11 +1,16 @@
 """Settings: the YAML files say what the dataclasses say, and the check of a configuration finds everything."""
 
+import json
 import re
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from darts_lite import config as words
+from darts_lite.engine.configuration import digest
 from darts_lite.errors import UserError
 from darts_lite.search import SearchConfig
 from darts_lite.settings import check, describe, flat, from_plain, leaves, to_plain
@@ -124,6 +129,68 @@ def test_objects_are_for_python_only():
     for wrong in (None, ""):
         with pytest.raises(UserError, match="relaxation"):
             check(SearchConfig(relaxation=wrong))
+
+
+@dataclass
+class Weighted:  # neither hashable nor ordered
+    weight: float
+
+    def __call__(self, view):
+        return self.weight * view.progress
+
+
+@dataclass
+class WeightedConfig(Weighted):
+    pass
+
+
+class Pair(NamedTuple):
+    low: float
+    high: float
+
+
+class Vague:
+    """Refuses everything that a part need not have."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        raise TypeError("cannot be compared")
+
+    def __bool__(self):
+        raise TypeError("is neither true nor false")
+
+    def __repr__(self):
+        raise TypeError("cannot be written")
+
+
+class Numbers(list):
+    pass
+
+
+OWN = [Weighted(0.5), WeightedConfig(0.5), Pair(0.0, 1.0), Vague(), Numbers(), {1: 2}, {1, 2}, np.ones(3), 1.5, len]
+
+
+@pytest.mark.parametrize("mine", OWN, ids=[type(mine).__name__ for mine in OWN])
+def test_any_object_is_a_part(mine):
+    """Nothing is asked of an object of the user's own; it is stored by its name, and that is read again."""
+    keys = ("relaxation", "solver", "perturbation", "regularization", "phases", "selection")
+    config = SearchConfig(penalties=[mine, mine, type(mine)(*mine) if isinstance(mine, Pair) else mine])
+    for key in keys:
+        setattr(config, key, mine)
+    check(config)
+    plain = json.loads(json.dumps(to_plain(config)))
+    assert all(plain[key].startswith("<") for key in keys) and len(plain["penalties"]) == 3
+    assert to_plain(from_plain(SearchConfig, plain)) == plain
+    assert digest(config) == digest(from_plain(SearchConfig, plain))
+    assert "epochs: must be an integer" in str(UserError("epochs", "must be an integer", "give one", value=[mine]))
+
+
+def test_penalties_are_named_once():
+    for names in (["a", "a"], ["a", Weighted(1), "a"]):
+        with pytest.raises(UserError, match="penalties: must be distinct"):
+            check(SearchConfig(penalties=names))
+    check(SearchConfig(penalties=["a", Weighted(1), Weighted(1)]))
 
 
 def test_check_lists_every_problem():

@@ -345,6 +345,8 @@ TAMPERED = {
     "files": lambda state: state["files"].clear(),
     "config": lambda state: state["config"].clear(),
     "config dataset": lambda state: state["config"].pop("dataset"),
+    "config large": lambda state: state["config"].update(cells=100, channels=4096, reductions=list(range(100))),
+    "config deep": lambda state: state["config"].update(cells=100),
     "config text": lambda state: state["config"].update(cells="3"),
     "verb": lambda state: state["run"].clear(),
     "environment": lambda state: state.update(env=None),

@@ -1,8 +1,11 @@
 """Retraining, evaluation and discretization: what is reported is what the last epoch's weights reach, on data that was seen once."""
 
+import hashlib
 import json
+import math
 import os
 import shutil
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_lite import data
 from darts_lite.cli import run_verb
@@ -223,6 +227,82 @@ def test_a_tampered_description_of_the_model(change, both):
     change(state["model"])
     tiny.rewrite("retrain", state)
     refused(evaluate, EvaluateConfig(run="retrain"), Exit.RUN)
+
+
+def described(**numbers):
+    return lambda model, weights: model.update(numbers)
+
+
+def shared(model, weights):
+    """Many cells, each of whose tensors is there: all in the bytes of one."""
+    names = [name for name in weights if name.startswith("cells.0.")]
+    model.update(cells=100, reductions=[])
+    weights.update({name.replace("cells.0.", f"cells.{cell}."): weights[name] for cell in range(100) for name in names})
+
+
+LARGE = {
+    "cells": described(cells=2**16 - 1),
+    "channels": described(channels=2**16 - 1),
+    "reductions": described(cells=4, reductions=[0, 1, 2, 3]),
+    "impossible": described(cells=100, reductions=list(range(100))),
+    "classes": lambda model, weights: model.update(classes=2**16 - 1, class_names=["a"] * (2**16 - 1)),
+    "inputs": lambda model, weights: model.update(input_channels=60000, mean=[0.5] * 60000, std=[0.5] * 60000),
+    "shared": shared,
+    "missing": lambda model, weights: weights.pop("classifier.bias"),
+    "text": lambda model, weights: weights.update(more="text"),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_network_is_no_larger_than_its_tensors(kind, both, monkeypatch):
+    """What a description asks for is not built: in no time, in no memory, and said in one line."""
+    state, weights = tiny.newest("retrain"), checkpoint.unpack(Path("retrain/model.pt").read_bytes())
+    LARGE[kind](state["model"], weights)
+    tiny.rewrite("retrain", state)
+    data = bytes(checkpoint.pack(weights))
+    Path("retrain/model.pt").write_bytes(data)
+    result = tiny.read_json("retrain/result.json") | {"model_sha256": hashlib.sha256(data).hexdigest()}
+    Path("retrain/result.json").write_text(json.dumps(result))
+    held = [math.prod(tensor.shape) for tensor in weights.values() if isinstance(tensor, torch.Tensor)]
+    with TookAtMost(max(held)):
+        start = time.monotonic()
+        refused(evaluate, EvaluateConfig(run="retrain"), Exit.RUN)
+        assert time.monotonic() - start < 5
+
+
+def test_a_resumed_network_is_no_larger_than_its_tensors(monkeypatch):
+    def boom(*arguments):
+        raise RuntimeError("boom")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="boom"):
+        patch.setattr("darts_lite.engine.retrain_state.retrain_step", boom)
+        tiny.run(tiny.retrain_config())
+    for numbers in ({"cells": 100}, {"channels": 4096}, {"cells": 100, "reductions": list(range(100))}):
+        state = tiny.newest("run")
+        kept = dict(state["config"])
+        state["config"].update(numbers)
+        tiny.rewrite("run", state)
+        with TookAtMost(2**20), pytest.raises(UserError, match="does not fit its configuration") as error:
+            tiny.run(tiny.retrain_config(resume="run", run_dir=None, **numbers))
+        assert error.value.code == Exit.RUN
+        state["config"] = kept
+        tiny.rewrite("run", state)
+    tiny.run(tiny.retrain_config(resume="run", run_dir=None))
+
+
+class TookAtMost(TorchDispatchMode):
+    """Fails on an operation that makes a tensor of more than `most` numbers."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type != "meta":
+                assert tensor.numel() <= self.most, function
+        return made
 
 
 def test_a_tampered_configuration(both):

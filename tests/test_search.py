@@ -5,7 +5,7 @@ import json
 import random
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -411,6 +411,22 @@ def test_objects_are_told_by_their_names(changes, monkeypatch):
     assert (
         tiny.run(tiny.search_config(resume="run"), epochs=2)["steps"] == 9
     )  # it is finished: nothing is needed any more
+
+
+@dataclass
+class Entropy:
+    """Plain, so that it has no hash; two of them may differ in their factor."""
+
+    factor: float
+
+    def __call__(self, view):
+        return -self.factor * sum((mixing * (mixing + 1e-6).log()).sum() for mixing in view.mixing.values())
+
+
+def test_plain_dataclasses_are_penalties():
+    config = tiny.search_config(penalties=[Entropy(0.1), Entropy(0.1), Entropy(0.2)])
+    assert tiny.run(config)["steps"] > 0
+    assert tiny.run(replace(config, resume="run", run_dir=None))["steps"] > 0
 
 
 def boom(*arguments):

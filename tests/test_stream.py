@@ -26,6 +26,7 @@ from darts_lite.data.parts import Feed, Order, Part
 from darts_lite.data.stream import Stream, part_or_stream
 from darts_lite.errors import Exit
 from darts_lite.evaluate import EvaluateConfig, evaluate
+from darts_lite.machine import cores
 from darts_lite.options import DatasetConfig
 
 
@@ -126,7 +127,7 @@ def test_who_streams(tmp_path, monkeypatch):
     assert made(images, "stream").workers == 3
     assert isinstance(made(read(root).x_train, "auto"), Part)
     assert isinstance(made(read(root, storage="stream").x_train, "auto"), Stream)
-    assert made(images, "stream", workers=None).workers == min(8, len(os.sched_getaffinity(0)) - 1)
+    assert made(images, "stream", workers=None).workers == min(8, cores() - 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes, 10**12))
     assert stream._fits(images.nbytes, torch.device("cuda")) and not stream._fits(
         images.nbytes + 1, torch.device("cuda")

@@ -8,6 +8,7 @@ from tiny import write_data
 
 from darts_lite.cli import run_verb
 from darts_lite.errors import Exit, UserError
+from darts_lite.machine import cores
 from darts_lite.sweep import Sweep, table
 
 TINY = [
@@ -109,7 +110,9 @@ def test_one_job_shows_all_of_its_settings():
 def test_jobs_side_by_side(tmp_path, monkeypatch, capfd):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     write_data()
     words = ["-m", *TINY, "seed=0,-1", "run_dir=mine", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     assert run_verb("search", words) == 2
     assert [job["state"] for job in sweep_json("mine")["jobs"]] == ["finished", "failed"]
+    assert json.loads(Path("mine/0/env.json").read_text())["threads"] == max(1, cores() // 2), "they share the cores"

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from darts_lite.errors import Exit, UserError, all_of, show
+from darts_lite.machine import cores
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the only decoders of Pillow that are tried
@@ -24,7 +25,7 @@ ORIENTATION = 0x0112  # EXIF
 EXACT = 4 << 30  # bytes of files that are hashed whole: some seconds; of larger sets beginnings and ends
 EDGE = 1 << 12  # bytes of a beginning and of an end
 LISTED = 5  # problems that are named one by one
-THREADS = min(8, os.cpu_count() or 1)  # that decode at once; Pillow lets them run side by side
+THREADS = min(8, cores())  # that decode at once; Pillow lets them run side by side
 _BLOCK = 256  # files between two looks at the keyboard
 
 Result = TypeVar("Result")

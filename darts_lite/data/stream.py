@@ -21,6 +21,7 @@ from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.images import Files, Images
 from darts_lite.data.parts import Order, Part, Preparation
 from darts_lite.errors import Exit, UserError, all_of
+from darts_lite.machine import cores
 
 Batch = tuple[Tensor, Tensor]  # pixels uint8 (B, H, W, C), labels int64 (B,)
 # Of a batch that was announced, and whose memory was to be fetched from a worker that is gone.
@@ -136,7 +137,7 @@ def part_or_stream(
     if storage == "device" or (storage == "auto" and not waiting and _fits(images.nbytes, device)):
         return Part(images, labels, device, mean, std, augmentation)
     if workers is None:
-        workers = min(8, len(os.sched_getaffinity(0)) - 1)
+        workers = min(8, cores() - 1)
     return Stream(images, labels, device, mean, std, augmentation, workers=workers, warn=warn)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,9 @@ def unpack(data: bytes | memoryview) -> dict[str, Any]:
     try:
         if bytes(data[:4]) != b"PK\x03\x04":
             raise ValueError("not the zip format of torch.save; older ones have more ways to go wrong")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > len(data):
+                raise ValueError("compressed, or with entries that overlap: torch.save writes neither")
         with warnings.catch_warnings(action="ignore"):  # torch's advice is for files of one's own
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
@@ -187,6 +191,11 @@ def _plain(value: Any, where: str) -> Any:
     raise TypeError(f"{where}: {type(value).__name__} is neither a tensor nor a plain container")
 
 
+def _has_its_bytes(tensor: torch.Tensor) -> bool:
+    """Whether all of its numbers are there, as in all that `pack` writes: a tensor on `meta` or of stride 0 can have any size."""
+    return tensor.device.type == "cpu" and tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
 def _check_plain(state: Any) -> None:
     """ValueError unless `state` is a tree of dicts, lists, tuples, scalars and dense tensors with text keys at the top.
 
@@ -202,7 +211,7 @@ def _check_plain(state: Any) -> None:
         kind = type(value)
         if kind in _SCALARS or (kind is tuple and not value):
             continue
-        if kind is torch.Tensor and value.layout == torch.strided and not value.is_quantized:
+        if kind is torch.Tensor and value.layout == torch.strided and not value.is_quantized and _has_its_bytes(value):
             continue
         if kind not in (dict, list, tuple) or id(value) in seen:
             raise ValueError(f"holds more than tensors and plain containers ({kind.__name__})")

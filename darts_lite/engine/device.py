@@ -12,6 +12,7 @@ import torch
 
 from darts_lite.data.files import available_memory
 from darts_lite.errors import Exit, UserError, did_you_mean
+from darts_lite.machine import is_own
 
 GIB = 2**30  # bytes
 
@@ -35,6 +36,19 @@ def resolve_device(name: str) -> torch.device:
 def current(device: torch.device) -> AbstractContextManager:
     """Inside, a GPU is the current one: kernels that are not torch's own are launched there, wherever their tensors are."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def using_threads(number: int) -> Iterator[None]:
+    """Inside, a CPU computes with this number of threads, of which roundings depend; afterwards it is as it was."""
+    before = torch.get_num_threads()
+    if number != before:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        if number != before:
+            torch.set_num_threads(before)
 
 
 @contextmanager
@@ -105,11 +119,13 @@ def without_trials() -> Iterator[None]:
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Where a CPU computes, let glibc keep the memory that a step frees for the next one; elsewhere nothing is done.
+    """Where a CPU computes in a process of ours, let glibc keep the memory that a step frees for the next one; else nothing is done.
 
     It would return it, and the system clears every page that comes back: a fifth of a step on a CPU (C=16, 8 cells, batch 64).
     """
-    if device.type == "cpu" and sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+    if device.type != "cpu" or not is_own() or sys.platform != "linux":
+        return
+    if hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
         library.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own mapping
         library.mallopt(-2, 1 << 28)  # M_TOP_PAD, bytes: grow in large pieces
@@ -125,7 +141,8 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: the most that was allocated on a GPU, or the most that this process had resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # macOS counts in bytes, others in KiB
 
 
 def total_memory(device: torch.device) -> int:
@@ -140,4 +157,4 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = available_memory()
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if free is None else free
+    return total_memory(device) if free is None else free

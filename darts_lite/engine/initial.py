@@ -16,6 +16,7 @@ from torch import Tensor
 from darts_lite.engine import checkpoint
 from darts_lite.engine.build import build_space
 from darts_lite.engine.files import read_json
+from darts_lite.engine.fit import check_fit
 from darts_lite.engine.folder import silent
 from darts_lite.engine.resume import stored_part
 from darts_lite.errors import Exit, UserError, did_you_mean, show
@@ -66,9 +67,7 @@ def _from_supernet(network: Network, source: str | None) -> dict[str, Tensor]:
         with torch.device("meta"):
             supernet = space.supernet(skeleton, space.tables(alive=state["alive"]))
         weights = state["weights"]["network"]
-        expected = {name: tensor.shape for name, tensor in supernet.state_dict().items()}
-        if {name: tensor.shape for name, tensor in weights.items()} != expected:
-            raise ValueError("its weights are not those of its space")
+        check_fit(lambda: supernet, skeleton.cells, weights)
         return carry(supernet, network, weights)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise _unfit(folder, error) from error

@@ -71,14 +71,19 @@ class Loop:
         self.signals.__exit__(kind, error, traceback)
         self.run.__exit__(kind, error, traceback)
 
+    def refuse_other_data(self) -> None:
+        """Raise UserError (4) if the stored run learned from other data: said before anything that is due to it."""
+        if self.stored is None:
+            return
+        with self.fitting():
+            began_with = self.stored["env"]["data"]
+        if began_with != self.ready.environment["data"]:
+            reason, fix = "began with other data", "bring that data back, or start a new run with another run_dir"
+            raise UserError(self.run.path, reason, fix, code=Exit.RUN)
+
     def start(self, state: Any, **board: Any) -> None:
         """Go on where the stored run was, or write the first checkpoint; `board` is passed to `Board`."""
         if self.stored is not None:
-            with self.fitting():
-                began_with = self.stored["env"]["data"]
-            if began_with != self.ready.environment["data"]:
-                reason, fix = "began with other data", "bring that data back, or start a new run with another run_dir"
-                raise UserError(self.run.path, reason, fix, code=Exit.RUN)
             with self.fitting():
                 state.load_state_dict(self.stored)
             changes = environment.differences(self.stored["env"], self.ready.environment)

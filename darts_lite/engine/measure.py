@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_lite.engine.device import peak_memory, synchronize
 from darts_lite.engine.graph import WARM_STEPS, capture, own_stream
+from darts_lite.machine import take_process
 
 Part = Callable[[], Any]  # the work of a part of a step
 
@@ -223,6 +224,7 @@ _working: list[Arm] = []  # in the process that was hired: its arm
 
 
 def _begin(threads: int, make: Callable[..., Arm], arguments: tuple) -> str:
+    take_process()  # as a run of the command line has it, and to the end of this process
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True  # for all of them, as published
     arm = make(*arguments)

@@ -22,6 +22,7 @@ from darts_lite.engine.precision import resolve_precision
 from darts_lite.engine.report import Plain
 from darts_lite.engine.resume import resolve
 from darts_lite.errors import Exit, UserError
+from darts_lite.machine import cores
 from darts_lite.seeds import derive
 from darts_lite.spaces.cell import no_kernels
 from darts_lite.spaces.network import Skeleton
@@ -167,6 +168,9 @@ def prepare(
     if fresh and resolution.folder is None:
         report.line(in_words(dataset))
     facts = environment.describe(device, dataset.fingerprint, dataset.source)
+    facts["threads"] = threads = _threads(resolution.folder, facts["threads"])
+    if threads != torch.get_num_threads() and not resolution.finished:
+        report.line(f"threads: {threads}, as the run began, instead of {torch.get_num_threads()}")
     if (
         config.stem == "auto"
         and choose("auto", dataset.image_size) == "imagenet"
@@ -183,6 +187,12 @@ def prepare(
     if resolution.finished:
         report.line(f"already finished: {resolution.folder}")
     return Prepared(verb, config, resolution.folder, resolution.finished, device, precision, dataset, facts, report)
+
+
+def _threads(folder: Path | None, here: int) -> int:
+    """Those that a run began with, where the machine has them: with others its sums are rounded otherwise."""
+    began: Any = None if folder is None else read_json(folder / "env.json").get("threads")
+    return began if type(began) is int and 1 <= began <= cores() else here
 
 
 def _typed(config: Any, key: str, typed: Collection[str] | None) -> bool:
