@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from darts_lite.config import LAUNCHER_KEYS, VERBS, Line, conf_folder, config_class, read_line
+import darts_lite
+from darts_lite.config import LAUNCHER_KEYS, SWEEP_FLAGS, VERBS, Line, conf_folder, config_class, read_line
 from darts_lite.endings import Stop, disk_error, interruption, print_error, reason, tell
 from darts_lite.engine.report import silence, write
 from darts_lite.errors import Exit, UserError, all_of, choice, out_of_memory
@@ -59,6 +60,8 @@ def run_package(argv: list[str] | None = None) -> int:
 
 def _run(verb: str, line: Line) -> int:
     """Compose and run: one job, or those of a sweep. The code is the first one that is not 0."""
+    if not line.problems and set(line.flags) <= set(SWEEP_FLAGS) and "torch" not in sys.modules:
+        write(f"darts_lite {darts_lite.__version__}, {verb}: loading torch")  # for seconds nothing else would be seen
     _check_grammar(verb, line)
     if line.problems and (line.sweep or line.flags):
         raise _all(line.problems)

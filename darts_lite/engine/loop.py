@@ -166,10 +166,10 @@ class Loop:
         means = {f"epoch/{name}": value for name, value in (state.meters.read() | values).items()}
         self.record("epoch", state, means)
         self.means = means
-        shown = ("train/accuracy", "validation/accuracy", "test/accuracy", "train/loss", "validation/loss")
-        parts = [f"{name} {means[f'epoch/{name}']:.4f}" for name in shown if f"epoch/{name}" in means]
-        self.text = f"epoch {state.clock.done // self.epoch_steps}  {', '.join(parts)}"
-        self.run.log(self.text)
+        self.text = epoch_words(state.clock.done // self.epoch_steps, self.total // self.epoch_steps, means)
+        line = self.text + "".join(f"  {word} {loss:.4f}" for word, loss in _shown(means, "loss", " loss"))
+        self.run.log(line)
+        self.report.line(line)
 
     def finish(self, state: Any, genotype: Genotype, result: dict[str, Any]) -> dict[str, Any]:
         """Write result.json, after everything else: with it the run is finished."""
@@ -195,6 +195,18 @@ class Loop:
         if line := verdict(self.config, self.means):
             self.report.line(line)
         return result
+
+
+def epoch_words(epoch: int, epochs: int, means: dict[str, float]) -> str:
+    """`epoch 4/12  train 91.2 %  val 78.6 %`: short enough for 80 columns, beside a bar."""
+    return f"epoch {epoch}/{epochs}" + "".join(f"  {word} {100 * value:.1f} %" for word, value in _shown(means))
+
+
+def _shown(means: dict[str, float], name: str = "accuracy", after: str = "") -> Iterator[tuple[str, float]]:
+    """What was measured of each part, with the part's short name."""
+    for part, word in (("train", "train"), ("validation", "val"), ("test", "test")):
+        if f"epoch/{part}/{name}" in means:
+            yield word + after, means[f"epoch/{part}/{name}"]
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:
