@@ -35,6 +35,9 @@ def run_verb(verb: str, argv: list[str] | None = None) -> int:
 
             write(usage(verb))
             return Exit.FINISHED
+        if "--version" in argv:
+            write(f"darts_lite {darts_lite.__version__}")
+            return Exit.FINISHED
         if "-sc" in argv or "--shell-completion" in argv:
             return _hydra(verb, argv, lambda config: None)
         return _run(verb, read_line(verb, argv))
@@ -53,6 +56,8 @@ def run_package(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         write(verbs())
         return Exit.FINISHED
+    if argv[0] == "--version":
+        return run_verb(VERBS[0], argv)  # the same for every verb
     if argv[0] not in VERBS:
         return tell(choice("verb", argv[0], VERBS))
     return run_verb(argv[0], argv[1:])

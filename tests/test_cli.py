@@ -414,6 +414,20 @@ def test_the_version_is_that_of_the_package():
     assert __version__ == tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 
+@pytest.mark.parametrize("module", ["darts_lite", *(f"darts_lite.{verb}" for verb in VERBS)])
+def test_version_without_torch(module, tmp_path):
+    for missing in ("torch", "hydra", "numpy"):
+        (tmp_path / f"{missing}.py").write_text("raise SystemExit(9)")
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"],
+        cwd=tmp_path,
+        env={**(found := environment()), "PYTHONPATH": f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"darts_lite {__version__}\n", "")
+
+
 @pytest.mark.parametrize("words", [["--cfg", "job"], ["--help"], ["nope=1"]])
 def test_nothing_is_said_where_nothing_will_run(words, tmp_path):
     assert "loading torch" not in run_process("darts_lite.search", words, tmp_path).stdout
