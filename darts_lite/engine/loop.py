@@ -9,14 +9,18 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from darts_lite import drawing, settings
 from darts_lite.data import usual
+from darts_lite.data.splits import split
 from darts_lite.engine import environment
 from darts_lite.engine.board import Board
 from darts_lite.engine.configuration import essence
@@ -31,7 +35,7 @@ from darts_lite.engine.profile import Profile
 from darts_lite.engine.signals import Interrupted, Signals
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, to_plain
-from darts_lite.options import DatasetConfig
+from darts_lite.options import USUAL_BATCH, USUAL_FRACTION, DatasetConfig
 
 
 class Loop:
@@ -232,3 +236,38 @@ def data_words(config: DatasetConfig) -> str:
             text = given[key] if isinstance(given[key], str) else json.dumps(given[key])
             words.append(f"dataset.{key}={shlex.quote(text)}")
     return "".join(f" {word}" for word in words)
+
+
+def has_next(ready: Prepared) -> bool:
+    """Whether a command may follow: not after a debug run, which finds and learns nothing, nor on data that no command line names."""
+    return ready.config.debug is None and ready.dataset.name == ready.config.dataset.name
+
+
+def next_retraining(ready: Prepared, path: Path) -> str | None:
+    """The command that retrains what was found in `path`, on all of the data: a part was enough to search."""
+    config, dataset = ready.config, ready.dataset
+    if not has_next(ready):
+        return None
+    words = data_words(replace(config.dataset, fraction=1.0))
+    images = least_whole(dataset.y_train, config.dataset.fraction)
+    return f"python -m darts_lite.retrain genotype={shlex.quote(str(path))}{words}{_batch_words(images)}"
+
+
+def first_search(ready: Prepared) -> str:
+    """The command that searches on the data of a retraining."""
+    dataset = ready.dataset
+    parts = split(dataset.y_train, USUAL_FRACTION, 0) if dataset.y_val is None else (dataset.y_train, dataset.y_val)
+    return f"python -m darts_lite.search{data_words(ready.config.dataset)}{_batch_words(min(map(len, parts)))}"
+
+
+def least_whole(labels: np.ndarray, fraction: float) -> int:
+    """How many images there are at least, where these are the labels of a `dataset.fraction`, see `splits.split`."""
+    if fraction == 1:
+        return len(labels)
+    kept = np.unique(labels, return_counts=True)[1].tolist()
+    return sum(max(number, math.ceil((number - 0.5) / fraction)) if number > 1 else 1 for number in kept)
+
+
+def _batch_words(images: int) -> str:
+    """A batch is not larger than its part of the data."""
+    return f" batch_size={images}" if images < USUAL_BATCH else ""
