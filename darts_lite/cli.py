@@ -65,8 +65,8 @@ def run_package(argv: list[str] | None = None) -> int:
 
 def _run(verb: str, line: Line) -> int:
     """Compose and run: one job, or those of a sweep. The code is the first one that is not 0."""
-    if not line.problems and set(line.flags) <= set(SWEEP_FLAGS) and "torch" not in sys.modules:
-        write(f"darts_lite {darts_lite.__version__}, {verb}: loading torch")  # for seconds nothing else would be seen
+    if sys.stdout.isatty() and not line.problems and set(line.flags) <= set(SWEEP_FLAGS):
+        _say_loading(verb)  # there even before Hydra is loaded; into a file only once nothing is refused
     _check_grammar(verb, line)
     if line.problems and (line.sweep or line.flags):
         raise _all(line.problems)
@@ -89,6 +89,12 @@ def _run(verb: str, line: Line) -> int:
         print_error(failures(len(jobs), failed))
         codes = [Exit.BUG if job["code"] is None else job["code"] for job in jobs]
     return next((code for code in codes if code), Exit.FINISHED)
+
+
+def _say_loading(verb: str) -> None:
+    """The first line, where torch is not loaded yet: for seconds nothing else would be seen."""
+    if "torch" not in sys.modules:
+        write(f"darts_lite {darts_lite.__version__}, {verb}: loading torch")
 
 
 def _value(key: str, settings: dict[str, str]) -> str:
@@ -125,6 +131,8 @@ def _job(verb: str, line: Line, composed: Any, sweep: Sweep | None) -> int:
         if sweep:
             job = _job_of(sweep)
         config = _checked(verb, line, OmegaConf.to_container(composed, resolve=False))
+        if not sys.stdout.isatty() and (sweep is None or sweep.here):
+            _say_loading(verb)
         if job:
             report.line(f"job {job.number}: {' '.join(job.overrides)}")
             config = job.place(config, line.typed)

@@ -17,16 +17,19 @@ class Rich:
     """A progress bar below the lines; same interface as Plain."""
 
     def __init__(self) -> None:
-        from rich.console import Console
+        from rich.console import Console, OverflowMethod
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
         from rich.table import Column
         from rich.text import Text
+
+        self.stream = stream = sys.stdout  # a live display replaces it by one that hides its encoding
+        overflow: OverflowMethod = "ellipsis" if writable("\u2026", stream) == "\u2026" else "crop"
 
         class Words(ProgressColumn):
             """The description, in one line: the only column that gives way where a terminal is narrow."""
 
             def render(self, task: Any) -> Text:
-                return Text(printable(task.description), no_wrap=True, overflow="ellipsis")
+                return Text(writable(printable(task.description), stream), no_wrap=True, overflow=overflow)
 
         self.pace = Pace(time.monotonic)
         # Live display captures stderr only where stderr is the same terminal: a redirected one must get its lines.
@@ -43,7 +46,7 @@ class Rich:
 
     def line(self, text: str) -> None:
         """One line on stdout, above the bar."""
-        self.bar.console.print(writable(text, sys.stdout), markup=False, highlight=False, soft_wrap=True)
+        self.bar.console.print(writable(text, self.stream), markup=False, highlight=False, soft_wrap=True)
 
     def warning(self, text: str) -> None:
         """One line on stderr."""
@@ -51,11 +54,11 @@ class Rich:
 
     def progress(self, done: int, total: int, text: str) -> None:
         """`done` of `total` steps; may be called at every step (the bar is drawn ten times a second)."""
-        left = self.pace.left(done, total)
+        left = f"{time_left(self.pace.left(done, total))} left"
         if self.task is None:
             self.bar.start()
-            self.task = self.bar.add_task(text, total=total, left="")
-        self.bar.update(self.task, completed=done, total=total, description=text, left=f"{time_left(left)} left")
+            self.task = self.bar.add_task(text, total=total, left=left)
+        self.bar.update(self.task, completed=done, total=total, description=text, left=left)
 
     def close(self) -> None:
         """Take the bar away and give the terminal back."""

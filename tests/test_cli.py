@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -376,6 +377,24 @@ def test_bar_counter_and_time_left_stay_and_only_the_text_is_shortened(columns, 
     assert ("test 12.3 %" in line) == (columns >= 100) and ("\u2026" in line) == (columns < 100)
 
 
+def test_a_narrow_terminal_that_knows_only_ascii(monkeypatch):
+    class Terminal(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    screen = Terminal(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    report = console.create()
+    report.progress(1, 3, "epoch 1/9  train 12.3 %  größer")
+    report.line("größer")
+    report.close()
+    screen.flush()
+    said = screen.buffer.getvalue()
+    assert b"-:--:-- left" in said and b"epoch 1/9" in said and b"gr\\xf6\\xdfer" in said
+
+
 def test_time_left_has_its_place_before_it_is_known():
     assert [console.time_left(left) for left in (None, 0, 3725.2)] == ["-:--:--", "0:00:00", "1:02:05"]
 
@@ -396,18 +415,36 @@ def test_lines_on_a_terminal_that_lacks_letters(encoding, monkeypatch):
         assert said == ("Größe\nzwei\n" if encoding == "utf-8" else "Gr\\xf6\\xdfe\nzwei\n")
 
 
+@pytest.mark.parametrize("words", [[], ["-m"]])
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("missing", ["torch", "hydra"])
-def test_something_is_said_before_torch_and_hydra_are_loaded(verb, missing, tmp_path):
-    (tmp_path / f"{missing}.py").write_text("raise SystemExit(9)")
+def test_something_is_said_before_torch_is_loaded(verb, words, tmp_path):
+    (tmp_path / "torch.py").write_text("import os\nos._exit(9)")
     done = subprocess.run(
-        [sys.executable, "-m", f"darts_lite.{verb}"],
+        [sys.executable, "-m", f"darts_lite.{verb}", *words],
         cwd=tmp_path,
         env={**(found := environment()), "PYTHONPATH": f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"},
         capture_output=True,
         text=True,
     )
-    assert done.stdout == f"darts_lite {__version__}, {verb}: loading torch\n", done.stderr
+    first = done.stdout.splitlines()[0] if done.stdout else done.stderr
+    assert (done.returncode, first) == (9, f"darts_lite {__version__}, {verb}: loading torch")
+
+
+def test_on_a_terminal_something_is_said_before_hydra_is_loaded(tmp_path):
+    (tmp_path / "hydra.py").write_text("import os\nos._exit(9)")
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "darts_lite.search"],
+        cwd=tmp_path,
+        env={**(found := environment()), "PYTHONPATH": f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"},
+        stdout=theirs,
+    )
+    os.close(theirs)
+    with open(ours, "rb") as screen:
+        assert (done.returncode, screen.readline()) == (
+            9,
+            f"darts_lite {__version__}, search: loading torch\r\n".encode(),
+        )
 
 
 def test_the_version_is_that_of_the_package():
@@ -428,7 +465,7 @@ def test_version_without_torch(module, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"darts_lite {__version__}\n", "")
 
 
-@pytest.mark.parametrize("words", [["--cfg", "job"], ["--help"], ["nope=1"]])
+@pytest.mark.parametrize("words", [["--cfg", "job"], ["--help"], ["nope=1"], ["lr=nan"], ["seed=1,2"]])
 def test_nothing_is_said_where_nothing_will_run(words, tmp_path):
     assert "loading torch" not in run_process("darts_lite.search", words, tmp_path).stdout
 
