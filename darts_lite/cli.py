@@ -15,7 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from darts_lite.config import LAUNCHER_KEYS, VERBS, Line, conf_folder, config_class, read_line
+import darts_lite
+from darts_lite.config import LAUNCHER_KEYS, SWEEP_FLAGS, VERBS, Line, conf_folder, config_class, read_line
 from darts_lite.endings import Stop, disk_error, interruption, print_error, reason, tell
 from darts_lite.engine.report import silence, write
 from darts_lite.errors import Exit, UserError, all_of, choice, out_of_memory
@@ -42,6 +43,9 @@ def run_verb(verb: str, argv: list[str] | None = None) -> int:
 
             write(usage(verb))
             return Exit.FINISHED
+        if "--version" in argv:
+            write(f"darts_lite {darts_lite.__version__}")
+            return Exit.FINISHED
         if "-sc" in argv or "--shell-completion" in argv:
             return _hydra(verb, argv, lambda config: None)
         return _run(verb, read_line(verb, argv))
@@ -60,6 +64,8 @@ def run_package(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         write(verbs())
         return Exit.FINISHED
+    if argv[0] == "--version":
+        return run_verb(VERBS[0], argv)  # the same for every verb
     if argv[0] not in VERBS:
         return tell(choice("verb", argv[0], VERBS))
     return command(argv[0], argv[1:])
@@ -67,6 +73,8 @@ def run_package(argv: list[str] | None = None) -> int:
 
 def _run(verb: str, line: Line) -> int:
     """Compose and run: one job, or those of a sweep. The code is the first one that is not 0."""
+    if sys.stdout.isatty() and not line.problems and set(line.flags) <= set(SWEEP_FLAGS):
+        _say_loading(verb)  # there even before Hydra is loaded; into a file only once nothing is refused
     _check_grammar(verb, line)
     if line.problems and (line.sweep or line.flags):
         raise _all(line.problems)
@@ -92,6 +100,12 @@ def _run(verb: str, line: Line) -> int:
         print_error(failures(len(jobs), failed))
         codes = [Exit.BUG if job["code"] is None else job["code"] for job in jobs]
     return next((code for code in codes if code), Exit.FINISHED)
+
+
+def _say_loading(verb: str) -> None:
+    """The first line, where torch is not loaded yet: for seconds nothing else would be seen."""
+    if "torch" not in sys.modules:
+        write(f"darts_lite {darts_lite.__version__}, {verb}: loading torch")
 
 
 def _value(key: str, settings: dict[str, str]) -> str:
@@ -156,6 +170,8 @@ def _job(verb: str, line: Line, composed: Any, sweep: Sweep | None) -> int:
             sweep.settle()
             job = _job_of(sweep)
         config = _checked(verb, line, OmegaConf.to_container(composed, resolve=False))
+        if not sys.stdout.isatty() and (sweep is None or sweep.here):
+            _say_loading(verb)
         if job:
             report.line(f"job {job.number}: {' '.join(job.overrides)}")
             config = job.place(config, line.typed)

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from darts_lite.elsewhere import MISSING, OURS, or_words, ours, spelled
 from darts_lite.errors import UserError, choice, did_you_mean
 from darts_lite.settings import leaves, unknown_key
 
@@ -116,8 +117,14 @@ def _flags(argv: list[str], names: list[str], problems: list[UserError]) -> tupl
         elif name.lstrip("-").replace("-", "_") in names:
             setting = f"{name.lstrip('-').replace('-', '_')}={value or '<value>'}"
             problems.append(UserError(word, "unknown option", f"settings are given as key=value: write {setting}"))
+        elif spelled(name) in MISSING:
+            reason, fix = MISSING[spelled(name)]
+            problems.append(UserError(word, f"unknown option: {reason}", fix))
+        elif close := ours(name, names):
+            setting = " or ".join(f"{key}={value or '<value>'}" for key in close)
+            problems.append(UserError(word, "unknown option", f"settings are given as key=value: write {setting}"))
         else:
-            hint = did_you_mean(name, [*SWEEP_FLAGS, *VALUE_FLAGS, "--help"])
+            hint = did_you_mean(name, [*SWEEP_FLAGS, *VALUE_FLAGS, "--help", "--version"])
             problems.append(UserError(word, "unknown option", f"{hint}settings are given as key=value"))
     return flags, words
 
@@ -176,11 +183,22 @@ def _no_setting(word: str, names: list[str]) -> UserError:
 
 
 def _not_ours(verb: str, key: str, names: list[str]) -> UserError | None:
-    """The error for a key that other verbs have; None where none has it."""
-    others = [other for other in VERBS if key in leaves(config_class(other)) or key in default_options(other)]
+    """The error for a key that other verbs have, or that other programs call as they call one of these; None where none has it."""
+    if ours(key, names) or spelled(key) in MISSING:
+        return None
     close = [name for name in names if key in name or name in key]  # epoch, epochs; but not recipe, precision
-    fix = f"{did_you_mean(key, close)}it is a key of {' and '.join(others)}; --help lists those of {verb}"
-    return UserError(key, "unknown key", fix) if others else None
+    if others := _verbs_with(key):
+        fix = f"{did_you_mean(key, close)}it is a key of {' and '.join(others)}; --help lists those of {verb}"
+        return UserError(key, "unknown key", fix)
+    for meant in OURS.get(spelled(key), ()):
+        if others := _verbs_with(meant):
+            fix = f"{or_words([meant])}it is a key of {' and '.join(others)}; --help lists those of {verb}"
+            return UserError(key, "unknown key", fix)
+    return None
+
+
+def _verbs_with(key: str) -> list[str]:
+    return [verb for verb in VERBS if key in leaves(config_class(verb)) or key in default_options(verb)]
 
 
 def _launcher(name: str, sweep: bool) -> str:

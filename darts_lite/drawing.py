@@ -1,5 +1,7 @@
 """Pictures of cells, as SVG text or as a Pillow image; and the cells as lines of text.
 
+States have the numbers that genotype.json and TensorBoard give them: 0 and 1 are the inputs, 2 is the first node.
+
 A node stands one column right of the last state that it reads, and its operations are chips stacked before it, so no
 label can meet another one or a node. A wire has a lane of its own in each column that it passes (see `layered`).
 """
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 MARGIN, TITLE = 28.0, 34.0
 RADIUS, LINK = 15.0, 24.0  # of a node; between its chips and it
 CHIP, CHIP_GAP = 22.0, 6.0  # height of a chip; between two of a node
-STATE = (58.0, 34.0)  # the boxes of the inputs and of the output
+STATE = (74.0, 34.0)  # the boxes of the inputs and of the output
 LANE, GAP = 4.0, 10.0  # height of a lane; between two things in a column
 SPREAD, WIRE_SPREAD, MOST_SPREAD = 44.0, 5.0, 160.0  # between two columns: least, for each wire, most
 LETTER = 6.7  # about the width of a letter on a chip
@@ -140,12 +142,14 @@ def _state_shapes(plan: _Plan) -> Iterator[Shape]:
             yield Box((left + plan.chip / 2, middle), (plan.chip, CHIP), CHIP / 2, color(name), color(name), name)
             yield Text((left + plan.chip / 2, middle), short(name), PAPER)
         ink = INK if plan.chips[node] else FAINT  # a node without edges contributes zeros
-        yield Box((right - RADIUS, y), (2 * RADIUS, 2 * RADIUS), RADIUS, PAPER, ink, f"node {node - INPUTS}")
-        yield Text((right - RADIUS, y), str(node - INPUTS), INK if plan.chips[node] else OTHER, size=13.0)
+        yield Box((right - RADIUS, y), (2 * RADIUS, 2 * RADIUS), RADIUS, PAPER, ink, f"node {node}")
+        yield Text((right - RADIUS, y), str(node), INK if plan.chips[node] else OTHER, size=13.0)
     for state, sub in ((0, "k\u22122"), (1, "k\u22121"), (output, "k")):
         center = (sum(plan.spans[plan.depth[state]]) / 2, plan.y[state])
-        yield Box(center, STATE, 9.0, INK, INK)
-        yield Text(center, "c", PAPER, sub, 15.0)
+        yield Box(center, STATE, 9.0, INK, INK, f"input {state}" if state < INPUTS else "output")
+        if state < INPUTS:
+            yield Text((center[0] - 22, center[1]), str(state), FAINT, size=13.0)
+        yield Text((center[0] + 10 * (state < INPUTS), center[1]), "c", PAPER, sub, 15.0)
 
 
 def svg(cell: Cell, title: str = "") -> str:
@@ -162,20 +166,15 @@ def describe(genotype: Genotype) -> str:
     """The cells as plain text, one line a node: each operation and the state that it reads."""
     blocks = []
     for title, cell in genotype.cells.items():
-        rows = [
-            [f"{e.operation}({_state(e.source)})" for e in cell.into(node)]
-            for node in range(INPUTS, INPUTS + cell.nodes)
-        ]
+        nodes = range(INPUTS, INPUTS + cell.nodes)
+        rows = [[f"{edge.operation}({edge.source})" for edge in cell.into(node)] for node in nodes]
         width = max(len(term) for row in rows for term in row)
-        lines = [" + ".join(f"{term:<{width}}" for term in row).rstrip() or "0 (no edge)" for row in rows]
-        heads = [f"  node {number:<2} = " for number in range(cell.nodes)]
-        concat = ", ".join(_state(node) for node in cell.concat)
-        blocks.append("\n".join([title, *map(str.__add__, heads, lines), f"  c_{{k}}   = concat({concat})"]))
+        lines = [" + ".join(f"{term:<{width}}" for term in row).rstrip() or "zeros (no edge)" for row in rows]
+        heads = [f"  node {node:<2} = " for node in nodes]
+        concat = ", ".join(map(str, cell.concat))
+        inputs = f"{title} (inputs: 0 from two cells before, 1 from the cell before)"
+        blocks.append("\n".join([inputs, *map(str.__add__, heads, lines), f"  output  = concat({concat})"]))
     return "\n".join(blocks) + "\n"
-
-
-def _state(state: int) -> str:
-    return ("c_{k-2}", "c_{k-1}")[state] if state < INPUTS else f"node {state - INPUTS}"
 
 
 def _bend(start: Point, end: Point) -> list[Point]:

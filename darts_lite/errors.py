@@ -71,6 +71,11 @@ def show(value: object, quote: bool = True) -> str:
         return f"an object of {type(value).__qualname__}"
 
 
+def printable(text: str) -> str:
+    """`text` for a terminal's own lines: printable characters as they are, all else escaped; cut like any value."""
+    return _cut("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text), VALUE_LIMIT)
+
+
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The valid name closest to a mistyped one, or the first that it is a part of; None when nothing is close."""
     words, low = list(words), word[:VALUE_LIMIT].lower()

@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from darts_lite.errors import show
+from darts_lite.errors import printable
 from darts_lite.options import option
+
+MOST_CLASSES = 20  # that have a line each; of more the worst ones have
+WORST = 10
 
 
 @dataclass
@@ -108,7 +111,6 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
 def table(result: dict[str, Any], class_names: Sequence[str]) -> list[str]:
     """The lines of a result, for people."""
     test = result["test"]
-    per_class = zip(class_names, test["per_class"], strict=True)
     rows = [
         ("accuracy (top-1)", f"{test['accuracy']:.4f} of {test['samples']} images"),
         *([("accuracy (top-5)", f"{test['top5']:.4f}")] if "top5" in test else []),
@@ -120,12 +122,24 @@ def table(result: dict[str, Any], class_names: Sequence[str]) -> list[str]:
             for size, ms in result["latency_ms"].items()
         ),
         ("peak memory", f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB"),
-        *(
-            (f"class {show(name, quote=False)}", "no test image" if hits is None else f"{hits:.4f}")
-            for name, hits in per_class
-        ),
+        *_classes(list(zip(class_names, test["per_class"], strict=True))),
     ]
     return [f"{name:<20} {value}" for name, value in rows]
+
+
+def _classes(scores: list[tuple[str, float | None]]) -> list[tuple[str, str]]:
+    """A row a class, in the order of the classes; of many classes the worst ones, worst first, and a row for the others."""
+    measured = [(name, score) for name, score in scores if score is not None]
+    shown, others = scores, []
+    if len(scores) > MOST_CLASSES:
+        order = sorted(measured, key=lambda one: one[1])
+        shown = list(order[:WORST])
+        if rest := [score for _, score in order[WORST:]]:
+            others.append((f"{len(rest)} other classes", f"{rest[0]:.4f} to {rest[-1]:.4f}; each in result.json"))
+        if missing := len(scores) - len(measured):
+            others.append((f"{missing} class{'es' if missing > 1 else ''}", "no test image"))
+    rows = [(f"class {printable(name)}", "no test image" if score is None else f"{score:.4f}") for name, score in shown]
+    return rows + others
 
 
 def main(argv: list[str] | None = None) -> int:

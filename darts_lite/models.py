@@ -151,5 +151,9 @@ def check_data(dataset: Dataset, model: dict[str, Any]) -> None:
     ours = len(model["class_names"]), model["input_channels"], *model["image_size"]
     theirs = dataset.classes, dataset.channels, *dataset.image_size
     if ours != theirs:
-        reason = f"has (classes, channels, height, width) {theirs}, the network {ours}"
+        reason = f"has {_form(*theirs)}, the network {_form(*ours)}"
         raise UserError("dataset", reason, "give the data that the network was trained on", code=Exit.DATA)
+
+
+def _form(classes: int, channels: int, height: int, width: int) -> str:
+    return f"{classes} classes and images of {width}x{height} with {channels} channel{'s' if channels > 1 else ''}"

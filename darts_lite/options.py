@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LARGEST_SEED = 2**63 - 1
+# What a printed command does not need to say: batch size of both trainings, and the part of the images that moves the weights of a search.
+USUAL_BATCH, USUAL_FRACTION = 64, 0.5
 
 
 def option(

@@ -5,7 +5,7 @@ outputs/search/<dataset>/<time>/     restart_0/ validation_0/ restart_1/ ...    
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,9 @@ def best_restart(ready: Any) -> dict[str, Any]:
     by the validation half; the test part is not touched.
     """
     from darts_lite.engine import several
-    from darts_lite.engine.loop import data_words, draw
+    from darts_lite.engine.loop import draw, next_retraining
     from darts_lite.genotype import to_json, to_plain
+    from darts_lite.options import RunConfig
     from darts_lite.retrain import RetrainConfig, retrain
     from darts_lite.search import search
 
@@ -62,10 +63,10 @@ def best_restart(ready: Any) -> dict[str, Any]:
         f"highest accuracy on the validation half of its search after {epochs} of training from scratch on the "
         "training half; ties: the lower loss, then the lower seed"
     )
-    shared = (
-        *("dataset", "cells", "channels", "reductions", "stem", "batch_size", "cutout", "train_fraction"),
-        *("device", "precision", "deterministic", "log_every", "checkpoint_minutes", "checkpoint_steps"),
-    )
+    size = ("dataset", "cells", "channels", "reductions", "stem", "batch_size", "cutout", "train_fraction")
+    # The debug run is that of the parent, which has reduced data and epochs already.
+    own = {"seed", "run_dir", "resume", "debug"}
+    shared = (*size, *(key.name for key in fields(RunConfig) if key.name not in own))
     short = RetrainConfig(
         recipe="validation", epochs=config.restart_epochs, **{key: getattr(config, key) for key in shared}
     )
@@ -101,9 +102,8 @@ def best_restart(ready: Any) -> dict[str, Any]:
             report.line(line)
         report.line(f"all, after {epochs}: {several.in_words(together)}")
         report.line(f"picked {chosen['run']} (seed {chosen['seed']}): {rule}")
-        report.line(
-            f"next: python -m darts_lite.retrain genotype={several.quoted(run.path)}{data_words(config.dataset)}"
-        )
+        if command := next_retraining(ready, run.path):
+            report.line(f"next: {command}")
         return {
             "seed": config.seed,
             "genotype": chosen["genotype"],

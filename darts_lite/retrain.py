@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from darts_lite.options import LARGEST_SEED, DatasetConfig, RunConfig, option
+from darts_lite.options import LARGEST_SEED, USUAL_BATCH, DatasetConfig, RunConfig, option
 
 
 @dataclass
@@ -34,7 +34,7 @@ class RetrainConfig(RunConfig):
     stem: str = option("auto", choices=("auto", "cifar", "imagenet"))  # auto: imagenet from 96 pixels on
     # recipe: the training
     epochs: int = option(30, low=1)
-    batch_size: int = option(64, low=1)
+    batch_size: int = option(USUAL_BATCH, low=1)
     lr: float = option(0.05, above=0)
     lr_min: float = option(0.0, low=0)
     schedule: str = option("cosine", choices=("cosine", "linear", "exponential"))  # from lr to lr_min

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from darts_lite.options import DatasetConfig, RunConfig, SpaceConfig, option
+from darts_lite.options import USUAL_BATCH, USUAL_FRACTION, DatasetConfig, RunConfig, SpaceConfig, option
 
 
 @dataclass
@@ -33,7 +33,7 @@ class SearchConfig(RunConfig):
     reductions: list[int] | None = option(None, low=0)  # cells that halve the resolution; None: at 1/3 and 2/3
     stem: str = option("auto", choices=("auto", "cifar", "imagenet"))  # auto: imagenet from 96 pixels on
     epochs: int = option(12, low=1)
-    batch_size: int = option(64, low=1)
+    batch_size: int = option(USUAL_BATCH, low=1)
     restart_epochs: int = option(10, low=1)  # of the retraining that picks one of several restarts
     # method: the algorithm
     relaxation: str | Any = option("softmax")
@@ -58,7 +58,7 @@ class SearchConfig(RunConfig):
     alpha_init_std: float = option(1e-3, low=0)
     # data
     # Of the training images, for the weights; the rest is for alphas. Not used where the data has a validation part.
-    train_fraction: float = option(0.5, above=0, high=0.99)
+    train_fraction: float = option(USUAL_FRACTION, above=0, high=0.99)
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
 
 

@@ -13,6 +13,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from darts_lite.elsewhere import MISSING, or_words, ours, spelled
 from darts_lite.errors import UserError, all_of, choice, nearest, show
 from darts_lite.relations import RELATIONS
 
@@ -116,26 +117,16 @@ def _build(cls: Any, plain: Any, prefix: str, problems: list[UserError]) -> Any:
     return cls(**values)
 
 
-# What other programs call it: too far from our word for `nearest`.
-ALIASES = {
-    "learning_rate": "lr",
-    "bs": "batch_size",
-    "gpu": "device",
-    "output": "run_dir",
-    "out": "run_dir",
-    "output_dir": "run_dir",
-    "folder": "run",
-    "checkpoint": "run",
-}
-
-
 def unknown_key(key: str, known: list[str]) -> UserError:
-    """The error for a key that no configuration has, with the nearest valid one."""
+    """The error for a key that no configuration has, with the nearest valid one, or what there is instead."""
     endings = [name for name in known if name.rpartition(".")[2] == key]
-    alias = ALIASES.get(key.lower().replace("-", "_"))
-    close = endings[0] if len(endings) == 1 else alias if alias in known else nearest(key, known)
-    fix = f"did you mean {close!r}? " if close else ""
-    return UserError(key, "unknown key", f"{fix}--help lists all keys")
+    if len(endings) != 1 and spelled(key) in MISSING:
+        reason, fix = MISSING[spelled(key)]
+        return UserError(key, f"unknown key: {reason}", fix)
+    close = endings if len(endings) == 1 else ours(key, known)
+    if not close and (found := nearest(key, known)):
+        close = [found]
+    return UserError(key, "unknown key", f"{or_words(close)}--help lists all keys")
 
 
 def _widen(hint: Any, value: Any) -> Any:

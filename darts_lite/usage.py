@@ -15,6 +15,7 @@ Settings are written key=value; of a key written twice the last one counts.
                    hydra/launcher=joblib runs them side by side, hydra/launcher=submitit_slurm on a cluster
   --cfg job        print the configuration that would run
   -h, --help       this text
+  --version        the version of darts_lite
   -sc install=bash for tab completion: eval "$(darts-lite-search -sc install=bash)\""""
 
 

@@ -3,20 +3,25 @@
 import errno
 import io
 import os
+import pty
 import shutil
 import subprocess
 import sys
+import tomllib
+from types import SimpleNamespace
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from process import ROOT, environment, run_process
+from rich.console import Console
 from test_errors import check_stderr
 
 import darts_lite.evaluate
 import darts_lite.search
-from darts_lite import console
+from darts_lite import __version__, console
 from darts_lite.cli import run_package, run_verb
 from darts_lite.config import VERBS, config_class, default_options, group_options, read_line
+from darts_lite.engine.loop import epoch_words
 from darts_lite.engine.report import Plain
 from darts_lite.engine.signals import Interrupted
 from darts_lite.errors import Exit, UserError, all_of
@@ -314,22 +319,20 @@ def test_plain_progress_prints_first_last_and_every_ten_seconds(capsys):
     now = [0.0]
     report = Plain(clock=lambda: now[0])
     for done in range(1, 101):
-        report.progress(done, 100, "epoch 1")
+        report.progress(done, 100, "epoch 1/2")
         now[0] += 0.5
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "[  1%] 1/100, epoch 1"
+    assert lines[0] == "[  1%] 1/100"
     assert lines[1] == "[ 21%] 21/100, 0:00:40 left"
     assert lines[-1] == "[100%] 100/100"
     assert len(lines) == 6
-    report.progress(100, 100, "epoch 2")
-    assert capsys.readouterr().out == "[100%] 100/100, epoch 2\n"
 
 
 def test_plain_progress_starts_anew(capsys):
     report = Plain(clock=lambda: 0.0)
     for done, total in [(1, 2), (2, 2), (1, 2), (5, 9), (6, 9)]:
         report.progress(done, total, "x")
-    assert capsys.readouterr().out.splitlines() == ["[ 50%] 1/2, x", "[100%] 2/2", "[ 50%] 1/2", "[ 55%] 5/9"]
+    assert capsys.readouterr().out.splitlines() == ["[ 50%] 1/2", "[100%] 2/2", "[ 50%] 1/2", "[ 55%] 5/9"]
 
 
 def test_warnings_are_one_ascii_line(capsys):
@@ -355,6 +358,116 @@ def test_rich_on_a_terminal(monkeypatch):
     report.close()
     assert "[bold]as it is[/bold]" in screen.getvalue() and "epoch [1]" in screen.getvalue()
     assert errors.getvalue() == "darts_lite: warning: careful\n"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+@pytest.mark.parametrize("done", [1, 24_999, 50_000])
+def test_bar_counter_and_time_left_stay_and_only_the_text_is_shortened(columns, done, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    report = console.Rich()
+    report.pace = SimpleNamespace(left=lambda done, total: 40_000.0)
+    text = epoch_words(149, 150, {f"epoch/{part}/accuracy": 0.12345 for part in ("train", "validation", "test")})
+    report.bar.start = lambda: None
+    report.progress(done, 50_000, text)
+    screen = io.StringIO()
+    Console(file=screen, width=columns, force_terminal=True, color_system=None).print(report.bar.get_renderable())
+    (line,) = screen.getvalue().splitlines()
+    assert len(line.rstrip()) <= columns
+    assert line[12:].startswith(f" {done:>5}/50000 11:06:40 left epoch 149/150"), "after a bar of twelve"
+    assert ("test 12.3 %" in line) == (columns >= 100) and ("\u2026" in line) == (columns < 100)
+
+
+def test_a_narrow_terminal_that_knows_only_ascii(monkeypatch):
+    class Terminal(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    screen = Terminal(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    report = console.create()
+    report.progress(1, 3, "epoch 1/9  train 12.3 %  größer")
+    report.line("größer")
+    report.close()
+    screen.flush()
+    said = screen.buffer.getvalue()
+    assert b"-:--:-- left" in said and b"epoch 1/9" in said and b"gr\\xf6\\xdfer" in said
+
+
+def test_time_left_has_its_place_before_it_is_known():
+    assert [console.time_left(left) for left in (None, 0, 3725.2)] == ["-:--:--", "0:00:00", "1:02:05"]
+
+
+def test_what_an_epoch_says_fits_beside_the_bar_at_80_columns():
+    means = {"epoch/train/accuracy": 0.9123, "epoch/validation/accuracy": 0.786, "epoch/train/loss": 1.0}
+    assert epoch_words(4, 12, means) == "epoch 4/12  train 91.2 %  val 78.6 %"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_lines_on_a_terminal_that_lacks_letters(encoding, monkeypatch):
+    for make in (console.Rich, Plain):
+        screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", screen)
+        make().line("Größe\nzwei")
+        screen.flush()
+        said = screen.buffer.getvalue().decode(encoding)
+        assert said == ("Größe\nzwei\n" if encoding == "utf-8" else "Gr\\xf6\\xdfe\nzwei\n")
+
+
+@pytest.mark.parametrize("words", [[], ["-m"]])
+@pytest.mark.parametrize("verb", VERBS)
+def test_something_is_said_before_torch_is_loaded(verb, words, tmp_path):
+    (tmp_path / "torch.py").write_text("import os\nos._exit(9)")
+    done = subprocess.run(
+        [sys.executable, "-m", f"darts_lite.{verb}", *words],
+        cwd=tmp_path,
+        env={**(found := environment()), "PYTHONPATH": f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    first = done.stdout.splitlines()[0] if done.stdout else done.stderr
+    assert (done.returncode, first) == (9, f"darts_lite {__version__}, {verb}: loading torch")
+
+
+def test_on_a_terminal_something_is_said_before_hydra_is_loaded(tmp_path):
+    (tmp_path / "hydra.py").write_text("import os\nos._exit(9)")
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "darts_lite.search"],
+        cwd=tmp_path,
+        env={**(found := environment()), "PYTHONPATH": f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"},
+        stdout=theirs,
+    )
+    os.close(theirs)
+    with open(ours, "rb") as screen:
+        assert (done.returncode, screen.readline()) == (
+            9,
+            f"darts_lite {__version__}, search: loading torch\r\n".encode(),
+        )
+
+
+def test_the_version_is_that_of_the_package():
+    assert __version__ == tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+
+
+@pytest.mark.parametrize("module", ["darts_lite", *(f"darts_lite.{verb}" for verb in VERBS)])
+def test_version_without_torch(module, tmp_path):
+    for missing in ("torch", "hydra", "numpy"):
+        (tmp_path / f"{missing}.py").write_text("raise SystemExit(9)")
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"],
+        cwd=tmp_path,
+        env={**(found := environment()), "PYTHONPATH": f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"darts_lite {__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", [["--cfg", "job"], ["--help"], ["nope=1"], ["lr=nan"], ["seed=1,2"]])
+def test_nothing_is_said_where_nothing_will_run(words, tmp_path):
+    assert "loading torch" not in run_process("darts_lite.search", words, tmp_path).stdout
 
 
 def test_files_inside_an_installed_package(tmp_path):

@@ -11,6 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from darts_lite import config as words
 from darts_lite.engine.configuration import digest
+from darts_lite.config import config_class, default_options, read_line
+from darts_lite.elsewhere import MISSING, OURS, spelled
 from darts_lite.errors import UserError
 from darts_lite.search import SearchConfig
 from darts_lite.settings import check, describe, flat, from_plain, leaves, to_plain
@@ -319,3 +321,24 @@ def test_sweeps_are_recognized():
 )
 def test_path_sweeps_split_at_commas(value, pieces):
     assert read("-m", f"run_dir={value}").overrides["run_dir"] == ",".join(pieces)
+
+
+def test_words_of_other_programs_lead_to_keys_that_there_are():
+    keys = {verb: {*leaves(config_class(verb)), *default_options(verb)} for verb in VERBS}
+    for word, meant in OURS.items():
+        assert word not in MISSING and word == spelled(word)
+        assert all(any(name in known for known in keys.values()) for name in meant), word
+    for reason, fix in MISSING.values():
+        assert len(str(UserError("k" * 30, f"unknown option: {reason}", fix))) < 300
+
+
+@pytest.mark.parametrize("verb", ["search", "retrain"])
+def test_every_word_of_another_program_is_answered(verb):
+    known = {*leaves(config_class(verb)), *default_options(verb)}
+    for word in {*OURS, *MISSING} - known:
+        (problem,) = read_line(verb, [f"{word}=1"]).problems
+        if word in MISSING:
+            assert problem.reason == f"unknown key: {MISSING[word][0]}"
+        else:
+            assert any(f"'{name}'" in problem.fix for name in OURS[word]), (word, problem)
+            assert problem.fix.startswith("did you mean ")

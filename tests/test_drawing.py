@@ -11,7 +11,7 @@ from PIL import ImageFont
 
 from darts_lite.canvas import PAPER, Box, Curve, Text
 from darts_lite.drawing import COLORS, LETTER, OTHER, describe, layout, raster, short, svg
-from darts_lite.genotype import OPERATION_NAMES, Cell, Edge, Genotype, published, random_genotype
+from darts_lite.genotype import OPERATION_NAMES, Cell, Edge, Genotype, published, random_genotype, to_plain
 from darts_lite.layered import crossings, heights, ordered, settle
 
 ONE = Cell((Edge("skip_connect", 0, 2),), (2,))
@@ -115,7 +115,8 @@ def test_svg_is_xml_and_says_every_operation():
     words = ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
     for edge in cell.edges:
         assert words.count(short(edge.operation)) == sum(other.operation == edge.operation for other in cell.edges)
-    assert {"c" + "k\u22122", "c" + "k\u22121", "ck", "0", "1", "2", "3", "normal"} <= set(words)
+    inputs = {"c" + "k\u22122", "c" + "k\u22121", "ck"}
+    assert set(words) - set(map(short, OPERATION_NAMES)) == {*inputs, *"012345", "normal"}
     assert svg(cell, "normal") == svg(cell, "normal")
 
 
@@ -148,21 +149,36 @@ def test_images_of_very_full_cells_are_bounded():
 
 def test_nodes_without_edges_are_pale():
     texts = {shape.word: shape.color for shape in layout(ODD).shapes if isinstance(shape, Text)}
-    assert texts["1"] != texts["0"] == texts["2"]
+    assert texts["3"] != texts["2"] == texts["4"]
 
 
 def test_description():
     genotype = Genotype("darts", {"normal": ODD, "reduce": ONE})
+    inputs = " (inputs: 0 from two cells before, 1 from the cell before)\n"
     assert describe(genotype) == (
-        "normal\n"
-        "  node 0  = max_pool_3x3(c_{k-2}) + skip_connect(c_{k-2})\n"
-        "  node 1  = 0 (no edge)\n"
-        "  node 2  = sep_conv_5x5(c_{k-1}) + sep_conv_5x5(c_{k-1}) + dil_conv_5x5(node 0)\n"
-        "  c_{k}   = concat(node 0, node 1, node 2)\n"
-        "reduce\n"
-        "  node 0  = skip_connect(c_{k-2})\n"
-        "  c_{k}   = concat(node 0)\n"
+        f"normal{inputs}"
+        "  node 2  = max_pool_3x3(0) + skip_connect(0)\n"
+        "  node 3  = zeros (no edge)\n"
+        "  node 4  = sep_conv_5x5(1) + sep_conv_5x5(1) + dil_conv_5x5(2)\n"
+        "  output  = concat(2, 3, 4)\n"
+        f"reduce{inputs}"
+        "  node 2  = skip_connect(0)\n"
+        "  output  = concat(2)\n"
     )
+
+
+@given(cells())
+def test_picture_text_and_json_have_one_numbering(cell: Cell):
+    numbers = {str(state) for state in range(2 + cell.nodes)}
+    shown = [shape.word for shape in layout(cell).shapes if isinstance(shape, Text) and shape.word.isdecimal()]
+    assert sorted(shown) == sorted(numbers)
+    genotype = Genotype("darts", dict.fromkeys(("reduce", "normal"), cell))
+    text, stored = describe(genotype).partition("reduce")[2], to_plain(genotype)["cells"]["reduce"]
+    for edge in stored["edges"]:
+        (line,) = (line for line in text.splitlines() if line.startswith(f"  node {edge['target']:<2} ="))
+        assert f"{edge['operation']}({edge['source']})" in line
+    assert text.endswith(f"concat({', '.join(map(str, stored['concat']))})\n")
+    assert not set("{}\\_^$") & set(text.replace("_", "")), "no LaTeX"
 
 
 positions = st.lists(st.tuples(st.floats(-99, 99), st.floats(1, 20), st.floats(0.1, 10)), min_size=1, max_size=8)

@@ -10,6 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from darts_lite.engine import evaluation, retrain_record, search_record
 from darts_lite.engine.evaluation import at_once, batch_sizes, evaluate, evaluating, even_batches
 from darts_lite.engine.precision import computing, lowered
+from darts_lite.errors import UserError
+from darts_lite.evaluate import table
+from darts_lite.models import check_data
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -143,3 +146,42 @@ def test_evaluating_tries_no_algorithms(tiny_folder):
     finally:
         torch.backends.cudnn.benchmark = before
     assert evaluation.MANY == 1000
+
+
+def lines_of_classes(names, per_class):
+    """The table's lines about classes."""
+    test = {"accuracy": 0.5, "samples": 9, "loss": 1.0, "per_class": per_class}
+    result = {"test": test, "parameters": 1, "macs": 1, "latency_ms": {}, "peak_memory_bytes": 0}
+    return [line for line in table(result, names) if "class" in line]
+
+
+def test_a_few_classes_have_a_line_each():
+    names = ["Größe", "日本", "a\x1b[31mb\u202e", "\ud800"]
+    assert lines_of_classes(names, [1.0, 0.25, None, 0.0]) == [
+        "class Größe          1.0000",
+        "class 日本             0.2500",
+        "class a\\x1b[31mb\\u202e no test image",
+        "class \\ud800         0.0000",
+    ]
+
+
+@pytest.mark.parametrize("missing", [0, 1, 95, 100])
+def test_a_hundred_classes_are_not_a_hundred_lines(missing):
+    scores = [(7 * place % 100) / 100 if place >= missing else None for place in range(100)]
+    lines = lines_of_classes([f"n{place}" for place in range(100)], scores)
+    known = sorted(score for score in scores if score is not None)
+    assert [float(line.split()[-1]) for line in lines if line.startswith("class")] == known[:10], "the worst, in order"
+    assert len(lines) <= 12
+    if rest := known[10:]:
+        assert f"{len(rest)} other classes     {rest[0]:.4f} to {rest[-1]:.4f}; each in result.json" in lines
+    assert any("no test image" in line and line.startswith(str(missing)) for line in lines) == bool(missing)
+
+
+def test_data_that_do_not_fit_are_described_by_width_and_height():
+    dataset = SimpleNamespace(classes=2, channels=1, image_size=(6, 10))
+    model = {"class_names": ["a", "b", "c"], "input_channels": 3, "image_size": (6, 10)}
+    with pytest.raises(UserError) as caught:
+        check_data(dataset, model)
+    assert caught.value.reason == (
+        "has 2 classes and images of 10x6 with 1 channel, the network 3 classes and images of 10x6 with 3 channels"
+    )

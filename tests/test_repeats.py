@@ -7,8 +7,9 @@ import signal
 import statistics
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -17,15 +18,16 @@ from process import ROOT
 from darts_lite import data
 from darts_lite.cli import run_verb
 from darts_lite.discretize import DiscretizeConfig, discretize
-from darts_lite.engine import checkpoint, retrain_state
+from darts_lite.engine import checkpoint, retrain_state, several
 from darts_lite.engine.resume import newest_finished, resolve, runs_below
 from darts_lite.engine.signals import Interrupted
 from darts_lite.errors import Exit, UserError
 from darts_lite.evaluate import EvaluateConfig, evaluate
 from darts_lite.genotype import from_json, to_json
 from darts_lite.models import find_genotype, load_model
-from darts_lite.options import LARGEST_SEED
-from darts_lite.retrain import retrain
+from darts_lite.options import LARGEST_SEED, RunConfig
+from darts_lite.repeats import best_restart, every_seed
+from darts_lite.retrain import RetrainConfig, retrain
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 
@@ -480,3 +482,54 @@ def test_other_settings_of_a_parent(both, capsys):
     assert "seeds [2, 0] -> [2, 1]" in capsys.readouterr().err
     assert run_verb("retrain", ["resume=seeds", "seeds=[2,0]", "log_every=5"]) == 0
     assert tiny.read_json("seeds/status.json")["state"] == "finished"
+
+
+# What the children get
+
+
+OTHER = {"seed": 5, "device": "cpu", "precision": "bf16", "deterministic": True, "cuda_graph": False, "run_dir": "elsewhere",
+         "resume": "auto", "debug": "fast", "log_every": 7, "checkpoint_minutes": 9.0, "checkpoint_steps": 11}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(RunConfig)])
+@pytest.mark.parametrize("kind", [seeds, restarts])
+def test_children_run_with_the_settings_of_their_parent(kind, key, monkeypatch):
+    changed = kind(**{key: OTHER[key]})
+    assert OTHER[key] != getattr(RunConfig(), key)
+    made = []
+    monkeypatch.setattr(several, "run_children", lambda ready, children, finish: made.extend(children(Path("parent"))))
+    start = every_seed if kind is seeds else best_restart
+    start(SimpleNamespace(config=changed, report=tiny.Report()))
+    assert len(made) == (2 if kind is seeds else 4)
+    if key == "seed":  # each has its own
+        expected = [2, 0] if kind is seeds else [5, 5, 6, 6]
+        assert [child.config.seed for child in made] == expected
+    elif key in ("run_dir", "resume"):  # set where the child is started
+        assert all(getattr(child.resolve(Path("parent")).config, key) != OTHER[key] for child in made)
+    else:
+        ours = [child for child in made if not (key == "debug" and child.name.startswith("validation"))]
+        assert all(getattr(child.config, key) == OTHER[key] for child in ours)
+
+
+def test_settings_that_a_search_and_a_retraining_have_in_common_reach_the_validation_or_are_its_own(monkeypatch):
+    """Of those of its recipe it has its own: a new setting has to be put on one side."""
+    recipe = {
+        "lr",
+        "lr_min",
+        "momentum",
+        "nesterov",
+        "weight_decay",
+        "gradient_clip",
+        "warmup_epochs",
+        "experiment",
+        "epochs",
+    }
+    own = {"seed", "run_dir", "resume", "debug"}
+    made = []
+    monkeypatch.setattr(several, "run_children", lambda ready, children, finish: made.extend(children(Path("parent"))))
+    config = restarts(reductions=[1], stem="cifar", train_fraction=0.4, cells=4, channels=3, batch_size=9, cutout=1)
+    config = replace(config, **{key: OTHER[key] for key in OTHER if key not in own})
+    best_restart(SimpleNamespace(config=config, report=tiny.Report()))
+    common = {field.name for field in fields(config)} & {field.name for field in fields(made[1].config)}
+    for key in common - recipe - own:
+        assert getattr(made[1].config, key) == getattr(config, key) != getattr(RetrainConfig(), key), key

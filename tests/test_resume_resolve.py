@@ -65,6 +65,17 @@ def test_only_typed_keys_are_compared():
     assert error.problems == [error], "one line"
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_init_is_named_where_more_epochs_are_refused(finished):
+    path = make("retrain", epochs=3, finished=finished)
+    fix = refused(RetrainConfig(resume=str(path), epochs=4), {"resume", "epochs"}, verb="retrain").fix
+    assert f"init={path} starts from the weights" in fix
+    for fewer in (RetrainConfig(resume=str(path), epochs=2), RetrainConfig(resume=str(path), lr=9.0)):
+        assert "init=" not in refused(fewer, {"resume", "epochs", "lr"} if fewer.epochs == 2 else {"lr"}, "retrain").fix
+    path = make(epochs=3)
+    assert "init=" not in refused(SearchConfig(resume=str(path), epochs=4), {"epochs"}).fix, "a search has none"
+
+
 def test_from_python_what_is_off_its_default_counts_as_typed():
     path = make(epochs=3)
     assert resolve("search", SearchConfig(resume=str(path))).config.epochs == 3

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 import shutil
 import signal
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from darts_lite.engine.search_step import alpha_step, search_step, weight_step
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import from_json
 from darts_lite.relaxations.table import Table
+from darts_lite.retrain import retrain
 from darts_lite.search import search
 from darts_lite.seeds import derive
 from darts_lite.spaces.network import Skeleton
@@ -431,3 +433,20 @@ def test_plain_dataclasses_are_penalties():
 
 def boom(*arguments):
     raise RuntimeError("boom")
+
+
+@pytest.mark.parametrize("kind", ["search", "retrain"])
+def test_each_finished_epoch_leaves_one_line(kind):
+    config = tiny.search_config() if kind == "search" else tiny.retrain_config(genotype="darts_v2", test_every=1)
+    report = tiny.Report()
+    {"search": search, "retrain": retrain}[kind](config, report=report)
+    said = [line for line in report.lines if line.startswith("epoch ")]
+    assert [line.split()[1] for line in said] == [f"{epoch + 1}/{config.epochs}" for epoch in range(config.epochs)]
+    other = "val" if kind == "search" else "test"
+    for line in said:
+        assert re.fullmatch(
+            rf"epoch \d/\d  train \d+\.\d %(  val \d+\.\d %)?(  {other} \d+\.\d %)?"
+            rf"  train loss \d+\.\d{{4}}(  val loss \d+\.\d{{4}})?(  {other} loss \d+\.\d{{4}})?", line
+        ) and f"  {other} " in line  # fmt: skip
+    log = Path("run/run.log").read_text("utf-8")
+    assert all(line in log for line in said)

@@ -11,7 +11,7 @@ import numpy as np
 
 from darts_lite.data.images import Files, Images
 from darts_lite.data.splits import split
-from darts_lite.errors import Exit, UserError, all_of, show
+from darts_lite.errors import Exit, UserError, all_of, printable
 from darts_lite.options import DatasetConfig
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -80,7 +80,7 @@ def in_words(dataset: Dataset) -> str:
     size = "x".join(str(number) for number in (*dataset.image_size, dataset.channels))
     validation = "" if dataset.x_val is None else f", {len(dataset.x_val):,} validation"
     counts = f"{len(dataset.x_train):,} training{validation} and {len(dataset.x_test):,} test images"
-    names = [show(name, quote=False) for name in dataset.class_names[:3]] + ["..."] * (dataset.classes > 3)
+    names = [printable(name) for name in dataset.class_names[:3]] + ["..."] * (dataset.classes > 3)
     numbered = all(name.isdecimal() for name in dataset.class_names)
     return f"{dataset.name}: {counts} of {size}, {dataset.classes} classes" + f" ({', '.join(names)})" * (not numbered)
 

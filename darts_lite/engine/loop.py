@@ -9,14 +9,18 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from darts_lite import drawing, settings
 from darts_lite.data import usual
+from darts_lite.data.splits import split
 from darts_lite.engine import environment
 from darts_lite.engine.board import Board
 from darts_lite.engine.configuration import essence
@@ -31,7 +35,7 @@ from darts_lite.engine.profile import Profile
 from darts_lite.engine.signals import Interrupted, Signals
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, to_plain
-from darts_lite.options import DatasetConfig
+from darts_lite.options import USUAL_BATCH, USUAL_FRACTION, DatasetConfig
 
 
 class Loop:
@@ -171,10 +175,10 @@ class Loop:
         means = {f"epoch/{name}": value for name, value in (state.meters.read() | values).items()}
         self.record("epoch", state, means)
         self.means = means
-        shown = ("train/accuracy", "validation/accuracy", "test/accuracy", "train/loss", "validation/loss")
-        parts = [f"{name} {means[f'epoch/{name}']:.4f}" for name in shown if f"epoch/{name}" in means]
-        self.text = f"epoch {state.clock.done // self.epoch_steps}  {', '.join(parts)}"
-        self.run.log(self.text)
+        self.text = epoch_words(state.clock.done // self.epoch_steps, self.total // self.epoch_steps, means)
+        line = self.text + "".join(f"  {word} {loss:.4f}" for word, loss in _shown(means, "loss", " loss"))
+        self.run.log(line)
+        self.report.line(line)
 
     def finish(self, state: Any, genotype: Genotype, result: dict[str, Any]) -> dict[str, Any]:
         """Write result.json, after everything else: with it the run is finished."""
@@ -202,6 +206,18 @@ class Loop:
         return result
 
 
+def epoch_words(epoch: int, epochs: int, means: dict[str, float]) -> str:
+    """`epoch 4/12  train 91.2 %  val 78.6 %`: short enough for 80 columns, beside a bar."""
+    return f"epoch {epoch}/{epochs}" + "".join(f"  {word} {100 * value:.1f} %" for word, value in _shown(means))
+
+
+def _shown(means: dict[str, float], name: str = "accuracy", after: str = "") -> Iterator[tuple[str, float]]:
+    """What was measured of each part, with the part's short name."""
+    for part, word in (("train", "train"), ("validation", "val"), ("test", "test")):
+        if f"epoch/{part}/{name}" in means:
+            yield word + after, means[f"epoch/{part}/{name}"]
+
+
 def _tensors(tree: Any) -> Iterator[Tensor]:
     if isinstance(tree, Tensor):
         yield tree
@@ -225,3 +241,38 @@ def data_words(config: DatasetConfig) -> str:
             text = given[key] if isinstance(given[key], str) else json.dumps(given[key])
             words.append(f"dataset.{key}={shlex.quote(text)}")
     return "".join(f" {word}" for word in words)
+
+
+def has_next(ready: Prepared) -> bool:
+    """Whether a command may follow: not after a debug run, which finds and learns nothing, nor on data that no command line names."""
+    return ready.config.debug is None and ready.dataset.name == ready.config.dataset.name
+
+
+def next_retraining(ready: Prepared, path: Path) -> str | None:
+    """The command that retrains what was found in `path`, on all of the data: a part was enough to search."""
+    config, dataset = ready.config, ready.dataset
+    if not has_next(ready):
+        return None
+    words = data_words(replace(config.dataset, fraction=1.0))
+    images = least_whole(dataset.y_train, config.dataset.fraction)
+    return f"python -m darts_lite.retrain genotype={shlex.quote(str(path))}{words}{_batch_words(images)}"
+
+
+def first_search(ready: Prepared) -> str:
+    """The command that searches on the data of a retraining."""
+    dataset = ready.dataset
+    parts = split(dataset.y_train, USUAL_FRACTION, 0) if dataset.y_val is None else (dataset.y_train, dataset.y_val)
+    return f"python -m darts_lite.search{data_words(ready.config.dataset)}{_batch_words(min(map(len, parts)))}"
+
+
+def least_whole(labels: np.ndarray, fraction: float) -> int:
+    """How many images there are at least, where these are the labels of a `dataset.fraction`, see `splits.split`."""
+    if fraction == 1:
+        return len(labels)
+    kept = np.unique(labels, return_counts=True)[1].tolist()
+    return sum(max(number, math.ceil((number - 0.5) / fraction)) if number > 1 else 1 for number in kept)
+
+
+def _batch_words(images: int) -> str:
+    """A batch is not larger than its part of the data."""
+    return f" batch_size={images}" if images < USUAL_BATCH else ""

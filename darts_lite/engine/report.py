@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 PERIOD = 10.0  # seconds between two lines of progress
 
@@ -16,7 +17,6 @@ class Plain:
         self.clock = clock
         self.pace = Pace(clock)
         self.said = 0.0
-        self.text = ""  # said last: what every line repeats is not read
 
     def line(self, text: str) -> None:
         """One line on stdout. A reader that has gone away (`| head`) does not end the run."""
@@ -27,17 +27,15 @@ class Plain:
         warn(text)
 
     def progress(self, done: int, total: int, text: str) -> None:
-        """`done` of `total` steps; may be called at every step. Prints the first, the last, one in 10 seconds; `text` where it is new."""
+        """`done` of `total` steps; may be called at every step. Prints the first, the last, one in 10 seconds.
+
+        `text` stands beside the bar of a terminal; here it has been said in a line of its own.
+        """
         left = self.pace.left(done, total)
         now = self.clock()
         if self.pace.fresh or done >= total or now - self.said >= PERIOD:
-            new, self.said, self.text = text != self.text, now, text
-            parts = [
-                f"{done}/{total}",
-                *([text] if text and new else []),
-                *([f"{duration(left)} left"] if left else []),
-            ]
-            write(f"[{100 * done // max(total, 1):3d}%] {', '.join(parts)}")
+            self.said = now
+            write(f"[{100 * done // max(total, 1):3d}%] {done}/{total}" + (f", {duration(left)} left" if left else ""))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -54,13 +52,15 @@ class Pace:
         self.fresh = True  # whether the last call began a count
 
     def left(self, done: int, total: int) -> float | None:
-        """Seconds to the end; None while nothing is known."""
+        """Seconds to the end, 0 there; None while nothing is known."""
         self.fresh = self.first is None or done < self.last or total != self.first[1]
         if self.fresh:
             self.first, self.started = (done, total), self.clock()
         self.last = done
+        if done >= total:
+            return 0.0
         steps = done - self.first[0] if self.first else 0
-        return (self.clock() - self.started) / steps * (total - done) if steps > 0 and done < total else None
+        return (self.clock() - self.started) / steps * (total - done) if steps > 0 else None
 
 
 def duration(seconds: float) -> str:
@@ -72,11 +72,15 @@ def duration(seconds: float) -> str:
 def write(text: str) -> None:
     """One line on stdout; from the first broken pipe on, stdout goes nowhere."""
     try:
-        print(text, flush=True)
+        print(writable(text, sys.stdout), flush=True)
     except BrokenPipeError:
         silence()
-    except UnicodeEncodeError:  # a terminal that knows only ASCII
-        print(ascii(text)[1:-1], flush=True)
+
+
+def writable(text: str, stream: Any) -> str:
+    """`text` with what the stream's encoding lacks as escapes: some terminals know only ASCII."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def warn(text: str) -> None:

@@ -49,6 +49,8 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
     if refused := [key for key in changed if key not in free]:
         listed = ", ".join(_change(key, old, given) for key in refused)
         fix = "leave these keys out, or start a new run with another run_dir"
+        if "init" in given and "epochs" in refused and given["epochs"] > old["epochs"]:  # to train on is what is wanted
+            fix += f", where init={show(folder, quote=False)} starts from the weights of this one, once it is finished"
         raise UserError("resume", f"the run has another configuration: {listed}", fix, code=Exit.RUN)
     notices = [f"{_change(key, old, given)}: accepted, it cannot change the result" for key in changed]
     if "run_dir" in keys and config.run_dir is not None and Path(config.run_dir).resolve() != folder.resolve():

@@ -10,7 +10,7 @@ from darts_lite.engine import checkpoint
 from darts_lite.engine.evaluation import at_once, batch_sizes, evaluate, evaluating, latencies
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import silent
-from darts_lite.engine.loop import Loop, data_words, draw
+from darts_lite.engine.loop import Loop, draw, first_search, has_next
 from darts_lite.engine.precision import lowered
 from darts_lite.engine.prepare import Prepared
 from darts_lite.engine.resume import newest_finished
@@ -41,10 +41,8 @@ def choose_genotype(ready: Prepared) -> Genotype:
         ready.config.genotype = "random"  # for each of several seeds too
         return find_genotype("random", seed=ready.config.seed)
     if folder is None:
-        command = f"python -m darts_lite.search{data_words(ready.config.dataset)}"
-        raise UserError(
-            "genotype", "none given, and no finished search on this data in outputs/", f"first run {command}"
-        )
+        reason = "none given, and no finished search on this data in outputs/"
+        raise UserError("genotype", reason, f"first run {first_search(ready)}")
     ready.report.line(f"genotype of the newest finished search: {folder}")
     ready.config.genotype = str(folder)
     return find_genotype(str(folder))
@@ -106,7 +104,7 @@ class RetrainRecord:
             f"{part} accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f} ({whose}, {score['samples']} images)"
         )
         loop.report.line(f"{costs.parameters:,} parameters, {costs.macs:,} multiply-accumulates an image")
-        if part == "test":
+        if part == "test" and has_next(loop.ready):
             loop.report.line(f"next: python -m darts_lite.evaluate run={loop.quoted_path}")
         return result
 

@@ -1,6 +1,5 @@
 """What a search leaves behind: the architecture of every epoch, and at the end its genotype."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from darts_lite import drawing
 from darts_lite.data.parts import Source
 from darts_lite.engine import alphas
 from darts_lite.engine.evaluation import at_once, batch_sizes, evaluate, evaluating
-from darts_lite.engine.loop import Loop, data_words, draw
+from darts_lite.engine.loop import Loop, draw, next_retraining
 from darts_lite.engine.precision import lowered
 from darts_lite.engine.search_state import SearchState
 from darts_lite.genotype import Genotype, to_json
@@ -56,8 +55,8 @@ class SearchRecord:
         path = loop.run.path
         loop.report.line(f"supernet on the validation half: accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f}")
         loop.report.line(f"genotype: {path / 'genotype.json'}, pictures: {path / 'cells'}")
-        whole = replace(loop.config.dataset, fraction=1.0)  # a part was enough to search; a network gets all there is
-        loop.report.line(f"next: python -m darts_lite.retrain genotype={loop.quoted_path}{data_words(whole)}")
+        if command := next_retraining(loop.ready, path):
+            loop.report.line(f"next: {command}")
         return result
 
     def genotype(self, record: dict[str, Any]) -> Genotype:
