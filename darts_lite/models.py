@@ -17,12 +17,12 @@ from typing import Any
 
 from darts_lite import genotype as genotypes
 from darts_lite.classifier import Classifier
-from darts_lite.data.dataset import Dataset
+from darts_lite.data.dataset import Dataset, size_in_words
 from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import existing, silent
 from darts_lite.engine.several import refuse_several
-from darts_lite.errors import Exit, UserError, did_you_mean
+from darts_lite.errors import Exit, UserError, did_you_mean, show
 from darts_lite.genotype import Genotype
 from darts_lite.options import SpaceConfig
 from darts_lite.seeds import derive
@@ -144,9 +144,14 @@ def _check_description(model: dict[str, Any]) -> None:
 
 
 def check_data(dataset: Dataset, model: dict[str, Any]) -> None:
-    """Whether a network fits a data set. Raises UserError (3)."""
-    ours = len(model["class_names"]), model["input_channels"], *model["image_size"]
-    theirs = dataset.classes, dataset.channels, *dataset.image_size
-    if ours != theirs:
-        reason = f"has (classes, channels, height, width) {theirs}, the network {ours}"
-        raise UserError("dataset", reason, "give the data that the network was trained on", code=Exit.DATA)
+    """Whether a network fits a data set: images and classes, which must have the same names in the same order. Raises UserError (3)."""
+    ours = (*model["image_size"], model["input_channels"]), tuple(model["class_names"])
+    theirs = (*dataset.image_size, dataset.channels), dataset.class_names
+    if ours == theirs:
+        return
+    words = [f"{size_in_words(shape)} (width x height) and {len(names)} classes" for shape, names in (ours, theirs)]
+    if words[0] == words[1]:
+        place = next(place for place, name in enumerate(ours[1]) if name != theirs[1][place])
+        words = [f"{show(names[place])} as class {place}" for _, names in (ours, theirs)]
+    reason = f"has {words[1]}, the network {words[0]}"
+    raise UserError("dataset_path", reason, "give the data that the network was trained on", code=Exit.DATA)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from darts_lite.data import DATASETS, digits, files, load, npz
 from darts_lite.data.augmentation import AREA, RATIO, Augmentation, crop, cutout, flip, random_windows
-from darts_lite.data.dataset import channel_statistics
+from darts_lite.data.dataset import channel_order, channel_statistics, in_words, remarks
 from darts_lite.data.parts import Feed, Order, Part
 from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
@@ -130,8 +130,92 @@ def test_npz_grey_fortran_and_extra_keys(tmp_path):
     assert np.array_equal(data.x_train[..., 0], arrays["x_train"])
 
 
-def test_class_without_a_sample_is_allowed(tmp_path):
-    assert load_npz(saved(tmp_path, y_train=np.arange(12) % 2 * 4, y_test=np.array([0, 4, 3, 1]))).classes == 5
+@pytest.mark.parametrize("labels", [(0, 4), (1, 2, 3), (3, 57, 902)])
+def test_classes_are_the_labels_that_occur(tmp_path, labels):
+    train, test = (np.array(labels)[np.arange(number) % len(labels)] for number in (12, 4))
+    data = load_npz(saved(tmp_path, y_train=train[:, None], y_test=test.astype(np.uint16)))
+    assert data.class_names == tuple(map(str, labels)) and data.y_train.shape == (12,)
+    assert np.array_equal(np.array(labels)[data.y_train], train) and np.array_equal(np.array(labels)[data.y_test], test)
+    (line,) = remarks(data)
+    assert f"numbers, in this order: {', '.join(map(str, labels))}" in line
+    assert not remarks(load_npz(saved(tmp_path)))
+    strange = np.array([labels[0], labels[1], labels[-1] + 1, labels[0]])
+    path = saved(tmp_path, y_train=train, y_test=strange)
+    refused(lambda: load_npz(path), Exit.DATA, f"y_test: label {labels[-1] + 1} at index 2", str(labels[0]))
+
+
+def test_names_of_classes_in_the_file(tmp_path):
+    names = np.array(["cat", "dog", "Übung", "hen"])
+    data = load_npz(saved(tmp_path, class_names=names))
+    assert data.class_names == tuple(names.tolist()) and set(data.y_train.tolist()) == {0, 1, 2}
+    assert remarks(data) == [f"npz: the {part} part has no image of hen" for part in ("training", "test")]
+    assert load_npz(saved(tmp_path, class_names=np.array([b"a", b"b", b"c"]))).class_names == ("a", "b", "c")
+    for wrong, words in (
+        (names[:2], "label 2 at index 2 is outside 0..1"),
+        (np.array(["a", "b", "a"]), "'a'"),
+        (np.array(["a", "", "c"]), "empty"),
+        (np.arange(3), "names of at least two classes"),
+        (np.array("abc"), "names of at least two classes"),
+        (np.array(["a"]), "names of at least two classes"),
+        (np.array(["a", "b", "\ud800"]), "class_names"),
+        (np.array([b"a", b"b", b"\xff"]), "class_names"),
+        (np.array(["a", "b", None], dtype=object), "pickled"),
+    ):
+        path = saved(tmp_path, class_names=wrong)
+        refused(lambda path=path: load_npz(path), Exit.DATA, "fix: ", words)
+    path = saved(tmp_path, class_names=names, y_test=np.array([0, 1, 4, 2]))
+    refused(lambda: load_npz(path), Exit.DATA, "y_test: label 4 at index 2", "0..3")
+    path = saved(tmp_path, class_names=names, y_train=np.ones(12, int))
+    refused(lambda: load_npz(path), Exit.DATA, "same label")
+
+
+def medmnist(**changes):
+    """The arrays of `small` under the names of MedMNIST, labels (N, 1)."""
+    parts = {"train": "train", "test": "test", "val": "test"}
+    arrays = {f"{part}_images": small()[f"x_{ours}"] for part, ours in parts.items()}
+    arrays |= {f"{part}_labels": small()[f"y_{ours}"][:, None].astype(np.uint8) for part, ours in parts.items()}
+    return {**arrays, **changes}
+
+
+def test_files_of_medmnist(tmp_path):
+    path = tmp_path / "medmnist.npz"
+    np.savez(path, **medmnist())
+    data, ours = load_npz(path), small()
+    assert all(np.array_equal(getattr(data, name), ours[name]) for name in ours)
+    assert np.array_equal(data.x_val, ours["x_test"]) and np.array_equal(data.y_val, ours["y_test"])
+    for changes, *words in (
+        ({"test_labels": np.zeros((4, 14), np.uint8)}, ":test_labels", "one-hot"),
+        ({"test_labels": np.full((4, 1), 7)}, ":test_labels: label 7 at index 0", "the classes of train_labels"),
+        ({"val_images": np.zeros((4, 5, 6, 3), np.uint8)}, ":val_images", "those of train_images 5x6 with 3 channels"),
+        ({"train_images": np.zeros((12, 28, 28, 28), np.uint8)}, ":train_images", "not clear which axis"),
+    ):
+        np.savez(path, **medmnist(**changes))
+        error = refused(lambda: load_npz(path), Exit.DATA, *words)
+        assert "x_train" not in str(error) and "y_train" not in str(error)
+    np.savez(path, **{name: value for name, value in medmnist().items() if name != "val_labels"})
+    refused(lambda: load_npz(path), Exit.DATA, "missing: val_labels")
+
+
+ORDERS = {  # an image's shape -> which axis holds its channels
+    **{(32, 24, 3): "last", (32, 32, 4): "last", (8, 8, 1): "last", (4, 4, 3): "last", (2, 2, 1): "last"},
+    **{(64, 64, 13): "last", (32, 24, 8): "last", (28, 1, 3): "last", (5, 5, 9): "last"},
+    **{(3, 32, 24): "first", (4, 32, 32): "first", (1, 28, 28): "first", (3, 4, 4): "first", (2, 5, 9): "first"},
+    **{(13, 64, 64): "first", (8, 24, 32): "first", (9, 5, 5): "first"},
+    **{(28, 28, 28): None, (3, 32, 3): None, (1, 28, 1): None, (3, 3, 3): None, (32, 5, 24): None, (8, 32, 8): None},
+    (3, 32, 2): None,
+}
+
+
+@pytest.mark.parametrize("shape", ORDERS)
+def test_which_axis_holds_the_channels(tmp_path, shape):
+    assert channel_order(shape) == ORDERS[shape]
+    path = saved(tmp_path, **small(shape=shape))
+    if ORDERS[shape] == "last":
+        height, width, channels = shape
+        assert f" of {width}x{height} with {channels} channel" in in_words(load_npz(path))
+    else:
+        words = "come first" if ORDERS[shape] else "not clear which axis"
+        refused(lambda: load_npz(path), Exit.DATA, words, "x_train", "x_test", "fix: ")
 
 
 def test_unicode_and_spaces_in_the_path(tmp_path):
@@ -187,8 +271,8 @@ BAD_ARRAYS = {
     "empty test": ({"x_test": np.zeros((0, 6, 5, 3), np.uint8), "y_test": np.zeros(0, int)}, "x_test", "no image"),
     "no height": ({"x_train": np.zeros((12, 0, 5, 3), np.uint8)}, "x_train", "no image"),
     "no channels": ({"x_train": np.zeros((12, 6, 5, 0), np.uint8)}, "x_train", "no image"),
-    "other test size": ({"x_test": np.zeros((4, 5, 6, 3), np.uint8)}, "x_test", "(6, 5, 3)", "(5, 6, 3)"),
-    "other test channels": ({"x_test": np.zeros((4, 6, 5), np.uint8)}, "x_test", "(6, 5, 1)"),
+    "other test size": ({"x_test": np.zeros((4, 5, 6, 3), np.uint8)}, "x_test", "5x6 with 3", "6x5 with 3"),
+    "other test channels": ({"x_test": np.zeros((4, 6, 5), np.uint8)}, "x_test", "5x6 with 1 channel,"),
     "negative label": ({"y_train": np.arange(12) % 3 - 1}, "y_train", "label -1 at index 0", "negative"),
     "negative test label": ({"y_test": np.array([0, 1, -5, 2])}, "y_test", "label -5 at index 2"),
     "label in test only": ({"y_test": np.array([0, 1, 2, 3])}, "y_test", "label 3 at index 3", "0..2"),
@@ -513,7 +597,7 @@ def test_augmentation_that_leaves_nothing_is_refused():
     def part(augmentation):
         return Part(uint8_images(4, 8, 9, 1), np.zeros(4), "cpu", [0.5], [0.5], augmentation)
 
-    error = refused(lambda: part(Augmentation(10**9, False, 16)), Exit.CONFIGURATION, "8x9", "got 1000000000", "got 16")
+    error = refused(lambda: part(Augmentation(10**9, False, 16)), Exit.CONFIGURATION, "9x8", "got 1000000000", "got 16")
     assert [problem.key for problem in error.problems] == ["dataset.crop_padding", "cutout"]
     refused(lambda: part(Augmentation(0, False, 8)), Exit.CONFIGURATION, "at most 4")
     part(Augmentation(8, True, 7))

@@ -12,6 +12,7 @@ from test_data import refused
 
 from darts_lite.data import images as image_files
 from darts_lite.data import load
+from darts_lite.data.dataset import in_words, remarks
 from darts_lite.data.images import decode
 from darts_lite.data.splits import held_out
 from darts_lite.errors import Exit
@@ -58,6 +59,18 @@ def test_parts_and_classes(tmp_path):
     assert stored(data.x_val)[:6] == [*(f"val/a 1/{number}.png" for number in range(5)), "val/b/0.png"]
     for part, images in (("train", data.x_train), ("val", data.x_val), ("test", data.x_test)):
         assert np.array_equal(np.asarray(images)[7], pixels(zlib.crc32(f"{part}/b/2".encode())))
+
+
+def test_a_class_that_is_not_tested_and_names_that_are_numbers_are_said(tmp_path):
+    names = ("0", "90", "180", "270")
+    root = folder(folder(tmp_path, classes=names), parts=("test",), classes=names[:2])
+    order, missing = remarks(read(root))
+    assert "numbers, in this order: 0, 180, 270, 90" in order
+    assert missing == "image_folder: the test part has no image of 180, 270"
+    many = folder(tmp_path / "many", classes=[f"class {number:02}" for number in range(30)], images=1, shape=(2, 3, 3))
+    data = read(folder(many, parts=("test",), classes=["class 00"], images=1, shape=(2, 3, 3)))
+    (missing,) = remarks(data)
+    assert missing.endswith("class 09, class 10 and 19 more") and " of 3x2 with 3 channels" in in_words(data)
 
 
 def test_test_part_is_drawn_from_the_names(tmp_path):

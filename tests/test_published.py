@@ -324,7 +324,7 @@ IDX = {
     "fewer labels": ({"y_train": Y[1:]}, "y_train", "40 images", "got 39"),
     "no image": ({"x_test": X[:0], "y_test": Y[:0]}, "x_test", "there is no image"),
     "no height": ({"x_test": np.zeros((files.TEST, 0, 28), np.uint8)}, "x_test", "there is no image"),
-    "other size": ({"x_test": files.images(files.TEST, 27, 28)}, "x_test", "(28, 28, 1)"),
+    "other size": ({"x_test": files.images(files.TEST, 27, 28)}, "x_test", "28x28 with 1 channel"),
 }
 
 

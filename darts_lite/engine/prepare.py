@@ -9,7 +9,7 @@ import torch
 
 from darts_lite import data, settings
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.dataset import Dataset, in_words
+from darts_lite.data.dataset import Dataset, in_words, remarks
 from darts_lite.data.parts import Feed, Part
 from darts_lite.data.splits import split
 from darts_lite.data.stream import Stream, part_or_stream
@@ -165,7 +165,8 @@ def prepare(
         report.line(f"{why}, so {slow}; fix: install triton, and a C compiler")
     fresh, dataset = dataset is None, dataset or data.load(config.dataset)
     if fresh and resolution.folder is None:
-        report.line(in_words(dataset))
+        for line in (in_words(dataset), *remarks(dataset)):
+            report.line(line)
     facts = environment.describe(device, dataset.fingerprint, dataset.source)
     if (
         config.stem == "auto"
