@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from darts_lite.data import DATASETS, digits, files, load, npz
+from darts_lite.config import read_line
+from darts_lite.data import DATASETS, USED_BY, USUAL, digits, files, load, npz, problems, usual
 from darts_lite.data.augmentation import AREA, RATIO, Augmentation, crop, cutout, flip, random_windows
 from darts_lite.data.dataset import channel_order, channel_statistics, in_words, remarks
 from darts_lite.data.parts import Feed, Order, Part
@@ -109,6 +110,39 @@ def test_settings_are_checked_first():
     assert set(DATASETS) >= {"digits", "npz"}
     error = refused(lambda: load(DatasetConfig(name="npz", mean=[0.5])), Exit.CONFIGURATION)
     assert len(error.problems) == 2
+
+
+GIVEN = {"path": "x.npz", "root": "photos", "download": True, "image_size": 32, "channels": 1, "test_fraction": 0.5}
+
+
+@pytest.mark.parametrize("key", GIVEN)
+@pytest.mark.parametrize("name", DATASETS)
+def test_settings_that_the_data_set_does_not_use(name, key):
+    given = {**USUAL.get(name, {}), "path": "y" if name == "npz" else None, key: GIVEN[key]}
+    if name == "image_folder":
+        given.setdefault("root", "y")
+    found = problems(DatasetConfig(name=name, **given))
+    if name in USED_BY[key]:
+        assert not found
+    else:
+        (error,) = found
+        assert error.key == f"dataset.{key}" and error.code == Exit.CONFIGURATION and error.value == GIVEN[key]
+        assert f"fix: add dataset={USED_BY[key][0]}" in str(error)
+    assert not problems(usual(name, **{part: "y" for part in ("root", "path") if name in USED_BY[part]}))
+
+
+def test_a_folder_in_place_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
+    for word, words in (
+        ("my photos", "write dataset=image_folder dataset.root='my photos'"),
+        ("there/my.NPZ", "write dataset=npz dataset.path=there/my.NPZ"),
+        ("digit", "did you mean 'digits'? one of"),
+        ("x" * 5000, "one of: "),
+    ):
+        (problem,) = read_line("search", [f"dataset={word}"]).problems
+        assert problem.key == "dataset" and problem.code == Exit.CONFIGURATION and words in str(problem), str(problem)
+        refused(lambda word=word: load(DatasetConfig(name=word)), Exit.CONFIGURATION, "dataset.name", words)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

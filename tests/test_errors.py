@@ -149,7 +149,13 @@ CASES = [
     ("batch-after-split", "search", ["dataset=npz", "dataset.path=@good.npz"], TWO, ["(20 images)", "at most 20"]),
     # data
     ("data-no-path", "search", ["dataset=npz"], TWO, ["dataset.path: dataset=npz needs a file"]),
-    ("data-path-of-digits", "search", ["dataset.path=x.npz"], TWO, ["dataset.path: dataset=digits is bundled"]),
+    (
+        "data-path-of-digits",
+        "search",
+        ["dataset.path=x.npz"],
+        TWO,
+        ["dataset.path: dataset=digits does not use it", "add dataset=npz"],
+    ),
     ("data-missing", "search", ["dataset=npz", "dataset.path=no.npz"], 3, ["no.npz: there is no such file"]),
     ("data-folder", "search", ["dataset=npz", "dataset.path=@"], 3, ["is a directory"]),
     *(
@@ -180,7 +186,20 @@ CASES = [
         ["dataset.download=true", "npz"],
     ),
     ("data-published-path", "search", ["dataset=mnist", "dataset.path=x.npz"], TWO, ["dataset=mnist lies in a folder"]),
-    ("data-download", "search", ["dataset.download=true"], TWO, ["dataset=digits is not downloaded"]),
+    (
+        "data-download",
+        "search",
+        ["dataset.download=true"],
+        TWO,
+        ["dataset=digits does not use it", "add dataset=cifar10, cifar100"],
+    ),
+    (
+        "data-root-of-digits",
+        "search",
+        ["dataset.root=photos"],
+        TWO,
+        ["dataset.root: dataset=digits does not use it", "add dataset=image_folder"],
+    ),
     ("data-payload", "search", ["dataset=cifar10", "dataset.root=@"], 3, ["data_batch_1: is not the published file"]),
     (
         "data-cut",

@@ -427,7 +427,7 @@ def test_settings(tmp_path):
         return lambda: load(DatasetConfig(**{"name": "image_folder", "root": str(tmp_path), **settings}))
 
     refused(config(root=None), Exit.CONFIGURATION, "dataset.root", "needs a folder")
-    refused(config(path="x.npz"), Exit.CONFIGURATION, "dataset.path", "reads a folder")
+    refused(config(path="x.npz"), Exit.CONFIGURATION, "dataset.path", "dataset=npz in place of")
     refused(config(channels=2), Exit.CONFIGURATION, "dataset.channels", "3 (RGB) or 1 (grey)")
     refused(config(root=str(tmp_path / "nowhere")), Exit.DATA, "nowhere", "No such file", "check dataset.root")
     for key, value in (("image_size", 32), ("channels", 1), ("test_fraction", 0.1)):

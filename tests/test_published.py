@@ -480,7 +480,13 @@ def test_downloads_that_cannot_be_written(packages, tmp_path, monkeypatch):
 
 
 def test_settings_that_are_wrong():
-    refused(lambda: load("mnist", "x", path="a.npz"), Exit.CONFIGURATION, "dataset.path", "dataset.root", "'a.npz'")
+    refused(
+        lambda: load("mnist", "x", path="a.npz"),
+        Exit.CONFIGURATION,
+        "dataset.path",
+        "dataset=npz in place of",
+        "'a.npz'",
+    )
     refused(lambda: data.load(DatasetConfig(download=True)), Exit.CONFIGURATION, "dataset.download", "cifar10")
     refused(lambda: data.load(DatasetConfig(name="mnst")), Exit.CONFIGURATION, "did you mean 'mnist'")
 
