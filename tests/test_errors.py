@@ -185,7 +185,7 @@ CASES = [
         3,
         ["dataset.download=true", "npz"],
     ),
-    ("data-published-path", "search", ["dataset=mnist", "dataset.path=x.npz"], TWO, ["dataset=mnist lies in a folder"]),
+    ("data-published-path", "search", ["dataset=mnist", "dataset.path=x.npz"], TWO, ["dataset=mnist does not use it"]),
     (
         "data-download",
         "search",

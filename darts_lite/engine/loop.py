@@ -28,6 +28,7 @@ from darts_lite.engine.health import not_finite
 from darts_lite.engine.meters import read
 from darts_lite.engine.prepare import Prepared
 from darts_lite.engine.profile import Profile
+from darts_lite.engine.resume import refuse_other_data, relocate
 from darts_lite.engine.signals import Interrupted, Signals
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, to_plain
@@ -75,11 +76,8 @@ class Loop:
         """Go on where the stored run was, or write the first checkpoint; `board` is passed to `Board`."""
         if self.stored is not None:
             with self.fitting():
-                began_with = self.stored["env"]["data"]
-            if began_with != self.ready.environment["data"]:
-                reason, fix = "began with other data", "bring that data back, or start a new run with another run_dir"
-                raise UserError(self.run.path, reason, fix, code=Exit.RUN)
-            with self.fitting():
+                refuse_other_data(self.run.path, self.stored, self.ready.environment["data"])
+                relocate(self.stored, self.config)
                 state.load_state_dict(self.stored)
             changes = environment.differences(self.stored["env"], self.ready.environment)
             if changes:

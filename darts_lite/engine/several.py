@@ -20,7 +20,7 @@ from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json, refuse_links, refused
 from darts_lite.engine.folder import RunFolder
 from darts_lite.engine.prepare import Prepared
-from darts_lite.engine.resume import Resolution, resolve
+from darts_lite.engine.resume import Resolution, refuse_other_data, relocate, resolve
 from darts_lite.engine.signals import Interrupted, Signals
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, from_json
@@ -79,6 +79,12 @@ def run_children(
         if stored is None:
             run.save(0, {})
         else:
+            try:
+                refuse_other_data(run.path, stored, ready.environment["data"])
+                relocate(stored, ready.config)
+            except (AttributeError, LookupError, TypeError) as error:
+                reason = f"its checkpoint does not fit its configuration: {error}"
+                raise UserError(run.path, reason, "start a new run with another run_dir", code=Exit.RUN) from error
             run.rewind(stored)
         ready.report.line(f"run folder: {run.path}")
         inside = children(run.path)
