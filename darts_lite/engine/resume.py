@@ -95,11 +95,24 @@ def newest_finished(verb: str, source: str, base: Path = OUTPUTS) -> Path | None
 
 
 def runs_below(base: Path) -> Iterator[Path]:
-    """Every run folder below `base`, not following links, nor looking into run folders."""
-    for root, folders, names in os.walk(base):
+    """Every run folder below `base`, once, also behind links: outputs may lie on another disk. Does not look into run folders."""
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(base, followlinks=True):
+        try:
+            here = os.stat(root)
+        except OSError:  # gone meanwhile
+            folders.clear()
+            continue
+        if (here.st_dev, here.st_ino) in seen:  # a link back to a folder above, or a second one to a run
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
         if "status.json" in names or "checkpoints" in folders:
             folders.clear()
             yield Path(root)
+        folders.sort(
+            key=lambda name: os.path.islink(os.path.join(root, name))
+        )  # a run under its own name, not as `latest`
 
 
 def _newest_equal(verb: str, config: Any) -> Resolution:
