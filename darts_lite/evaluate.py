@@ -29,9 +29,12 @@ class EvaluateConfig:
     run_dir: str | None = option(None)
 
 
-def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
+def evaluate(
+    config: EvaluateConfig, typed: Collection[str] | None = None, report: Any = None, dataset: Any = None
+) -> dict[str, Any]:
     """Evaluate a finished retraining on the test part; returns what `result.json` of the evaluation's own run folder holds.
 
+    `dataset`: images and labels of your own, `darts_lite.data.Arrays`, as they were given to the retraining.
     Raises UserError, whose `code` is the exit code.
     """
     from darts_lite import data, settings
@@ -55,7 +58,7 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     source = stored_part(state, "dataset", DatasetConfig, config.run)
     source = replace(data.moved(source, config.dataset_path), download=False)
     try:
-        dataset = data.load(source)
+        dataset = data.load(source, dataset)
     except UserError as error:
         raise _of_the_data(error) from error
     check_data(dataset, model)

@@ -13,10 +13,13 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
 from darts_lite.config import read_line
 from darts_lite.data import DATASETS, USED_BY, USUAL, digits, files, load, npz, problems, usual
+from darts_lite.data.arrays import Arrays, from_torch
 from darts_lite.data.augmentation import AREA, RATIO, Augmentation, crop, cutout, flip, random_windows
 from darts_lite.data.dataset import channel_order, channel_statistics, in_words, remarks
 from darts_lite.data.parts import Feed, Order, Part
@@ -187,7 +190,7 @@ def test_names_of_classes_in_the_file(tmp_path):
     for wrong, words in (
         (names[:2], "label 2 at index 2 is outside 0..1"),
         (np.array(["a", "b", "a"]), "'a'"),
-        (np.array(["a", "", "c"]), "empty"),
+        (np.array(["a", "", "c"]), "is no name of a class"),
         (np.arange(3), "names of at least two classes"),
         (np.array("abc"), "names of at least two classes"),
         (np.array(["a"]), "names of at least two classes"),
@@ -228,6 +231,62 @@ def test_files_of_medmnist(tmp_path):
         assert "x_train" not in str(error) and "y_train" not in str(error)
     np.savez(path, **{name: value for name, value in medmnist().items() if name != "val_labels"})
     refused(lambda: load_npz(path), Exit.DATA, "missing: val_labels")
+
+
+def test_arrays_from_python():
+    given = small(shape=(6, 5))
+    data = load(DatasetConfig(name="arrays", mean=[0.5], std=[0.25]), Arrays(**given, class_names=["a", "b", "c"]))
+    assert data.name == "arrays" and data.class_names == ("a", "b", "c") and data.mean == (0.5,)
+    assert np.array_equal(data.x_test[..., 0], given["x_test"]) and np.array_equal(data.y_train, given["y_train"])
+    listed = {name: value.tolist() if name[0] == "y" else torch.from_numpy(value) for name, value in given.items()}
+    assert load(DatasetConfig(name="arrays"), Arrays(**listed)).fingerprint == data.fingerprint
+    for changes, words in (
+        ({"x_train": given["x_train"][:, None]}, "dataset:x_train: channels come first"),
+        ({"x_val": given["x_test"]}, "belong together"),
+        ({"class_names": ["a", "b"]}, "y_train: label 2"),
+        ({"class_names": ["a", "b", 3]}, "class_names"),
+        ({"class_names": ["a", "b", "a"]}, "'a'"),
+    ):
+        wrong = Arrays(**{**given, **changes})
+        refused(lambda wrong=wrong: load(DatasetConfig(name="arrays"), wrong), Exit.DATA, words)
+    refused(lambda: load(DatasetConfig(name="arrays")), Exit.DATA, "were given from Python")
+    for settings_ in ({"root": "x"}, {"mean": [0.5]}, {"name": "npz", "path": "x"}):
+        config = DatasetConfig(**{"name": "arrays", **settings_})
+        refused(lambda config=config: load(config, Arrays(**given)), Exit.CONFIGURATION, "dataset.")
+
+
+def test_data_sets_of_torch():
+    given, names = small(), ["a", "b", "c"]
+
+    class Pairs(list):
+        classes = names
+
+    def pairs(part, image):
+        labels = [np.array([label]) if part == "test" else int(label) for label in given[f"y_{part}"]]
+        return Pairs(zip(map(image, given[f"x_{part}"]), labels, strict=True))
+
+    kinds = {
+        "Pillow": Image.fromarray,
+        "tensors": lambda image: torch.from_numpy(image).permute(2, 0, 1),
+        "arrays": lambda image: image,
+    }
+    for image in kinds.values():
+        made = from_torch(pairs("train", image), pairs("test", image), pairs("test", image))
+        data = load(DatasetConfig(name="arrays"), made)
+        assert all(np.array_equal(getattr(data, name), given[name]) for name in given)
+        assert np.array_equal(data.x_val, given["x_test"]) and data.class_names == tuple(names)
+    plain = TensorDataset(torch.from_numpy(given["x_train"][..., 0]), torch.from_numpy(given["y_train"]))
+    assert from_torch(plain, plain).class_names is None and from_torch(plain, plain, class_names=names).class_names
+    assert load(DatasetConfig(name="arrays"), from_torch(plain, plain)).channels == 1
+    good = given["x_train"][0]
+    for items, words in (
+        ([(good / 255.0, 0)], "uint8"),
+        ([(good, [0, 1])], "y_train[0]: is no class number"),
+        ([(good, 0.5)], "class number"),
+        ([(good, 0), (good[:5], 1)], "images of 2 shapes"),
+        ([(Image.new("I;16", (4, 4)), 0)], "8-bit"),
+    ):
+        refused(lambda items=items: from_torch(items, items), Exit.DATA, words)
 
 
 ORDERS = {  # an image's shape -> which axis holds its channels

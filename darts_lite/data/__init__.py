@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from darts_lite.data import cifar, digits, idx, image_folder, npz, svhn
+from darts_lite.data import arrays, cifar, digits, idx, image_folder, npz, svhn
+from darts_lite.data.arrays import Arrays, from_torch
 from darts_lite.data.dataset import Dataset
 from darts_lite.data.fetch import ROOT
 from darts_lite.data.published import PUBLISHED
-from darts_lite.errors import UserError, all_of
+from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.options import DatasetConfig
 from darts_lite.places import unknown_name
+
+__all__ = ["DATASETS", "USED_BY", "USUAL", "Arrays", "Dataset", "from_torch", "load", "moved", "problems", "usual"]
 
 DATASETS: dict[str, Callable[[DatasetConfig], Dataset]] = {
     "digits": digits.load,
@@ -66,10 +69,16 @@ def moved(config: DatasetConfig, place: str | None) -> DatasetConfig:
     raise UserError("dataset_path", f"dataset={config.name} reads no file", "leave it out", value=place)
 
 
-def problems(config: DatasetConfig) -> list[UserError]:
-    """What is wrong with the settings alone: found before any file is touched."""
+def problems(config: DatasetConfig, given: Arrays | None = None) -> list[UserError]:
+    """What is wrong with the settings alone: found before any file is touched. `given`: images from Python."""
     found = []
-    if config.name not in DATASETS:
+    if (config.name == arrays.NAME) != (given is not None):
+        if given is None:
+            fix = "give them again, from Python: dataset=Arrays(...)"
+            return [UserError("dataset", "its images were given from Python", fix, code=Exit.DATA)]
+        fix = "leave one of them out"
+        return [UserError("dataset.name", "cannot be given beside images and labels", fix, value=config.name)]
+    if given is None and config.name not in DATASETS:
         return [unknown_name("dataset.name", config.name, DATASETS)]
     if config.name == "npz" and not config.path:
         found.append(UserError("dataset.path", "dataset=npz needs a file", "give dataset.path=<file>.npz"))
@@ -77,10 +86,10 @@ def problems(config: DatasetConfig) -> list[UserError]:
         found += image_folder.problems(config)
     found += _unused(config)
     if (config.mean is None) != (config.std is None):
-        given, missing = ("mean", "std") if config.std is None else ("std", "mean")
+        there, missing = ("mean", "std") if config.std is None else ("std", "mean")
         fix = f"give dataset.{missing} too, or neither of them (computed from the training part)"
         found.append(
-            UserError(f"dataset.{given}", f"given without dataset.{missing}", fix, value=getattr(config, given))
+            UserError(f"dataset.{there}", f"given without dataset.{missing}", fix, value=getattr(config, there))
         )
     return found
 
@@ -99,12 +108,12 @@ def _unused(config: DatasetConfig) -> list[UserError]:
     return found
 
 
-def load(config: DatasetConfig) -> Dataset:
-    """The data set that `config` names.
+def load(config: DatasetConfig, given: Arrays | None = None) -> Dataset:
+    """The data set that `config` names, or what is `given` from Python.
 
     Raises UserError: CONFIGURATION for the settings, DATA for what is wrong with the files.
     """
-    error = all_of(problems(config))
+    error = all_of(problems(config, given))
     if error:
         raise error
-    return DATASETS[config.name](config)
+    return given.load(config) if given is not None else DATASETS[config.name](config)

@@ -189,6 +189,19 @@ def check_forms(forms: Mapping[str, Form], where: str, called: Mapping[str, str]
         raise error
 
 
+def check_class_names(names: Sequence[str], key: str) -> None:
+    """Whether these can name classes: at least two, distinct text that can be written down. Raises UserError (DATA)."""
+    fix = "give each class a name of its own, in the order of the labels 0, 1, 2, ..."
+    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise UserError(key, "must be the names of at least two classes", fix, value=list(names)[:3], code=Exit.DATA)
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise UserError(key, "is the name of two classes", fix, value=twice, code=Exit.DATA)
+    for name in names:
+        if not name or any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UserError(key, "is no name of a class", fix, value=name, code=Exit.DATA)
+
+
 def class_labels(
     arrays: Mapping[str, np.ndarray],
     where: str,

@@ -17,7 +17,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from darts_lite.data.dataset import ARRAYS, OPTIONAL, Dataset, assemble, check_forms
+from darts_lite.data.dataset import ARRAYS, OPTIONAL, Dataset, assemble, check_class_names, check_forms
 from darts_lite.data.files import check_memory, damage, open_regular, why
 from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.options import DatasetConfig
@@ -150,10 +150,5 @@ def _class_names(member: Member, key: str) -> list[str]:
     with damage(key, "store plain text"):
         array = np.frombuffer(member.stream.read(), member.dtype)
         names = [name.decode() if isinstance(name, bytes) else str(name) for name in array.tolist()]
-        for name in names:
-            name.encode()  # half of a surrogate pair cannot be written
-    twice = next((name for place, name in enumerate(names) if name in names[:place] or not name), None)
-    if twice is not None:
-        reason = "is the name of two classes" if twice else "a class has an empty name"
-        raise _error(key, reason, "give each class a name of its own", value=twice)
+    check_class_names(names, key)
     return names

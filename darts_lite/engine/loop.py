@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from darts_lite import drawing, settings
-from darts_lite.data import usual
+from darts_lite.data import arrays, usual
 from darts_lite.engine import environment
 from darts_lite.engine.board import Board
 from darts_lite.engine.configuration import essence
@@ -50,7 +50,9 @@ class Loop:
         self._board: Board | None = None
         self.run, self.stored = ready.open()
         self.quoted_path = shlex.quote(str(self.run.path))
-        self.command = f"python -m darts_lite.{ready.verb} resume={self.quoted_path}"
+        self.command = (
+            f"python -m darts_lite.{ready.verb} resume={self.quoted_path}{arrays.from_python(self.config.dataset)}"
+        )
         self.signals = Signals(f"darts_lite: stopped at once; go on with: {self.command}\n")
 
     @property
@@ -211,6 +213,8 @@ def draw(run: RunFolder, genotype: Genotype) -> None:
 
 def data_words(config: DatasetConfig) -> str:
     """What has to be typed to get the same data again, with a space before each word."""
+    if config.name == arrays.NAME:
+        return arrays.from_python(config)
     words = [] if config.name == DatasetConfig().name else [f"dataset={config.name}"]
     given, chosen = settings.to_plain(config), settings.to_plain(usual(config.name))
     for key in given:

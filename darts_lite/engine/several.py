@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from darts_lite.data import arrays
 from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json, refuse_links, refused
 from darts_lite.engine.folder import RunFolder
@@ -73,7 +74,7 @@ def run_children(
     elif ready.config.run_dir is not None:
         _refuse_others(Path(ready.config.run_dir), children(Path(ready.config.run_dir)))
     run, stored = ready.open()
-    command = f"go on with: python -m darts_lite.{ready.verb} resume={quoted(run.path)}"
+    command = f"go on with: python -m darts_lite.{ready.verb} resume={quoted(run.path)}{arrays.from_python(ready.config.dataset)}"
     results: dict[str, Result] = {}
     with run, Signals(f"darts_lite: stopped at once; {command}\n") as signals:
         if stored is None:
