@@ -61,7 +61,7 @@ def evaluate(
         dataset = data.load(source, dataset)
     except UserError as error:
         raise _of_the_data(error) from error
-    check_data(dataset, model)
+    check_data(dataset, model, state["env"].get("data"))
     facts = environment.describe(device, dataset.fingerprint, dataset.source)
     if dataset.fingerprint != state["env"].get("data"):
         report.warning("this is not the data that the network was trained on")

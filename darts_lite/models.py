@@ -143,11 +143,15 @@ def _check_description(model: dict[str, Any]) -> None:
         raise ValueError("the model is described by class names that are no names")
 
 
-def check_data(dataset: Dataset, model: dict[str, Any]) -> None:
-    """Whether a network fits a data set: images and classes, which must have the same names in the same order. Raises UserError (3)."""
+def check_data(dataset: Dataset, model: dict[str, Any], trained_on: object) -> None:
+    """Whether a network fits a data set. Raises UserError (3).
+
+    Other data than it was `trained_on` (a fingerprint) must have classes of the same names in the same order: labels count them.
+    """
     ours = (*model["image_size"], model["input_channels"]), tuple(model["class_names"])
     theirs = (*dataset.image_size, dataset.channels), dataset.class_names
-    if ours == theirs:
+    known = dataset.fingerprint == trained_on and len(ours[1]) == len(theirs[1])
+    if ours[0] == theirs[0] and (known or ours[1] == theirs[1]):
         return
     words = [f"{size_in_words(shape)} (width x height) and {len(names)} classes" for shape, names in (ours, theirs)]
     if words[0] == words[1]:
