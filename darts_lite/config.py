@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from darts_lite.elsewhere import MISSING, OURS, or_words, ours, spelled
 from darts_lite.errors import UserError, choice, did_you_mean
+from darts_lite.places import unknown_name
 from darts_lite.settings import leaves, unknown_key
 
 VERBS = ("search", "discretize", "retrain", "evaluate", "doctor", "benchmark")  # in the order of their use
@@ -225,7 +226,7 @@ def _option(group: str, value: str, options: list[str], sweep: bool) -> str:
     allowed = [*options, "null"] if group == "experiment" else options
     for name in value.split(",") if sweep else [value]:
         if name.strip() not in allowed:
-            raise choice(group, name, allowed)
+            raise unknown_name(group, name, allowed) if group == "dataset" else choice(group, name, allowed)
     return value
 
 

@@ -107,12 +107,13 @@ def devices(config: DoctorConfig) -> Iterator[str]:
 def data(config: DoctorConfig) -> Iterator[str]:
     """The digits, and the data set that was asked for."""
     from darts_lite.data import load
-    from darts_lite.data.dataset import in_words
+    from darts_lite.data.dataset import in_words, remarks
 
     for wanted in (DatasetConfig(), config.dataset):
         if wanted is config.dataset and wanted == DatasetConfig():
             continue
-        yield in_words(load(wanted))
+        found = load(wanted)
+        yield from (in_words(found), *remarks(found))
 
 
 def disk(config: DoctorConfig) -> Iterator[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from darts_lite.errors import printable
+from darts_lite.errors import UserError, all_of, printable
 from darts_lite.options import option
 
 MOST_CLASSES = 20  # that have a line each; of more the worst ones have
@@ -32,9 +32,12 @@ class EvaluateConfig:
     run_dir: str | None = option(None)
 
 
-def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
+def evaluate(
+    config: EvaluateConfig, typed: Collection[str] | None = None, report: Any = None, dataset: Any = None
+) -> dict[str, Any]:
     """Evaluate a finished retraining on the test part; returns what `result.json` of the evaluation's own run folder holds.
 
+    `dataset`: images and labels of your own, `darts_lite.data.Arrays`, as they were given to the retraining.
     Raises UserError, whose `code` is the exit code.
     """
     from darts_lite import data, settings
@@ -56,8 +59,12 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
     network, state = restore_model(config.run)
     model = state["model"]
     source = stored_part(state, "dataset", DatasetConfig, config.run)
-    dataset = data.load(replace(data.moved(source, config.dataset_path), download=False))
-    check_data(dataset, model)
+    source = replace(data.moved(source, config.dataset_path), download=False)
+    try:
+        dataset = data.load(source, dataset)
+    except UserError as error:
+        raise _of_the_data(error) from error
+    check_data(dataset, model, state["env"].get("data"))
     facts = environment.describe(device, dataset.fingerprint, dataset.source)
     if dataset.fingerprint != state["env"].get("data"):
         report.warning("this is not the data that the network was trained on")
@@ -106,6 +113,20 @@ def evaluate(config: EvaluateConfig, typed: Collection[str] | None = None, repor
         report.line(line)
     report.line(f"run folder: {run.path}")
     return result
+
+
+def _of_the_data(error: UserError) -> UserError:
+    """The same problems with the data, where they name a setting of the training, with the one that there is here."""
+    found = []
+    for problem in error.problems:
+        ours = "dataset." not in f"{problem.key} {problem.fix}"
+        key = "dataset_path" if str(problem.key).startswith("dataset.") else problem.key
+        reason = problem.reason if key == problem.key else f"the training's {problem.key}: {problem.reason}"
+        fix = problem.fix if ours else "give dataset_path=<where the data of the training lies now>"
+        found.append(problem if ours else UserError(key, reason, fix, value=problem.value, code=problem.code))
+    together = all_of(found)
+    assert together is not None
+    return together
 
 
 def table(result: dict[str, Any], class_names: Sequence[str]) -> list[str]:

@@ -17,13 +17,13 @@ from typing import Any
 
 from darts_lite import genotype as genotypes
 from darts_lite.classifier import Classifier
-from darts_lite.data.dataset import Dataset
+from darts_lite.data.dataset import Dataset, size_in_words
 from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json
 from darts_lite.engine.fit import check_fit
 from darts_lite.engine.folder import existing, silent
 from darts_lite.engine.several import refuse_several
-from darts_lite.errors import Exit, UserError, did_you_mean
+from darts_lite.errors import Exit, UserError, did_you_mean, show
 from darts_lite.genotype import Genotype
 from darts_lite.options import SpaceConfig
 from darts_lite.seeds import derive
@@ -146,14 +146,19 @@ def _check_description(model: dict[str, Any]) -> None:
         raise ValueError("the model is described by class names that are no names")
 
 
-def check_data(dataset: Dataset, model: dict[str, Any]) -> None:
-    """Whether a network fits a data set. Raises UserError (3)."""
-    ours = len(model["class_names"]), model["input_channels"], *model["image_size"]
-    theirs = dataset.classes, dataset.channels, *dataset.image_size
-    if ours != theirs:
-        reason = f"has {_form(*theirs)}, the network {_form(*ours)}"
-        raise UserError("dataset", reason, "give the data that the network was trained on", code=Exit.DATA)
+def check_data(dataset: Dataset, model: dict[str, Any], trained_on: object) -> None:
+    """Whether a network fits a data set. Raises UserError (3).
 
-
-def _form(classes: int, channels: int, height: int, width: int) -> str:
-    return f"{classes} classes and images of {width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
+    Other data than it was `trained_on` (a fingerprint) must have classes of the same names in the same order: labels count them.
+    """
+    ours = (*model["image_size"], model["input_channels"]), tuple(model["class_names"])
+    theirs = (*dataset.image_size, dataset.channels), dataset.class_names
+    known = dataset.fingerprint == trained_on and len(ours[1]) == len(theirs[1])
+    if ours[0] == theirs[0] and (known or ours[1] == theirs[1]):
+        return
+    words = [f"{size_in_words(shape)} (width x height) and {len(names)} classes" for shape, names in (ours, theirs)]
+    if words[0] == words[1]:
+        place = next(place for place, name in enumerate(ours[1]) if name != theirs[1][place])
+        words = [f"{show(names[place])} as class {place}" for _, names in (ours, theirs)]
+    reason = f"has {words[1]}, the network {words[0]}"
+    raise UserError("dataset_path", reason, "give the data that the network was trained on", code=Exit.DATA)

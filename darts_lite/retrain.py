@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from darts_lite.options import LARGEST_SEED, USUAL_BATCH, DatasetConfig, RunConfig, option
+from darts_lite.options import LARGEST_SEED, USUAL_BATCH, DatasetConfig, RunConfig, chosen_dataset, option
 
 
 @dataclass
@@ -52,6 +52,9 @@ class RetrainConfig(RunConfig):
     test_every: int | None = option(None, low=1)  # epochs between two looks at the test part; None: only at the end
     train_fraction: float | None = option(None, above=0, high=0.99)  # None: all; else the rest replaces the test part
 
+    def __post_init__(self) -> None:
+        self.dataset = chosen_dataset(self.dataset)
+
 
 def retrain(
     config: RetrainConfig, typed: Collection[str] | None = None, report: Any = None, dataset: Any = None
@@ -59,7 +62,7 @@ def retrain(
     """Retrain, or go on with a retraining, and return what `result.json` of its run folder holds.
 
     `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `engine.report`.
-    `dataset`: the data of the configuration, where it has been loaded already.
+    `dataset`: images and labels of your own, `darts_lite.data.Arrays`; or the data of the configuration, loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
     from darts_lite.engine.device import run_settings, using_threads

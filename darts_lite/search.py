@@ -14,7 +14,15 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from darts_lite.options import USUAL_BATCH, USUAL_FRACTION, DatasetConfig, RunConfig, SpaceConfig, option
+from darts_lite.options import (
+    USUAL_BATCH,
+    USUAL_FRACTION,
+    DatasetConfig,
+    RunConfig,
+    SpaceConfig,
+    chosen_dataset,
+    option,
+)
 
 
 @dataclass
@@ -61,6 +69,9 @@ class SearchConfig(RunConfig):
     train_fraction: float = option(USUAL_FRACTION, above=0, high=0.99)
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
 
+    def __post_init__(self) -> None:
+        self.dataset = chosen_dataset(self.dataset)
+
 
 def search(
     config: SearchConfig, typed: Collection[str] | None = None, report: Any = None, dataset: Any = None
@@ -68,7 +79,7 @@ def search(
     """Run a search, or go on with one, and return what `result.json` of its run folder holds.
 
     `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `engine.report`.
-    `dataset`: the data of the configuration, where it has been loaded already.
+    `dataset`: images and labels of your own, `darts_lite.data.Arrays`; or the data of the configuration, loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
     from darts_lite.engine.build import build_method, build_space

@@ -50,9 +50,19 @@ def flat(config: Any) -> dict[str, Any]:
 
 def check(config: Any) -> None:
     """Raise one UserError with everything that is wrong with a configuration made in Python."""
-    error = all_of(_inspect(config, objects=True))
+    error = all_of(_misplaced(config)) or all_of(_inspect(config, objects=True))
     if error:
         raise error
+
+
+def _misplaced(config: Any) -> Iterator[UserError]:
+    """What stands where a dataclass of settings is wanted."""
+    hints = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        hint, value = hints[field.name], getattr(config, field.name)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and not isinstance(value, hint):
+            kind = hint.__name__
+            yield UserError(field.name, f"must be a {kind}", f"give {kind}(name=...)", value=value)
 
 
 def from_plain(cls: type[Config], plain: Any) -> Config:

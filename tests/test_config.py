@@ -1,5 +1,6 @@
 """Settings: the YAML files say what the dataclasses say, and the check of a configuration finds everything."""
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from darts_lite import config as words
-from darts_lite.engine.configuration import digest
 from darts_lite.config import config_class, default_options, read_line
+from darts_lite.data import usual
 from darts_lite.elsewhere import MISSING, OURS, spelled
+from darts_lite.engine.configuration import digest
 from darts_lite.errors import UserError
+from darts_lite.options import DatasetConfig
+from darts_lite.retrain import RetrainConfig
 from darts_lite.search import SearchConfig
 from darts_lite.settings import check, describe, flat, from_plain, leaves, to_plain
 
@@ -193,6 +197,27 @@ def test_penalties_are_named_once():
         with pytest.raises(UserError, match="penalties: must be distinct"):
             check(SearchConfig(penalties=names))
     check(SearchConfig(penalties=["a", Weighted(1), Weighted(1)]))
+
+
+@pytest.mark.parametrize("kind", [SearchConfig, RetrainConfig])
+def test_a_name_stands_for_the_settings_of_a_data_set(kind):
+    assert kind(dataset="digits") == kind()
+    assert (
+        kind(dataset="cifar10").dataset == usual("cifar10")
+        and dataclasses.replace(kind(), dataset="mnist").dataset.root
+    )
+    check(kind(dataset="digits"))
+
+
+def test_what_is_no_settings_says_what_to_give():
+    for changes, said in (
+        ({"dataset": 3}, "dataset: must be a DatasetConfig, got 3; fix: give DatasetConfig(name=...)"),
+        ({"space": "darts"}, "space: must be a SpaceConfig, got 'darts'; fix: give SpaceConfig(name=...)"),
+        ({"dataset": DatasetConfig}, "dataset: must be a DatasetConfig"),
+    ):
+        with pytest.raises(UserError) as error:
+            check(SearchConfig(**changes))
+        assert said in str(error.value)
 
 
 def test_check_lists_every_problem():

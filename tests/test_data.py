@@ -13,11 +13,15 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
-from darts_lite.data import DATASETS, digits, files, load, npz
+from darts_lite.config import read_line
+from darts_lite.data import DATASETS, USED_BY, USUAL, digits, files, load, npz, problems, usual
+from darts_lite.data.arrays import Arrays, from_torch
 from darts_lite.data.augmentation import AREA, RATIO, Augmentation, crop, cutout, flip, random_windows
-from darts_lite.data.dataset import channel_statistics
+from darts_lite.data.dataset import channel_order, channel_statistics, in_words, remarks
 from darts_lite.data.parts import Feed, Order, Part
 from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
@@ -111,6 +115,39 @@ def test_settings_are_checked_first():
     assert len(error.problems) == 2
 
 
+GIVEN = {"path": "x.npz", "root": "photos", "download": True, "image_size": 32, "channels": 1, "test_fraction": 0.5}
+
+
+@pytest.mark.parametrize("key", GIVEN)
+@pytest.mark.parametrize("name", DATASETS)
+def test_settings_that_the_data_set_does_not_use(name, key):
+    given = {**USUAL.get(name, {}), "path": "y" if name == "npz" else None, key: GIVEN[key]}
+    if name == "image_folder":
+        given.setdefault("root", "y")
+    found = problems(DatasetConfig(name=name, **given))
+    if name in USED_BY[key]:
+        assert not found
+    else:
+        (error,) = found
+        assert error.key == f"dataset.{key}" and error.code == Exit.CONFIGURATION and error.value == GIVEN[key]
+        assert f"fix: add dataset={USED_BY[key][0]}" in str(error)
+    assert not problems(usual(name, **{part: "y" for part in ("root", "path") if name in USED_BY[part]}))
+
+
+def test_a_folder_in_place_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
+    for word, words in (
+        ("my photos", "write dataset=image_folder dataset.root='my photos'"),
+        ("there/my.NPZ", "write dataset=npz dataset.path=there/my.NPZ"),
+        ("digit", "did you mean 'digits'? one of"),
+        ("x" * 5000, "one of: "),
+    ):
+        (problem,) = read_line("search", [f"dataset={word}"]).problems
+        assert problem.key == "dataset" and problem.code == Exit.CONFIGURATION and words in str(problem), str(problem)
+        refused(lambda word=word: load(DatasetConfig(name=word)), Exit.CONFIGURATION, "dataset.name", words)
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("labels", [np.int8, np.uint8, np.int64, np.uint64, ">i4"])
 def test_npz(tmp_path, save, labels):
@@ -130,8 +167,148 @@ def test_npz_grey_fortran_and_extra_keys(tmp_path):
     assert np.array_equal(data.x_train[..., 0], arrays["x_train"])
 
 
-def test_class_without_a_sample_is_allowed(tmp_path):
-    assert load_npz(saved(tmp_path, y_train=np.arange(12) % 2 * 4, y_test=np.array([0, 4, 3, 1]))).classes == 5
+@pytest.mark.parametrize("labels", [(0, 4), (1, 2, 3), (3, 57, 902)])
+def test_classes_are_the_labels_that_occur(tmp_path, labels):
+    train, test = (np.array(labels)[np.arange(number) % len(labels)] for number in (12, 4))
+    data = load_npz(saved(tmp_path, y_train=train[:, None], y_test=test.astype(np.uint16)))
+    assert data.class_names == tuple(map(str, labels)) and data.y_train.shape == (12,)
+    assert np.array_equal(np.array(labels)[data.y_train], train) and np.array_equal(np.array(labels)[data.y_test], test)
+    (line,) = remarks(data)
+    assert f"numbers, in this order: {', '.join(map(str, labels))}" in line
+    assert not remarks(load_npz(saved(tmp_path)))
+    strange = np.array([labels[0], labels[1], labels[-1] + 1, labels[0]])
+    path = saved(tmp_path, y_train=train, y_test=strange)
+    refused(lambda: load_npz(path), Exit.DATA, f"y_test: label {labels[-1] + 1} at index 2", str(labels[0]))
+
+
+def test_names_of_classes_in_the_file(tmp_path):
+    names = np.array(["cat", "dog", "Übung", "hen"])
+    data = load_npz(saved(tmp_path, class_names=names))
+    assert data.class_names == tuple(names.tolist()) and set(data.y_train.tolist()) == {0, 1, 2}
+    assert remarks(data) == [f"npz: the {part} part has no image of hen" for part in ("training", "test")]
+    assert load_npz(saved(tmp_path, class_names=np.array([b"a", b"b", b"c"]))).class_names == ("a", "b", "c")
+    for wrong, words in (
+        (names[:2], "label 2 at index 2 is outside 0..1"),
+        (np.array(["a", "b", "a"]), "'a'"),
+        (np.array(["a", "", "c"]), "is no name of a class"),
+        (np.arange(3), "names of at least two classes"),
+        (np.array("abc"), "names of at least two classes"),
+        (np.array(["a"]), "names of at least two classes"),
+        (np.array(["a", "b", "\ud800"]), "class_names"),
+        (np.array([b"a", b"b", b"\xff"]), "class_names"),
+        (np.array(["a", "b", None], dtype=object), "pickled"),
+    ):
+        path = saved(tmp_path, class_names=wrong)
+        refused(lambda path=path: load_npz(path), Exit.DATA, "fix: ", words)
+    path = saved(tmp_path, class_names=names, y_test=np.array([0, 1, 4, 2]))
+    refused(lambda: load_npz(path), Exit.DATA, "y_test: label 4 at index 2", "0..3")
+    path = saved(tmp_path, class_names=names, y_train=np.ones(12, int))
+    refused(lambda: load_npz(path), Exit.DATA, "same label")
+
+
+def medmnist(**changes):
+    """The arrays of `small` under the names of MedMNIST, labels (N, 1)."""
+    parts = {"train": "train", "test": "test", "val": "test"}
+    arrays = {f"{part}_images": small()[f"x_{ours}"] for part, ours in parts.items()}
+    arrays |= {f"{part}_labels": small()[f"y_{ours}"][:, None].astype(np.uint8) for part, ours in parts.items()}
+    return {**arrays, **changes}
+
+
+def test_files_of_medmnist(tmp_path):
+    path = tmp_path / "medmnist.npz"
+    np.savez(path, **medmnist())
+    data, ours = load_npz(path), small()
+    assert all(np.array_equal(getattr(data, name), ours[name]) for name in ours)
+    assert np.array_equal(data.x_val, ours["x_test"]) and np.array_equal(data.y_val, ours["y_test"])
+    for changes, *words in (
+        ({"test_labels": np.zeros((4, 14), np.uint8)}, ":test_labels", "one-hot"),
+        ({"test_labels": np.full((4, 1), 7)}, ":test_labels: label 7 at index 0", "the classes of train_labels"),
+        ({"val_images": np.zeros((4, 5, 6, 3), np.uint8)}, ":val_images", "those of train_images 5x6 with 3 channels"),
+        ({"train_images": np.zeros((12, 28, 28, 28), np.uint8)}, ":train_images", "not clear which axis"),
+    ):
+        np.savez(path, **medmnist(**changes))
+        error = refused(lambda: load_npz(path), Exit.DATA, *words)
+        assert "x_train" not in str(error) and "y_train" not in str(error)
+    np.savez(path, **{name: value for name, value in medmnist().items() if name != "val_labels"})
+    refused(lambda: load_npz(path), Exit.DATA, "missing: val_labels")
+
+
+def test_arrays_from_python():
+    given = small(shape=(6, 5))
+    data = load(DatasetConfig(name="arrays", mean=[0.5], std=[0.25]), Arrays(**given, class_names=["a", "b", "c"]))
+    assert data.name == "arrays" and data.class_names == ("a", "b", "c") and data.mean == (0.5,)
+    assert np.array_equal(data.x_test[..., 0], given["x_test"]) and np.array_equal(data.y_train, given["y_train"])
+    listed = {name: value.tolist() if name[0] == "y" else torch.from_numpy(value) for name, value in given.items()}
+    assert load(DatasetConfig(name="arrays"), Arrays(**listed)).fingerprint == data.fingerprint
+    for changes, words in (
+        ({"x_train": given["x_train"][:, None]}, "dataset:x_train: channels come first"),
+        ({"x_val": given["x_test"]}, "belong together"),
+        ({"class_names": ["a", "b"]}, "y_train: label 2"),
+        ({"class_names": ["a", "b", 3]}, "class_names"),
+        ({"class_names": ["a", "b", "a"]}, "'a'"),
+    ):
+        wrong = Arrays(**{**given, **changes})
+        refused(lambda wrong=wrong: load(DatasetConfig(name="arrays"), wrong), Exit.DATA, words)
+    refused(lambda: load(DatasetConfig(name="arrays")), Exit.DATA, "were given from Python")
+    for settings_ in ({"root": "x"}, {"mean": [0.5]}, {"name": "npz", "path": "x"}):
+        config = DatasetConfig(**{"name": "arrays", **settings_})
+        refused(lambda config=config: load(config, Arrays(**given)), Exit.CONFIGURATION, "dataset.")
+
+
+def test_data_sets_of_torch():
+    given, names = small(), ["a", "b", "c"]
+
+    class Pairs(list):
+        classes = names
+
+    def pairs(part, image):
+        labels = [np.array([label]) if part == "test" else int(label) for label in given[f"y_{part}"]]
+        return Pairs(zip(map(image, given[f"x_{part}"]), labels, strict=True))
+
+    kinds = {
+        "Pillow": Image.fromarray,
+        "tensors": lambda image: torch.from_numpy(image).permute(2, 0, 1),
+        "arrays": lambda image: image,
+    }
+    for image in kinds.values():
+        made = from_torch(pairs("train", image), pairs("test", image), pairs("test", image))
+        data = load(DatasetConfig(name="arrays"), made)
+        assert all(np.array_equal(getattr(data, name), given[name]) for name in given)
+        assert np.array_equal(data.x_val, given["x_test"]) and data.class_names == tuple(names)
+    plain = TensorDataset(torch.from_numpy(given["x_train"][..., 0]), torch.from_numpy(given["y_train"]))
+    assert from_torch(plain, plain).class_names is None and from_torch(plain, plain, class_names=names).class_names
+    assert load(DatasetConfig(name="arrays"), from_torch(plain, plain)).channels == 1
+    good = given["x_train"][0]
+    for items, words in (
+        ([(good / 255.0, 0)], "uint8"),
+        ([(good, [0, 1])], "y_train[0]: is no class number"),
+        ([(good, 0.5)], "class number"),
+        ([(good, 0), (good[:5], 1)], "images of 2 shapes"),
+        ([(Image.new("I;16", (4, 4)), 0)], "8-bit"),
+    ):
+        refused(lambda items=items: from_torch(items, items), Exit.DATA, words)
+
+
+ORDERS = {  # an image's shape -> which axis holds its channels
+    **{(32, 24, 3): "last", (32, 32, 4): "last", (8, 8, 1): "last", (4, 4, 3): "last", (2, 2, 1): "last"},
+    **{(64, 64, 13): "last", (32, 24, 8): "last", (28, 1, 3): "last", (5, 5, 9): "last"},
+    **{(3, 32, 24): "first", (4, 32, 32): "first", (1, 28, 28): "first", (3, 4, 4): "first", (2, 5, 9): "first"},
+    **{(13, 64, 64): "first", (8, 24, 32): "first", (9, 5, 5): "first"},
+    **{(28, 28, 28): None, (3, 32, 3): None, (1, 28, 1): None, (3, 3, 3): None, (32, 5, 24): None, (8, 32, 8): None},
+    (3, 32, 2): None,
+}
+
+
+@pytest.mark.parametrize("shape", ORDERS)
+def test_which_axis_holds_the_channels(tmp_path, shape):
+    assert channel_order(shape) == ORDERS[shape]
+    path = saved(tmp_path, **small(shape=shape))
+    if ORDERS[shape] == "last":
+        height, width, channels = shape
+        assert f" of {width}x{height} with {channels} channel" in in_words(load_npz(path))
+    else:
+        words = "come first" if ORDERS[shape] else "not clear which axis"
+        refused(lambda: load_npz(path), Exit.DATA, words, "x_train", "x_test", "fix: ")
 
 
 def test_unicode_and_spaces_in_the_path(tmp_path):
@@ -187,8 +364,8 @@ BAD_ARRAYS = {
     "empty test": ({"x_test": np.zeros((0, 6, 5, 3), np.uint8), "y_test": np.zeros(0, int)}, "x_test", "no image"),
     "no height": ({"x_train": np.zeros((12, 0, 5, 3), np.uint8)}, "x_train", "no image"),
     "no channels": ({"x_train": np.zeros((12, 6, 5, 0), np.uint8)}, "x_train", "no image"),
-    "other test size": ({"x_test": np.zeros((4, 5, 6, 3), np.uint8)}, "x_test", "(6, 5, 3)", "(5, 6, 3)"),
-    "other test channels": ({"x_test": np.zeros((4, 6, 5), np.uint8)}, "x_test", "(6, 5, 1)"),
+    "other test size": ({"x_test": np.zeros((4, 5, 6, 3), np.uint8)}, "x_test", "5x6 with 3", "6x5 with 3"),
+    "other test channels": ({"x_test": np.zeros((4, 6, 5), np.uint8)}, "x_test", "5x6 with 1 channel,"),
     "negative label": ({"y_train": np.arange(12) % 3 - 1}, "y_train", "label -1 at index 0", "negative"),
     "negative test label": ({"y_test": np.array([0, 1, -5, 2])}, "y_test", "label -5 at index 2"),
     "label in test only": ({"y_test": np.array([0, 1, 2, 3])}, "y_test", "label 3 at index 3", "0..2"),
@@ -513,7 +690,7 @@ def test_augmentation_that_leaves_nothing_is_refused():
     def part(augmentation):
         return Part(uint8_images(4, 8, 9, 1), np.zeros(4), "cpu", [0.5], [0.5], augmentation)
 
-    error = refused(lambda: part(Augmentation(10**9, False, 16)), Exit.CONFIGURATION, "8x9", "got 1000000000", "got 16")
+    error = refused(lambda: part(Augmentation(10**9, False, 16)), Exit.CONFIGURATION, "9x8", "got 1000000000", "got 16")
     assert [problem.key for problem in error.problems] == ["dataset.crop_padding", "cutout"]
     refused(lambda: part(Augmentation(0, False, 8)), Exit.CONFIGURATION, "at most 4")
     part(Augmentation(8, True, 7))

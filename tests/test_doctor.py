@@ -23,7 +23,7 @@ def test_all_is_well(tiny_folder, capsys):
     assert [name for kind, name in said] == ["versions", "processor", "devices", "data", "disk", "steps", "proof"]
     assert {kind for kind, _ in said} == {"ok"}
     assert f"torch {torch.__version__}" in said["ok", "versions"]
-    assert said["ok", "data"] == "npz: 96 training and 30 test images of 8x8x1, 3 classes"
+    assert said["ok", "data"] == "npz: 96 training and 30 test images of 8x8 with 1 channel, 3 classes"
     assert said["ok", "disk"].startswith("a/b can be written")
     assert " comparisons of cpu with float64 on the CPU: fp32 within " in said["ok", "proof"]
     assert sorted(Path().rglob("*")) == before

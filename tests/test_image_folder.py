@@ -12,6 +12,7 @@ from test_data import refused
 
 from darts_lite.data import images as image_files
 from darts_lite.data import load
+from darts_lite.data.dataset import in_words, remarks
 from darts_lite.data.images import decode
 from darts_lite.data.splits import held_out
 from darts_lite.errors import Exit
@@ -58,6 +59,18 @@ def test_parts_and_classes(tmp_path):
     assert stored(data.x_val)[:6] == [*(f"val/a 1/{number}.png" for number in range(5)), "val/b/0.png"]
     for part, images in (("train", data.x_train), ("val", data.x_val), ("test", data.x_test)):
         assert np.array_equal(np.asarray(images)[7], pixels(zlib.crc32(f"{part}/b/2".encode())))
+
+
+def test_a_class_that_is_not_tested_and_names_that_are_numbers_are_said(tmp_path):
+    names = ("0", "90", "180", "270")
+    root = folder(folder(tmp_path, classes=names), parts=("test",), classes=names[:2])
+    order, missing = remarks(read(root))
+    assert "numbers, in this order: 0, 180, 270, 90" in order
+    assert missing == "image_folder: the test part has no image of 180, 270"
+    many = folder(tmp_path / "many", classes=[f"class {number:02}" for number in range(30)], images=1, shape=(2, 3, 3))
+    data = read(folder(many, parts=("test",), classes=["class 00"], images=1, shape=(2, 3, 3)))
+    (missing,) = remarks(data)
+    assert missing.endswith("class 09, class 10 and 19 more") and " of 3x2 with 3 channels" in in_words(data)
 
 
 def test_test_part_is_drawn_from_the_names(tmp_path):
@@ -414,7 +427,7 @@ def test_settings(tmp_path):
         return lambda: load(DatasetConfig(**{"name": "image_folder", "root": str(tmp_path), **settings}))
 
     refused(config(root=None), Exit.CONFIGURATION, "dataset.root", "needs a folder")
-    refused(config(path="x.npz"), Exit.CONFIGURATION, "dataset.path", "reads a folder")
+    refused(config(path="x.npz"), Exit.CONFIGURATION, "dataset.path", "dataset=npz in place of")
     refused(config(channels=2), Exit.CONFIGURATION, "dataset.channels", "3 (RGB) or 1 (grey)")
     refused(config(root=str(tmp_path / "nowhere")), Exit.DATA, "nowhere", "No such file", "check dataset.root")
     for key, value in (("image_size", 32), ("channels", 1), ("test_fraction", 0.1)):

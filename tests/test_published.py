@@ -324,7 +324,7 @@ IDX = {
     "fewer labels": ({"y_train": Y[1:]}, "y_train", "40 images", "got 39"),
     "no image": ({"x_test": X[:0], "y_test": Y[:0]}, "x_test", "there is no image"),
     "no height": ({"x_test": np.zeros((files.TEST, 0, 28), np.uint8)}, "x_test", "there is no image"),
-    "other size": ({"x_test": files.images(files.TEST, 27, 28)}, "x_test", "(28, 28, 1)"),
+    "other size": ({"x_test": files.images(files.TEST, 27, 28)}, "x_test", "28x28 with 1 channel"),
 }
 
 
@@ -480,7 +480,13 @@ def test_downloads_that_cannot_be_written(packages, tmp_path, monkeypatch):
 
 
 def test_settings_that_are_wrong():
-    refused(lambda: load("mnist", "x", path="a.npz"), Exit.CONFIGURATION, "dataset.path", "dataset.root", "'a.npz'")
+    refused(
+        lambda: load("mnist", "x", path="a.npz"),
+        Exit.CONFIGURATION,
+        "dataset.path",
+        "dataset=npz in place of",
+        "'a.npz'",
+    )
     refused(lambda: data.load(DatasetConfig(download=True)), Exit.CONFIGURATION, "dataset.download", "cifar10")
     refused(lambda: data.load(DatasetConfig(name="mnst")), Exit.CONFIGURATION, "did you mean 'mnist'")
 

@@ -293,6 +293,19 @@ def test_killed(name, config, points, made):
     tiny.assert_same(family("run"), made[1][name])
 
 
+def test_data_that_has_moved(made, capsys):
+    assert tiny.outcome(tiny.killed_run, seeds(), ("after", RETRAIN_STEP, 3)) == -signal.SIGKILL
+    Path("data.npz").rename("moved.npz")
+    tiny.write_data("other.npz", seed=1)
+    assert run_verb("retrain", ["resume=run", "dataset.path=other.npz"]) == Exit.RUN
+    assert "began with other data" in capsys.readouterr().err
+    assert run_verb("retrain", ["resume=run", "dataset.path=moved.npz"]) == 0
+    assert tiny.read_json("run/result.json")["test"] == made[2]["seeds"]["test"]
+    for folder in ("run", "run/seed_0"):
+        assert "moved.npz" in Path(folder, "config.yaml").read_text()
+    assert evaluate(EvaluateConfig(run="run/seed_0"))["test"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("name", "config", "stride"), [("seeds", seeds(), 11), ("restarts", restarts(), 29)])

@@ -402,6 +402,36 @@ def test_other_data(stopped, capsys):
     assert tree(stopped) == before
 
 
+def test_the_same_data_in_another_place(stopped, whole, capsys):
+    Path("there").mkdir()
+    Path("data.npz").rename("there/here.npz")
+    assert "check dataset.path" in refusal(capsys, ["resume=run"], Exit.DATA)
+    tiny.write_data("other.npz", seed=1)
+    before = tree(stopped)
+    assert "began with other data" in refusal(capsys, ["resume=run", "dataset.path=other.npz"], Exit.RUN)
+    line = refusal(capsys, ["resume=run", "dataset.path=there/here.npz", "dataset.flip=false"], Exit.RUN)
+    assert "dataset.flip" in line and "dataset.path" not in line
+    assert "dataset.path" in refusal(capsys, ["resume=run", "dataset.path=null"], Exit.RUN)
+    assert tree(stopped) == before
+    words = ["resume=run", "dataset.path=there/here.npz"]
+    assert run_verb("search", words) == 0
+    said = capsys.readouterr()
+    assert "dataset.path 'data.npz' -> 'there/here.npz': accepted, if the data is the same" in said.out and not said.err
+    left, right = tiny.trace("run"), tiny.trace(whole("first_order"))
+    for one in (left, right):
+        del one["config.yaml"], one["board"], one["status"]["configuration"]
+        for name in ("path", "configuration"):
+            one["checkpoint"]["config"]["dataset"].pop(name, None)
+        del one["checkpoint"]["run"]["configuration"], one["checkpoint"]["config"]["checkpoint_steps"]
+    tiny.assert_same(left, right)
+    # From now on the run knows the new place.
+    assert "there/here.npz" in Path("run/config.yaml").read_text()
+    assert run_verb("search", ["resume=run"]) == 0
+    auto = ["resume=auto", "dataset.path=there/here.npz"]
+    assert run_verb("search", [*(word for word in WORDS if not word.startswith("dataset.path")), *auto]) == 0
+    assert "already finished: run" in capsys.readouterr().out
+
+
 # The command line
 
 

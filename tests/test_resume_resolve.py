@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from darts_lite.engine.folder import RunFolder
-from darts_lite.engine.resume import newest_finished, resolve
+from darts_lite.engine.resume import newest_finished, resolve, runs_below
 from darts_lite.errors import Exit, UserError
 from darts_lite.options import DatasetConfig
 from darts_lite.retrain import RetrainConfig
@@ -241,3 +241,40 @@ def test_newest_finished():
     assert newest_finished("search", "abc") == second
     (second / "env.json").write_text("[" * 10**5)
     assert newest_finished("search", "abc") == first
+
+
+# Behind links
+
+
+@pytest.mark.parametrize("linked", ["outputs", "outputs/search", "outputs/search/digits", "run"])
+def test_runs_behind_a_link_are_found(linked, tmp_path):
+    run = make(seed=5, finished=True)
+    there = run if linked == "run" else Path(linked)
+    elsewhere = tmp_path / "disk" / "there"
+    elsewhere.parent.mkdir()
+    there.rename(elsewhere)
+    there.symlink_to(elsewhere, target_is_directory=True)
+    assert newest_finished("search", "abc") == run
+    found = resolve("search", SearchConfig(resume="auto", seed=5))
+    assert found.folder == run and found.finished
+    assert resolve("search", SearchConfig(resume=str(run))).finished
+    second = make(seed=6)  # a new run is made behind the link too
+    assert resolve("search", SearchConfig(resume="auto", seed=6)).folder == second
+
+
+def test_links_in_a_circle_and_to_nowhere():
+    run = make(finished=True)
+    (run.parent / "above").symlink_to(Path("outputs").resolve())
+    (run.parent / "latest").symlink_to(run.name)
+    (run.parent / "nowhere").symlink_to("gone")
+    (found,) = runs_below(Path("outputs"))
+    assert found == run == newest_finished("search", "abc")
+
+
+def test_a_link_among_what_a_run_writes_is_still_refused():
+    run = make()
+    (run / "checkpoints").rename("elsewhere")
+    (run / "checkpoints").symlink_to(Path("elsewhere").resolve())
+    error = refused(SearchConfig(resume=str(run)))
+    assert error.code == Exit.RUN and "a symbolic link" in str(error)
+    assert refused(SearchConfig(resume="auto")).code == Exit.RUN

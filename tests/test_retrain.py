@@ -18,13 +18,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_lite import data
 from darts_lite.cli import run_verb
+from darts_lite.data import moved, problems
 from darts_lite.data.parts import Order
 from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.engine import checkpoint, evaluation, retrain_record
-from darts_lite.errors import Exit, UserError
-from darts_lite.evaluate import EvaluateConfig, evaluate
+from darts_lite.errors import Exit, UserError, all_of
+from darts_lite.evaluate import EvaluateConfig, _of_the_data, evaluate
 from darts_lite.genotype import from_json, parse_text, published, to_json
 from darts_lite.models import find_genotype, load_model
+from darts_lite.options import DatasetConfig
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 
@@ -186,6 +188,8 @@ def test_evaluate_finds_what_retrain_reported(both):
 
 def test_evaluate_on_data_that_has_moved(both):
     os.rename("data.npz", "moved.npz")
+    error = refused(evaluate, EvaluateConfig(run="retrain"), Exit.DATA)
+    assert "data.npz" in error and "dataset_path=" in error and "dataset.path" not in error
     report = tiny.Report()
     trained = json.loads(Path("retrain/result.json").read_text())
     config = EvaluateConfig(run="retrain", dataset_path="moved.npz")
@@ -196,6 +200,19 @@ def test_evaluate_on_data_that_has_moved(both):
     with np.load("moved.npz") as arrays:
         np.savez("larger.npz", **{name: np.tile(a, (1, 2, 2, 1)) if a.ndim == 4 else a for name, a in arrays.items()})
     assert "network" in refused(evaluate, replace(config, dataset_path="larger.npz"), Exit.DATA)
+    with np.load("moved.npz") as arrays:
+        np.savez("other.npz", **{name: a + 1 if a.ndim == 1 else a for name, a in arrays.items()})
+    error = refused(evaluate, replace(config, dataset_path="other.npz"), Exit.DATA)
+    assert "dataset_path: has '1' as class 0, the network '0' as class 0" in error
+
+
+def test_evaluate_names_its_own_keys():
+    error = _of_the_data(all_of(problems(DatasetConfig(name="digits", root="x", mean=[0.5]))))
+    assert [problem.key for problem in error.problems] == ["dataset_path"] * 2
+    for problem in error.problems:
+        assert "fix: give dataset_path=<" in str(problem) and "the training's dataset." in str(problem)
+    with pytest.raises(UserError, match="dataset_path: dataset=digits reads no file"):
+        moved(DatasetConfig(), "x")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "other", "link", "pickle"])

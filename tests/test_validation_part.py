@@ -26,7 +26,7 @@ def test_it_is_read_and_belongs_to_the_fingerprint(tmp_path):
 BAD = {
     "only images": ({"y_val": None}, "y_val", "missing"),
     "only labels": ({"x_val": None}, "x_val", "missing"),
-    "other size": ({"x_val": np.zeros((4, 5, 5, 3), np.uint8)}, "x_val", "(6, 5, 3)"),
+    "other size": ({"x_val": np.zeros((4, 5, 5, 3), np.uint8)}, "x_val", "5x6 with 3 channels"),
     "float": ({"x_val": np.zeros((4, 6, 5, 3))}, "x_val", "uint8"),
     "other number": ({"y_val": np.zeros(3, int)}, "y_val", "one label an image"),
     "label outside": ({"y_val": np.array([0, 1, 3, 2])}, "y_val", "label 3 at index 2", "0..2"),

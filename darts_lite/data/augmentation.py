@@ -44,7 +44,7 @@ class Augmentation:
 
     def check(self, height: int, width: int, channels: int) -> None:
         """Refuse what would leave nothing of an image. Raises UserError (CONFIGURATION) with every problem."""
-        side, size, found = min(height, width), f"{height}x{width}", []
+        side, size, found = min(height, width), f"{width}x{height}", []
         if not self.resized and self.padding(height, width) > side:
             reason, fix = f"more than the side of the images ({size})", f"lower it to at most {side}"
             found.append(UserError("dataset.crop_padding", reason, fix, value=self.crop_padding))

@@ -36,9 +36,6 @@ def problems(config: DatasetConfig) -> list[UserError]:
     found = []
     if not config.root:
         found.append(UserError("dataset.root", "dataset=image_folder needs a folder", "give dataset.root=<folder>"))
-    if config.path:
-        fix = "give dataset.root=<folder>, or dataset=npz for a file"
-        found.append(UserError("dataset.path", "dataset=image_folder reads a folder", fix, value=config.path))
     if config.channels == 2:
         fix = "give 3 (RGB) or 1 (grey)"
         found.append(UserError("dataset.channels", "images have three channels or one", fix, value=2))

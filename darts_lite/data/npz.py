@@ -1,13 +1,15 @@
 """A NumPy archive of the user's own: `dataset=npz dataset.path=my.npz` with x_train, y_train, x_test, y_test.
 
-Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,); x_val and y_val may be there too. The file is untrusted: what can be
-judged from the headers of the arrays is, before a byte of data is read or memory is taken; nothing is ever unpickled.
+Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,) or (N, 1). x_val and y_val may be there too, and `class_names`, text
+(classes,), in which labels are then places. MedMNIST's names (train_images, train_labels, ...) are read as well. The file is untrusted:
+what can be judged from the headers of the arrays is, before a byte of data is read or memory is taken; nothing is ever unpickled.
 """
 
 import math
 import os
 import struct
 import zipfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +17,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from darts_lite.data.dataset import ARRAYS, OPTIONAL, Dataset, assemble, check_forms
+from darts_lite.data.dataset import ARRAYS, OPTIONAL, Dataset, assemble, check_class_names, check_forms
 from darts_lite.data.files import check_memory, damage, open_regular, why
 from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.options import DatasetConfig
@@ -23,6 +25,12 @@ from darts_lite.options import DatasetConfig
 _WRITE = "write it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 _MISSING = "check dataset.path; a relative path starts in the working directory"
 _AGAIN = "copy or write the file again"
+MEDMNIST = {
+    f"{axis}_{part}": f"{part}_{kind}"
+    for part in ("train", "val", "test")
+    for axis, kind in (("x", "images"), ("y", "labels"))
+}
+NAMES = "class_names"
 _CHUNK = 1 << 22  # bytes read at once
 _error = partial(UserError, code=Exit.DATA)
 
@@ -53,11 +61,16 @@ def load(config: DatasetConfig) -> Dataset:
     with ExitStack() as stack:
         file = stack.enter_context(open_regular(path, "the .npz file", _MISSING))
         archive = stack.enter_context(_open(file, path))
-        members = _members(archive, path, stack)
-        check_forms(members, path)
-        check_memory(sum(member.size for member in members.values()), path)
-        arrays = {name: _read(member, f"{path}:{name}") for name, member in members.items()}
-    return assemble("npz", arrays, config, where=path)
+        present = set(archive.namelist())
+        published = "x_train.npy" not in present and f"{MEDMNIST['x_train']}.npy" in present
+        called = MEDMNIST if published else {name: name for name in ARRAYS + OPTIONAL}
+        members = _members(archive, called, path, stack)
+        check_forms(members, path, called)
+        names = _member(archive, NAMES, f"{path}:{NAMES}", stack) if f"{NAMES}.npy" in present else None
+        check_memory(sum(member.size for member in (*members.values(), *([names] if names else []))), path)
+        class_names = None if names is None else _class_names(names, f"{path}:{NAMES}")
+        arrays = {name: _read(member, f"{path}:{called[name]}") for name, member in members.items()}
+    return assemble("npz", arrays, config, path, class_names, called=called)
 
 
 def _open(file: BinaryIO, path: str) -> zipfile.ZipFile:
@@ -69,10 +82,10 @@ def _open(file: BinaryIO, path: str) -> zipfile.ZipFile:
         raise _error(path, f"cannot be read ({why(error)})", "check the path and its permissions") from error
 
 
-def _members(archive: zipfile.ZipFile, path: str, stack: ExitStack) -> dict[str, Member]:
+def _members(archive: zipfile.ZipFile, called: Mapping[str, str], path: str, stack: ExitStack) -> dict[str, Member]:
     present = set(archive.namelist())
-    wanted = ARRAYS + OPTIONAL if any(f"{name}.npy" in present for name in OPTIONAL) else ARRAYS
-    missing = [name for name in wanted if f"{name}.npy" not in present]
+    wanted = ARRAYS + OPTIONAL if any(f"{called[name]}.npy" in present for name in OPTIONAL) else ARRAYS
+    missing = [called[name] for name in wanted if f"{called[name]}.npy" not in present]
     if missing:
         names = sorted(name.removesuffix(".npy") for name in present)
         reason = f"missing: {', '.join(missing)}; the archive has {', '.join(names)[:60] or 'nothing'}"
@@ -81,7 +94,7 @@ def _members(archive: zipfile.ZipFile, path: str, stack: ExitStack) -> dict[str,
     found: list[UserError] = []
     for name in wanted:
         try:
-            members[name] = _member(archive, name, f"{path}:{name}", stack)
+            members[name] = _member(archive, called[name], f"{path}:{called[name]}", stack)
         except UserError as problem:
             found.append(problem)
     error = all_of(found)
@@ -127,3 +140,15 @@ def _read(member: Member, key: str) -> np.ndarray:
         if position != len(target):
             raise EOFError(f"ends after {position} of {len(target)} bytes")
     return np.ascontiguousarray(array)
+
+
+def _class_names(member: Member, key: str) -> list[str]:
+    """The names of the classes. Raises UserError (DATA) unless they are distinct, and text that can be written down."""
+    if member.dtype.kind not in "US" or len(member.shape) != 1 or member.shape[0] < 2:
+        fix = "store them as numpy.array([...]) of text, in the order of the labels 0, 1, 2, ..."
+        raise _error(key, "must be the names of at least two classes", fix, value=f"{member.dtype} {member.shape}")
+    with damage(key, "store plain text"):
+        array = np.frombuffer(member.stream.read(), member.dtype)
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in array.tolist()]
+    check_class_names(names, key)
+    return names

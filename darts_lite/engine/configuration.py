@@ -7,6 +7,7 @@ from typing import Any
 from darts_lite.settings import leaves, to_plain
 
 PLACES = ("resume", "run_dir")  # where a run lies, not what it is
+DATA_PLACES = ("dataset.path", "dataset.root")  # where its data lies; what that is, its fingerprint tells
 
 
 def plain_leaves(config: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from darts_lite import drawing, settings
-from darts_lite.data import usual
+from darts_lite.data import arrays, usual
 from darts_lite.data.splits import split
 from darts_lite.engine import environment
 from darts_lite.engine.board import Board
@@ -32,6 +32,7 @@ from darts_lite.engine.health import not_finite
 from darts_lite.engine.meters import read
 from darts_lite.engine.prepare import Prepared
 from darts_lite.engine.profile import Profile
+from darts_lite.engine.resume import refuse_other_data, relocate
 from darts_lite.engine.signals import Interrupted, Signals
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, to_plain
@@ -53,7 +54,9 @@ class Loop:
         self._board: Board | None = None
         self.run, self.stored = ready.open()
         self.quoted_path = shlex.quote(str(self.run.path))
-        self.command = f"python -m darts_lite.{ready.verb} resume={self.quoted_path}"
+        self.command = (
+            f"python -m darts_lite.{ready.verb} resume={self.quoted_path}{arrays.from_python(self.config.dataset)}"
+        )
         self.signals = Signals(f"darts_lite: stopped at once; go on with: {self.command}\n")
 
     @property
@@ -80,15 +83,13 @@ class Loop:
         if self.stored is None:
             return
         with self.fitting():
-            began_with = self.stored["env"]["data"]
-        if began_with != self.ready.environment["data"]:
-            reason, fix = "began with other data", "bring that data back, or start a new run with another run_dir"
-            raise UserError(self.run.path, reason, fix, code=Exit.RUN)
+            refuse_other_data(self.run.path, self.stored, self.ready.environment["data"])
 
     def start(self, state: Any, **board: Any) -> None:
         """Go on where the stored run was, or write the first checkpoint; `board` is passed to `Board`."""
         if self.stored is not None:
             with self.fitting():
+                relocate(self.stored, self.config)
                 state.load_state_dict(self.stored)
             changes = environment.differences(self.stored["env"], self.ready.environment)
             if changes:
@@ -234,6 +235,8 @@ def draw(run: RunFolder, genotype: Genotype) -> None:
 
 def data_words(config: DatasetConfig) -> str:
     """What has to be typed to get the same data again, with a space before each word."""
+    if config.name == arrays.NAME:
+        return arrays.from_python(config)
     words = [] if config.name == DatasetConfig().name else [f"dataset={config.name}"]
     given, chosen = settings.to_plain(config), settings.to_plain(usual(config.name))
     for key in given:

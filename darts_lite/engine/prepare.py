@@ -1,15 +1,17 @@
 """What every training needs before it starts: settings, device, data, checked in this order, and nothing made on the way."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from darts_lite import data, settings
+from darts_lite.data import arrays
+from darts_lite.data.arrays import Arrays
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.dataset import Dataset, in_words
+from darts_lite.data.dataset import Dataset, in_words, remarks
 from darts_lite.data.parts import Feed, Part
 from darts_lite.data.splits import split
 from darts_lite.data.stream import Stream, part_or_stream
@@ -23,6 +25,7 @@ from darts_lite.engine.report import Plain
 from darts_lite.engine.resume import resolve
 from darts_lite.errors import Exit, UserError
 from darts_lite.machine import cores
+from darts_lite.options import DatasetConfig
 from darts_lite.seeds import derive
 from darts_lite.spaces.cell import no_kernels
 from darts_lite.spaces.network import Skeleton
@@ -140,21 +143,25 @@ class Prepared:
 
 
 def prepare(
-    verb: str, config: Any, typed: Collection[str] | None, report: Any, dataset: Dataset | None = None
+    verb: str, config: Any, typed: Collection[str] | None, report: Any, dataset: Dataset | Arrays | None = None
 ) -> Prepared:
     """Check everything that can be checked without the run folder. Raises UserError (2, 3, 4, 6, 7).
 
-    `dataset`: given to one of several runs by their parent, which has said what is to be said about it.
+    `dataset`: images and labels of a Python program; or, for one of several runs, what its parent has loaded and said.
     """
     report = report or Plain()
     settings.check(config)
+    given = dataset if isinstance(dataset, Arrays) else None
+    loaded = dataset if isinstance(dataset, Dataset) else None
+    if given is not None and config.dataset.name == DatasetConfig().name:
+        config = replace(config, dataset=replace(config.dataset, name=arrays.NAME))
     resolution = resolve(verb, config, typed)
     for notice in resolution.notices:
         report.line(notice)
     config = resolution.config
     size = getattr(config, "preset", None) or getattr(config, "recipe", None)
     trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
-    if trial and config.dataset.name != "digits" and resolution.folder is None and dataset is None:
+    if trial and config.dataset.name != "digits" and resolution.folder is None and loaded is None:
         report.line(
             f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
         )
@@ -164,9 +171,10 @@ def prepare(
     if device.type == "cuda" and (why := no_kernels("cuda")):
         slow = "torch's own operators compute the cells, at a fraction of the speed"
         report.line(f"{why}, so {slow}; fix: install triton, and a C compiler")
-    fresh, dataset = dataset is None, dataset or data.load(config.dataset)
+    fresh, dataset = loaded is None, loaded or data.load(config.dataset, given)
     if fresh and resolution.folder is None:
-        report.line(in_words(dataset))
+        for line in (in_words(dataset), *remarks(dataset)):
+            report.line(line)
     facts = environment.describe(device, dataset.fingerprint, dataset.source)
     facts["threads"] = threads = _threads(resolution.folder, facts["threads"])
     if threads != torch.get_num_threads() and not resolution.finished:

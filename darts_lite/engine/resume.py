@@ -1,7 +1,7 @@
 """Which run a command means: `resume=<folder>`, `resume=auto`, and the newest finished search that `retrain` takes.
 
 The stored configuration wins; what the user typed beside `resume=<folder>` may repeat it, or change settings that
-cannot change the result. Nothing here changes a file.
+cannot change the result, or say where the same data lies now. Nothing here changes a file.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from darts_lite.engine import checkpoint
-from darts_lite.engine.configuration import PLACES, digest, essence, inert, plain_leaves
+from darts_lite.engine.configuration import DATA_PLACES, PLACES, digest, essence, inert, plain_leaves
 from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import RunFolder, existing, silent
 from darts_lite.errors import Exit, UserError, show
-from darts_lite.settings import flat, from_plain, leaves
+from darts_lite.settings import flat, from_plain, leaves, to_plain
 
 OUTPUTS = Path("outputs")
 
@@ -46,13 +46,18 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
     keys = [key for key in given if (given[key] != default[key] if typed is None else key in typed)]
     changed = [key for key in keys if key not in PLACES and given[key] != old[key]]
     free = inert(type(config))
-    if refused := [key for key in changed if key not in free]:
+    # Data that has moved is compared before anything changes in the folder (`refuse_other_data`).
+    elsewhere = [key for key in changed if key in DATA_PLACES and given[key] is not None and old[key] is not None]
+    if refused := [key for key in changed if key not in free and key not in elsewhere]:
         listed = ", ".join(_change(key, old, given) for key in refused)
         fix = "leave these keys out, or start a new run with another run_dir"
         if "init" in given and "epochs" in refused and given["epochs"] > old["epochs"]:  # to train on is what is wanted
             fix += f", where init={show(folder, quote=False)} starts from the weights of this one, once it is finished"
         raise UserError("resume", f"the run has another configuration: {listed}", fix, code=Exit.RUN)
-    notices = [f"{_change(key, old, given)}: accepted, it cannot change the result" for key in changed]
+    notices = [
+        f"{_change(key, old, given)}: accepted, {'if the data is the same' if key in elsewhere else 'it cannot change the result'}"
+        for key in changed
+    ]
     if "run_dir" in keys and config.run_dir is not None and Path(config.run_dir).resolve() != folder.resolve():
         notices.append(f"run_dir is not used: the run goes on in {folder}")
     for key in changed:
@@ -63,6 +68,21 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
         fix = "resume it from Python, with an object of that class"
         raise UserError("resume", f"the run was started from Python with {listed}", fix, code=Exit.RUN)
     return Resolution(stored, folder, finished, notices)
+
+
+def refuse_other_data(path: Path, stored: dict[str, Any], data: str) -> None:
+    """Refuse (4) to go on with other data than a run began with; `stored`: its checkpoint, `data`: the fingerprint."""
+    if stored["env"]["data"] != data:
+        reason, fix = "began with other data", "bring that data back, or start a new run with another run_dir"
+        raise UserError(path, reason, fix, code=Exit.RUN)
+
+
+def relocate(stored: dict[str, Any], config: Any) -> None:
+    """Write into a checkpoint's state where the data lies now, so that a later `resume` or `evaluate` finds it there."""
+    was, now = stored["config"]["dataset"], to_plain(config.dataset)
+    if any(was.get(name) != now[name] for name in ("path", "root")):
+        was |= {name: now[name] for name in ("path", "root")}
+        stored["run"]["configuration"] = digest(config)
 
 
 def newest_finished(verb: str, source: str, base: Path = OUTPUTS) -> Path | None:
@@ -77,11 +97,24 @@ def newest_finished(verb: str, source: str, base: Path = OUTPUTS) -> Path | None
 
 
 def runs_below(base: Path) -> Iterator[Path]:
-    """Every run folder below `base`, not following links, nor looking into run folders."""
-    for root, folders, names in os.walk(base):
+    """Every run folder below `base`, once, also behind links: outputs may lie on another disk. Does not look into run folders."""
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(base, followlinks=True):
+        try:
+            here = os.stat(root)
+        except OSError:  # gone meanwhile
+            folders.clear()
+            continue
+        if (here.st_dev, here.st_ino) in seen:  # a link back to a folder above, or a second one to a run
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
         if "status.json" in names or "checkpoints" in folders:
             folders.clear()
             yield Path(root)
+        folders.sort(
+            key=lambda name: os.path.islink(os.path.join(root, name))
+        )  # a run under its own name, not as `latest`
 
 
 def _newest_equal(verb: str, config: Any) -> Resolution:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from darts_lite.data import arrays
 from darts_lite.engine import checkpoint
 from darts_lite.engine.files import read_json, refuse_links, refused
 from darts_lite.engine.folder import RunFolder
 from darts_lite.engine.prepare import Prepared
-from darts_lite.engine.resume import Resolution, resolve
+from darts_lite.engine.resume import Resolution, refuse_other_data, relocate, resolve
 from darts_lite.engine.signals import Interrupted, Signals
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, from_json
@@ -73,12 +74,18 @@ def run_children(
     elif ready.config.run_dir is not None:
         _refuse_others(Path(ready.config.run_dir), children(Path(ready.config.run_dir)))
     run, stored = ready.open()
-    command = f"go on with: python -m darts_lite.{ready.verb} resume={quoted(run.path)}"
+    command = f"go on with: python -m darts_lite.{ready.verb} resume={quoted(run.path)}{arrays.from_python(ready.config.dataset)}"
     results: dict[str, Result] = {}
     with run, Signals(f"darts_lite: stopped at once; {command}\n") as signals:
         if stored is None:
             run.save(0, {})
         else:
+            try:
+                refuse_other_data(run.path, stored, ready.environment["data"])
+                relocate(stored, ready.config)
+            except (AttributeError, LookupError, TypeError) as error:
+                reason = f"its checkpoint does not fit its configuration: {error}"
+                raise UserError(run.path, reason, "start a new run with another run_dir", code=Exit.RUN) from error
             run.rewind(stored)
         ready.report.line(f"run folder: {run.path}")
         inside = children(run.path)
