@@ -171,7 +171,8 @@ def prepare(
     if device.type == "cuda" and (why := no_kernels("cuda")):
         slow = "torch's own operators compute the cells, at a fraction of the speed"
         report.line(f"{why}, so {slow}; fix: install triton, and a C compiler")
-    fresh, dataset = loaded is None, loaded or data.load(config.dataset, given)
+    fresh = loaded is None
+    dataset = loaded or (data.load(config.dataset) if given is None else data.load(config.dataset, given))
     if fresh and resolution.folder is None:
         for line in (in_words(dataset), *remarks(dataset)):
             report.line(line)
