@@ -55,15 +55,6 @@ class DatasetConfig:
     workers: int | None = option(None, low=0, high=256, inert=True)
 
 
-def chosen_dataset(dataset: Any) -> Any:
-    """What `dataset=<name>` chooses on the command line, where a name stands in place of the settings; else `dataset` itself."""
-    if not isinstance(dataset, str):
-        return dataset
-    from darts_lite.data import usual
-
-    return usual(dataset)
-
-
 @dataclass
 class SpaceConfig:
     """Which cells can be found."""

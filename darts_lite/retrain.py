@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from darts_lite.options import LARGEST_SEED, USUAL_BATCH, DatasetConfig, RunConfig, chosen_dataset, option
+from darts_lite.options import LARGEST_SEED, USUAL_BATCH, DatasetConfig, RunConfig, option
 
 
 @dataclass
@@ -53,7 +53,10 @@ class RetrainConfig(RunConfig):
     train_fraction: float | None = option(None, above=0, high=0.99)  # None: all; else the rest replaces the test part
 
     def __post_init__(self) -> None:
-        self.dataset = chosen_dataset(self.dataset)
+        if isinstance(self.dataset, str):  # as `dataset=<name>` on the command line
+            from darts_lite.data import usual
+
+            self.dataset = usual(self.dataset)
 
 
 def retrain(

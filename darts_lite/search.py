@@ -20,7 +20,6 @@ from darts_lite.options import (
     DatasetConfig,
     RunConfig,
     SpaceConfig,
-    chosen_dataset,
     option,
 )
 
@@ -70,7 +69,10 @@ class SearchConfig(RunConfig):
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
 
     def __post_init__(self) -> None:
-        self.dataset = chosen_dataset(self.dataset)
+        if isinstance(self.dataset, str):  # as `dataset=<name>` on the command line
+            from darts_lite.data import usual
+
+            self.dataset = usual(self.dataset)
 
 
 def search(

@@ -17,7 +17,18 @@ CONFIGS = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / 
 
 # Each layer may import the ones above it in this list, and itself unless it is listed as ISOLATED.
 LAYERS = (
-    ("elsewhere", "errors", "genotype", "genotype_schema", "machine", "options", "relations", "seeds", "settings"),
+    (
+        "elsewhere",
+        "errors",
+        "genotype",
+        "genotype_schema",
+        "machine",
+        "options",
+        "places",
+        "relations",
+        "seeds",
+        "settings",
+    ),  # fmt: skip
     ("costs", "data", "operations", "penalties", "reference", "relaxations", "solvers"),
     ("selections", "spaces"),
     ("canvas", "classifier", "drawing", "engine", "layered", "models"),
