@@ -28,7 +28,7 @@ LAYERS = (
         "relations",
         "seeds",
         "settings",
-    ),  # fmt: skip
+    ),
     ("costs", "data", "operations", "penalties", "reference", "relaxations", "solvers"),
     ("selections", "spaces"),
     ("canvas", "classifier", "drawing", "engine", "layered", "models"),
