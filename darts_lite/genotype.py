@@ -107,12 +107,18 @@ def to_json(genotype: Genotype) -> str:
 
 def from_json(text: str, key: object = "genotype") -> Genotype:
     """The genotype in `text`; `key` names its origin in errors (UserError, exit code 2)."""
-    _refuse_deep(text, key)
-    try:
-        data = json.loads(text, object_pairs_hook=functools.partial(_distinct, key), parse_constant=_not_a_number(key))
-    except (ValueError, RecursionError) as error:
-        raise UserError(key, f"is not JSON ({error})", "give a genotype.json as darts_lite writes it") from None
-    return from_plain(data, key)
+    return from_plain(_json(text, key), key)
+
+
+def from_result(text: str, key: object = "genotype") -> Genotype:
+    """The genotype in the JSON of a genotype, or of a run's result, which has it under the key `genotype`."""
+    data = _json(text, key)
+    if not isinstance(data, dict) or "genotype" not in data or "cells" in data:
+        return from_plain(data, key)
+    if data["genotype"] is None:
+        fix = "give the folder of one of them"
+        raise UserError(f"{key} genotype", "is null: the runs have different genotypes", fix)
+    return from_plain(data["genotype"], f"{key} genotype")
 
 
 def from_plain(data: Any, key: object = "genotype") -> Genotype:
@@ -132,6 +138,11 @@ def to_text(genotype: Genotype) -> str | None:
         pairs = [(edge.operation, edge.source) for edge in cell.edges]
         parts += [f"{name}={pairs}", f"{name}_concat={f'range({first}, {last})' if contiguous else list(cell.concat)}"]
     return f"Genotype({', '.join(parts)})"
+
+
+def looks_like_text(value: str) -> bool:
+    """Whether a text is meant as a genotype in the field's form, rather than as a name or path."""
+    return re.search(r"\bGenotype\s*\(", value) is not None or re.match(r"\s*(normal|reduce)\w*\s*=", value) is not None
 
 
 def parse_text(text: str, key: object = "genotype") -> Genotype:
@@ -186,7 +197,8 @@ def read(path: str | os.PathLike[str]) -> Genotype:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(path, f"is not UTF-8 text (byte {error.start})", fix) from None
-    return (from_json if text.lstrip()[:1] in ("{", "[", "") else parse_text)(text, os.fspath(path))
+    json_form = text.lstrip()[:1] in ("{", "[", "") and not looks_like_text(text)
+    return (from_result if json_form else parse_text)(text, os.fspath(path))
 
 
 def random_genotype(nodes: int, candidates: Sequence[str], rng: random.Random) -> Genotype:
@@ -245,6 +257,14 @@ def _refuse_deep(text: str, key: object) -> None:
         depth += 1 if match[0] in "[({" else -1
         if depth > DEEPEST:
             raise UserError(key, f"is nested deeper than {DEEPEST} levels", "give a genotype as darts_lite writes it")
+
+
+def _json(text: str, key: object) -> Any:
+    _refuse_deep(text, key)
+    try:
+        return json.loads(text, object_pairs_hook=functools.partial(_distinct, key), parse_constant=_not_a_number(key))
+    except (ValueError, RecursionError) as error:
+        raise UserError(key, f"is not JSON ({error})", "give a genotype.json as darts_lite writes it") from None
 
 
 def _distinct(key: object, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
