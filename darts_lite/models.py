@@ -25,6 +25,7 @@ from darts_lite.engine.folder import existing, silent
 from darts_lite.engine.several import refuse_several
 from darts_lite.errors import Exit, UserError, did_you_mean
 from darts_lite.genotype import Genotype
+from darts_lite.genotype_text import looks_like_text
 from darts_lite.options import SpaceConfig
 from darts_lite.seeds import derive
 from darts_lite.spaces.darts import network as build
@@ -76,7 +77,7 @@ def find_genotype(value: str, *, seed: int = 0) -> Genotype:
         raise UserError("genotype", reason, "give the folder of a finished search or retraining", value=value)
     if is_there(value):
         return genotypes.read(value)
-    if genotypes.looks_like_text(value):
+    if looks_like_text(value):
         return genotypes.parse_text(value)
     names = [*genotypes.published_table(), "random"]
     fix = f"{did_you_mean(value, names)}give a file, a run folder, or one of: {', '.join(names)}"

@@ -291,6 +291,8 @@ def test_names_files_texts_and_folders(both):
         ("search/genotype.json", found),
         ("my genotype.txt", parse_text(tiny.TEXT)),
         (tiny.TEXT, parse_text(tiny.TEXT)),
+        (f"03/12 10:22:33 PM genotype = genotypes.{tiny.TEXT}", parse_text(tiny.TEXT)),
+        ("DARTS = PC_DARTS", published("pc_darts")),
         ("pc_darts", published("pc_darts")),
     ):
         assert chosen(tiny.retrain_config(genotype=value))[0] == expected, value

@@ -128,5 +128,5 @@ def search_seconds(genotype: str | None) -> float | None:
         "search": times.get("seconds") if isinstance(times, dict) else None,
         "retrain": result.get("search_seconds"),
     }
-    seconds = spent.get(verb) if isinstance(verb, str) else None
+    seconds: Any = spent.get(verb) if isinstance(verb, str) else None
     return float(seconds) if type(seconds) in (int, float) else None
