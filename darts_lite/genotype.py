@@ -3,14 +3,14 @@
 A cell has the states 0 and 1 (outputs of the two cells before it) and the nodes 2, 3, ...; an edge carries a state
 through an operation into a later node, a node is the sum of its edges, and the cell's output concatenates the nodes of
 `concat`. Two text forms are read, and nothing in them is ever evaluated or imported: JSON (`genotype.json`, canonical:
-equal architectures are equal text) and the form that the field prints,
+equal architectures are equal text) and the form that the field prints (see `genotype_text`),
 
     Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))
 
-in which node i owns the pairs 2i and 2i + 1. Whichever way a genotype is made, `genotype_schema.validate` checks it.
+in which node i owns the pairs 2i and 2i + 1, or the list i of pairs; or edges are triples (operation, target, source). There `none` is no
+edge, while JSON leaves the edge out. Whichever way a genotype is made, `genotype_schema.validate` checks it.
 """
 
-import ast
 import collections
 import errno
 import functools
@@ -19,13 +19,12 @@ import os
 import random
 import re
 import stat
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from darts_lite.errors import Exit, UserError, all_of, choice
+from darts_lite.errors import Exit, UserError, all_of, choice, did_you_mean
 from darts_lite.genotype_schema import (  # OPERATION_NAMES is for those who import this module
     CELLS,
     FORMAT,
@@ -36,12 +35,11 @@ from darts_lite.genotype_schema import (  # OPERATION_NAMES is for those who imp
     key_problems,
     validate,
 )
+from darts_lite.genotype_text import DEEPEST, definitions, looks_like_text
 
 PUBLISHED = ("darts_v1", "darts_v2", "pc_darts", "p_darts", "snas", "gdas_v1", "drnas")
 
 MOST_BYTES = 1_000_000  # of a file
-MOST_CHARACTERS = 65_536  # of the field's form: a syntax tree takes some hundred times the memory of its text
-DEEPEST = 8  # brackets inside each other; a genotype needs 5
 
 
 @dataclass(frozen=True)
@@ -107,12 +105,18 @@ def to_json(genotype: Genotype) -> str:
 
 def from_json(text: str, key: object = "genotype") -> Genotype:
     """The genotype in `text`; `key` names its origin in errors (UserError, exit code 2)."""
-    _refuse_deep(text, key)
-    try:
-        data = json.loads(text, object_pairs_hook=functools.partial(_distinct, key), parse_constant=_not_a_number(key))
-    except (ValueError, RecursionError) as error:
-        raise UserError(key, f"is not JSON ({error})", "give a genotype.json as darts_lite writes it") from None
-    return from_plain(data, key)
+    return from_plain(_json(text, key), key)
+
+
+def from_result(text: str, key: object = "genotype") -> Genotype:
+    """The genotype in the JSON of a genotype, or of a run's result, which has it under the key `genotype`."""
+    data = _json(text, key)
+    if not isinstance(data, dict) or "genotype" not in data or "cells" in data:
+        return from_plain(data, key)
+    if data["genotype"] is None:
+        fix = "give the folder of one of them"
+        raise UserError(f"{key} genotype", "is null: the runs have different genotypes", fix)
+    return from_plain(data["genotype"], f"{key} genotype")
 
 
 def from_plain(data: Any, key: object = "genotype") -> Genotype:
@@ -135,32 +139,26 @@ def to_text(genotype: Genotype) -> str | None:
 
 
 def parse_text(text: str, key: object = "genotype") -> Genotype:
-    """The genotype in the field's form; `Genotype(` ... `)` and a name assigned to may be missing. Raises UserError."""
-    _refuse_deep(text, key)
-    if len(text) > MOST_CHARACTERS:
-        raise UserError(key, f"is text of {len(text):,} characters", f"give at most {MOST_CHARACTERS:,}, or JSON")
-    match = re.match(r"\s*(?:\w+\s*=\s*)?Genotype\s*\(", text)
-    source = f"Genotype({text[match.end() :].strip()}" if match else f"Genotype({text.strip()}\n)"
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of invalid escapes
-            call = ast.parse(source, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise _not_the_form(key, text.strip()[:60], getattr(error, "msg", "too complex")) from None
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args):
-        raise _not_the_form(key, text.strip()[:60], "no call of Genotype with named arguments")
-    values: dict[str | None, Any] = {}
-    for keyword in call.keywords:
-        if keyword.arg in values:
-            raise UserError(f"{key} {keyword.arg}", "is given twice", "leave one of them out")
-        values[keyword.arg] = _literal(keyword.value, source, key)
-    names = CELLS["darts"]
-    problem = all_of(key_problems(values, [part for name in names for part in (name, f"{name}_concat")], f"{key} "))
-    if problem:
-        raise problem
-    cells = {}
-    for name in names:
-        cells[name] = {"edges": _pairs(values[name], f"{key} {name}"), "concat": values[f"{name}_concat"]}
-    return from_plain({"format": FORMAT, "space": "darts", "cells": cells, "choices": {}}, key)
+    """The genotype in the field's form, as `genotype_text` reads it. Raises UserError.
+
+    Of several different ones in a text that which its last line names is meant, as in `DARTS = DARTS_V2`; a name that the text does not
+    define may be that of a published one.
+    """
+    found, alias = definitions(text, key)
+    if alias is not None:
+        named = [one for one in found if one.name == alias.target]
+        if not named and alias.target.lower() in published_table():
+            return published(alias.target.lower())
+        if not named:
+            names = [*(one.name for one in found if one.name), *PUBLISHED]
+            fix = f"{did_you_mean(alias.target, names)}define it in the text"
+            raise UserError(key, "ends with a name that it does not define", fix, value=alias.target)
+        found = named[-1:]
+    genotypes = [_from_arguments(one.arguments, key) for one in found]
+    if any(genotype != genotypes[0] for genotype in genotypes):
+        listed = ", ".join(one.name or f"line {one.line}" for one in found)
+        raise UserError(key, f"holds {len(found)} different genotypes ({listed})", "keep one of them")
+    return genotypes[0]
 
 
 def read(path: str | os.PathLike[str]) -> Genotype:
@@ -186,7 +184,9 @@ def read(path: str | os.PathLike[str]) -> Genotype:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(path, f"is not UTF-8 text (byte {error.start})", fix) from None
-    return (from_json if text.lstrip()[:1] in ("{", "[", "") else parse_text)(text, os.fspath(path))
+    first = text.lstrip()[:1]  # a line of a log may begin with a bracket, too
+    json_form = first in ("{", "") or (first == "[" and not looks_like_text(text))
+    return (from_result if json_form else parse_text)(text, os.fspath(path))
 
 
 def random_genotype(nodes: int, candidates: Sequence[str], rng: random.Random) -> Genotype:
@@ -247,6 +247,14 @@ def _refuse_deep(text: str, key: object) -> None:
             raise UserError(key, f"is nested deeper than {DEEPEST} levels", "give a genotype as darts_lite writes it")
 
 
+def _json(text: str, key: object) -> Any:
+    _refuse_deep(text, key)
+    try:
+        return json.loads(text, object_pairs_hook=functools.partial(_distinct, key), parse_constant=_not_a_number(key))
+    except (ValueError, RecursionError) as error:
+        raise UserError(key, f"is not JSON ({error})", "give a genotype.json as darts_lite writes it") from None
+
+
 def _distinct(key: object, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) < len(pairs):
@@ -262,30 +270,35 @@ def _not_a_number(key: object) -> Any:
     return refuse
 
 
-def _literal(node: ast.expr, source: str, key: object) -> Any:
-    """Strings, integers, lists, tuples and `range(a, b)` as data; anything else is refused, nothing is called."""
-    match node:
-        case ast.Constant(value=str() | int() as value):
-            return value
-        case ast.List(elts=parts) | ast.Tuple(elts=parts):
-            return [_literal(part, source, key) for part in parts]
-        case ast.Call(func=ast.Name(id="range"), args=[ast.Constant(first), ast.Constant(last)], keywords=[]):
-            if type(first) is type(last) is int and 0 <= first < last <= INPUTS + MOST_NODES:
-                return list(range(first, last))
-    text = (ast.get_source_segment(source, node) or "")[:60]  # not ast.unparse: it recurses
-    raise _not_the_form(key, text, "only strings, integers, lists, pairs and range(2, 6) may stand here")
+def _from_arguments(values: dict[str, Any], key: object) -> Genotype:
+    """The genotype of the named arguments of a `Genotype(...)`."""
+    names = CELLS["darts"]
+    problem = all_of(key_problems(values, [part for name in names for part in (name, f"{name}_concat")], f"{key} "))
+    if problem:
+        raise problem
+    cells = {}
+    for name in names:
+        cells[name] = {"edges": _edges(values[name], f"{key} {name}"), "concat": values[f"{name}_concat"]}
+    data = {"format": FORMAT, "space": "darts", "cells": cells, "choices": {}}
+    validate(data, key, none=True)
+    for cell in cells.values():
+        cell["edges"] = [edge for edge in cell["edges"] if edge["operation"] != "none"]
+    return from_plain(data, key)
 
 
-def _pairs(value: Any, at: str) -> list[dict[str, Any]]:
-    """Pairs (operation, source), two a node, as edges."""
-    if type(value) is not list or len(value) % 2 or any(type(pair) is not list or len(pair) != 2 for pair in value):
-        raise UserError(at, "must be pairs (operation, source), two a node", "list them in pairs", value=value)
-    return [
-        {"operation": operation, "source": source, "target": INPUTS + index // 2}
-        for index, (operation, source) in enumerate(value)
-    ]
-
-
-def _not_the_form(key: object, text: str, reason: str) -> UserError:
-    form = "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=...)"
-    return UserError(key, f"is not a genotype ({reason})", f"write {form} or JSON", value=text)
+def _edges(value: Any, at: str) -> list[dict[str, Any]]:
+    """Edges of pairs (operation, source), two a node or a list for each node, or of triples (operation, target, source)."""
+    sizes = {len(part) for part in value if type(part) is list} if type(value) is list else set()
+    lists = type(value) is list and all(type(part) is list for part in value)
+    if lists and value and all(type(pair) is list for part in value for pair in part):
+        triples = [(*pair, INPUTS + node) for node, part in enumerate(value) for pair in part]
+        even = all(len(triple) == 3 for triple in triples)
+    elif lists and sizes == {3}:
+        triples, even = [(operation, source, target) for operation, target, source in value], True
+    else:
+        even = lists and sizes <= {2} and len(value) % 2 == 0
+        triples = [(*pair, INPUTS + index // 2) for index, pair in enumerate(value)] if even else []
+    if not even:
+        reason = "must be pairs (operation, source), two a node or a list for each node, or triples (operation, target, source)"
+        raise UserError(at, reason, "list them so", value=value)
+    return [{"operation": operation, "source": source, "target": target} for operation, source, target in triples]

@@ -26,14 +26,17 @@ MOST_EDGES = 1064  # all seven operations on all 152 edges of a cell of 16 nodes
 MOST_PROBLEMS = 10  # reported at once
 
 
-def validate(data: object, key: object = "genotype") -> None:
-    """Raise UserError, listing up to ten problems, unless `data` is a genotype as `genotype.to_plain` gives it."""
-    problem = all_of(itertools.islice(_problems(data, f"{key} "), MOST_PROBLEMS))
+def validate(data: object, key: object = "genotype", *, none: bool = False) -> None:
+    """Raise UserError, listing up to ten problems, unless `data` is a genotype as `genotype.to_plain` gives it.
+
+    `none`: an edge may also carry that, as long as it is not a genotype yet.
+    """
+    problem = all_of(itertools.islice(_problems(data, f"{key} ", ("none",) if none else ()), MOST_PROBLEMS))
     if problem:
         raise problem
 
 
-def _problems(data: Any, at: str) -> Iterator[UserError]:
+def _problems(data: Any, at: str, further: tuple[str, ...]) -> Iterator[UserError]:
     yield from key_problems(data, ("format", "space", "cells", "choices"), at)
     if not isinstance(data, dict) or "space" not in data:
         return
@@ -50,7 +53,7 @@ def _problems(data: Any, at: str) -> Iterator[UserError]:
         yield from key_problems(cells, CELLS[space], f"{at}cells.")
     for name in CELLS[space]:
         if isinstance(cells, dict) and name in cells:
-            yield from _cell_problems(cells[name], OPERATIONS[space], f"{at}cells.{name}.")
+            yield from _cell_problems(cells[name], (*OPERATIONS[space], *further), f"{at}cells.{name}.")
 
 
 def _cell_problems(cell: Any, operations: Sequence[str], at: str) -> Iterator[UserError]:

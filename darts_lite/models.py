@@ -10,6 +10,7 @@ Examples:
 
 import hashlib
 import math
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,16 +20,19 @@ from darts_lite import genotype as genotypes
 from darts_lite.classifier import Classifier
 from darts_lite.data.dataset import Dataset, size_in_words
 from darts_lite.engine import checkpoint
-from darts_lite.engine.files import read_json
+from darts_lite.engine.files import is_folder, is_there, read_json
 from darts_lite.engine.fit import check_fit
 from darts_lite.engine.folder import existing, silent
 from darts_lite.engine.several import refuse_several
 from darts_lite.errors import Exit, UserError, did_you_mean, show
 from darts_lite.genotype import Genotype
+from darts_lite.genotype_text import looks_like_text
 from darts_lite.options import SpaceConfig
 from darts_lite.seeds import derive
 from darts_lite.spaces.darts import network as build
 from darts_lite.spaces.network import Network, Skeleton
+
+SOURCES = ("genotype.json", "result.json")  # what a folder's genotype is read from, in this order
 
 
 def create_network(
@@ -58,26 +62,36 @@ def create_network(
 
 
 def find_genotype(value: str, *, seed: int = 0) -> Genotype:
-    """A published name, `random` (drawn from `seed`), a run folder, a file (JSON or text), or the field's `Genotype(...)` text itself."""
+    """The genotype that a text means: a published name, `random` (drawn from `seed`), the folder of a search, a retraining or several runs,
+    a file (genotype.json, result.json or text), or the field's `Genotype(...)` text itself.
+    """
     if value == "random":
         space = SpaceConfig()
         return genotypes.random_genotype(space.nodes, space.candidates, random.Random(derive(seed, "genotype")))
     if value in genotypes.published_table():
         return genotypes.published(value)
-    if value.lstrip().startswith("Genotype("):
+    if is_folder(value):
+        for name in SOURCES:
+            if os.path.lexists(os.path.join(value, name)):
+                return genotypes.read(os.path.join(value, name))
+        reason = f"this folder holds neither {' nor '.join(SOURCES)}"
+        raise UserError("genotype", reason, "give the folder of a finished search or retraining", value=value)
+    if is_there(value):
+        return genotypes.read(value)
+    if looks_like_text(value):
         return genotypes.parse_text(value)
+    names = [*genotypes.published_table(), "random"]
+    fix = f"{did_you_mean(value, names)}give a file, a run folder, or one of: {', '.join(names)}"
+    raise UserError("genotype", "no such file, folder or name", fix, value=value)
+
+
+def genotype_folder(value: str | None) -> Path | None:
+    """The run folder that `genotype=` names, by itself or through one of its files; None where the genotype comes from elsewhere."""
+    if value is None or value == "random" or value in genotypes.published_table():
+        return None
     path = Path(value)
-    if path.is_dir():
-        if not (path / "genotype.json").exists():
-            raise UserError(
-                "genotype", "this folder holds no genotype.json", "give the folder of a finished search", value=value
-            )
-        path = path / "genotype.json"
-    elif not path.exists():
-        names = [*genotypes.published_table(), "random"]
-        fix = f"{did_you_mean(value, names)}give a file, a run folder, or one of: {', '.join(names)}"
-        raise UserError("genotype", "no such file, folder or name", fix, value=value)
-    return genotypes.read(path)
+    folder = path.parent if path.name in SOURCES and is_there(path) else path
+    return folder if is_folder(folder) else None
 
 
 def describe_model(

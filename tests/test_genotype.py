@@ -98,6 +98,9 @@ def test_no_text_form_for_other_cells():
     assert to_text(Genotype("darts", {"normal": one, "reduce": one})) is None
 
 
+BY_NODE = "[[(u'sep_conv_3x3', 1), ('skip_connect', 0)],\n\t [ ( 'max_pool_3x3' ,2), (\"dil_\nconv_5x5\", 0), ], ]"
+TRIPLES = "[('dil_conv_5x5', 3, 0), ('skip_connect', 2, 0), ('sep_conv_3x3', 2, 1), ('max_pool_3x3', 3, 2)]"
+WITH_NONE = BY_NODE.replace("0)],", "0), ('none', 1)],")
 PAIRS = "[('sep_conv_3x3', 1), ('skip_connect', 0), ('max_pool_3x3', 2), ('dil_conv_5x5', 0)]"
 
 
@@ -107,12 +110,32 @@ PAIRS = "[('sep_conv_3x3', 1), ('skip_connect', 0), ('max_pool_3x3', 2), ('dil_c
         "Genotype(normal={p}, normal_concat=range(2, 4), reduce={p}, reduce_concat=[2, 3])",
         "Genotype(reduce={p}, reduce_concat=[3, 2], normal={p}, normal_concat=(2, 3))",
         "normal={p}, normal_concat=range(2, 4), reduce={p}, reduce_concat=range(2, 4)",
+        "Genotype(normal={n}, normal_concat=range(2, 4), reduce={n}, reduce_concat=range(2, 4))",
+        "Genotype(normal={n}, normal_concat=range(2, 4), reduce={t}, reduce_concat=range(2, 4))",
+        "Genotype(normal={none}, normal_concat=list(range(2, 4)), reduce={t}, reduce_concat=[np.int64(2), np.int64(3)])",
+        "03/12 10:22:33 PM genotype = {g}",
+        "2019-03-12 10:22:33,123 genotype = {g}\n",
+        "[2019-03-12T10:22:33.5+01:00] INFO:root: Best genotype: {g}",
+        "epoch 49 train 97.2 % - genotype = genotypes.Genotype{a}\n",
+        "found = {g};",
+        "genotypes . Genotype\n\n{a}",
+        "DARTS_V2=\n{g}\nDARTS = DARTS_V2",
+        "OTHER = {o}\nMINE = {g}\n\nDARTS = genotypes.MINE  # the better one\n",
+        "OTHER = {g}\nMINE = {g}\n",
+        "from genotypes import Genotype\n{g}",
+        "from collections import namedtuple\n\nGenotype = namedtuple('Genotype', 'normal normal_concat reduce reduce_concat')\n\n"
+        'PRIMITIVES = [\n    \'none\',  # no edge\n    \'sep_conv_3x3\'\n]\n\n"""Found [in] (May)"""\nMINE = {g}\n',
+        "import genotypes as g, os\nfrom a.b import (c, Genotype)\nfrom d import *\nx = g.Genotype{a}",
+        "# Genotype(normal=[('none', 0) it's\n{g}  # ) that was it",
         "normal={p},\nnormal_concat=range(2, 4),\nreduce={p},\nreduce_concat=range(2, 4),  # found today\n",
         "MINE = Genotype(\n    normal={p},\n    normal_concat=[2, 3],\n    reduce={p},\n    reduce_concat=[2, 3],\n)\n",
     ],
 )
 def test_accepted_text_forms(text: str):
-    genotype = parse_text(text.format(p=PAIRS))
+    form = "(normal={p}, normal_concat=range(2, 4), reduce={p}, reduce_concat=range(2, 4))".replace("{p}", PAIRS)
+    other = form.replace("range(2, 4)", "[3]")
+    text = text.format(p=PAIRS, n=BY_NODE, t=TRIPLES, none=WITH_NONE, a=form, g=f"Genotype{form}", o=f"Genotype{other}")
+    genotype = parse_text(text)
     edges = genotype.cells["normal"].edges
     assert edges == (
         Edge("skip_connect", 0, 2),
@@ -122,6 +145,32 @@ def test_accepted_text_forms(text: str):
     )
     assert genotype.cells["reduce"] == genotype.cells["normal"]
     assert genotype.cells["normal"].concat == (2, 3)
+
+
+def test_a_name_alone_may_be_that_of_a_published_genotype():
+    assert parse_text("DARTS = DARTS_V2\n") == published("darts_v2")
+    assert parse_text("from x import PC_DARTS\nbest = genotypes.PC_DARTS") == published("pc_darts")
+
+
+def test_none_is_no_edge():
+    text = TEXT.format(n="[('none', 0), ('skip_connect', 1), ('none', 0), ('none', 2)]", c="[2, 3]", p=PAIRS)
+    assert parse_text(text).cells["normal"] == Cell((Edge("skip_connect", 1, 2),), (2, 3))
+
+
+@given(genotypes, st.randoms(use_true_random=False))
+def test_triples_say_every_genotype(genotype: Genotype, rng: random.Random):
+    parts = []
+    for name, cell in genotype.cells.items():
+        triples = [(edge.operation, edge.target, edge.source) for edge in cell.edges]
+        parts.append(f"{name}={rng.sample(triples, len(triples))}, {name}_concat={cell.concat}")
+    assert parse_text(f"Genotype({', '.join(parts)})") == genotype
+
+
+@given(st.text(st.sampled_from("Genotype(normal=[]),'\" 0\n#.:-\\x"), max_size=60))
+def test_whatever_stands_there_is_refused_in_a_line(text: str):
+    with pytest.raises(UserError) as caught:
+        parse_text(text)
+    assert len(str(caught.value)) <= LINE_LIMIT and caught.value.code is Exit.CONFIGURATION
 
 
 def test_published_table():
@@ -274,21 +323,46 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "other call": (field().replace("Genotype", "Popen"), "is not a genotype"),
     "attribute": (field() + ".__class__", "is not a genotype"),
     "operator": (field() + " + 1", "is not a genotype"),
-    "stars": ("Genotype(**{'normal': 1})", "only strings, integers, lists"),
+    "stars": ("Genotype(**{'normal': 1})", "column 10: a name and = were expected"),
     "positional": (f"Genotype({PAIRS}, [2])", "is not a genotype"),
     "range huge": (field(concat="range(2, 10**9)"), "range(2, 10**9)"),
     "range long": (field(concat="range(2, 999999999)"), "range(2, 999999999)"),
     "range boolean": (field(concat="range(False, 3)"), "range(False, 3)"),
     "range empty": (field(concat="range(4, 2)"), "range(4, 2)"),
     "odd pairs": (field("[('skip_connect', 0)]"), "normal: must be pairs (operation, source), two a node"),
-    "triples": (field("[('skip_connect', 0, 1), ('skip_connect', 0, 1)]"), "normal: must be pairs"),
+    "triples": (
+        field("[('skip_connect', 0, 1), ('skip_connect', 0, 1)]"),
+        "normal.edges[0].target: must be a node, got 0",
+    ),
+    "pairs and triples": (field("[('skip_connect', 0), ('skip_connect', 2, 1)]"), "normal: must be pairs"),
+    "triples by node": (field("[[('skip_connect', 2, 0), ('skip_connect', 2, 1)]]"), "normal: must be pairs"),
+    "some by node": (field("[[('skip_connect', 0)], ('skip_connect', 1)]"), "normal: must be pairs"),
+    "target of a triple": (field("[('skip_connect', 18, 1)]"), "must be a node, got 18"),
     "pairs text": (field("'skip'"), "normal: must be pairs"),
     "text later node": (
         field("[('skip_connect', 2), ('skip_connect', 0)]"),
         "source: must be a state before node 2, got 2",
     ),
     "text boolean": (field("[('skip_connect', True), ('skip_connect', 0)]"), "got True"),
-    "text none": (field("[('none', 0), ('skip_connect', 0)]"), "unknown name, got 'none'"),
+    "text none only": (field("[('none', 0), ('none', 1)]", "[2]"), "normal.edges: must be a list of 1 to"),
+    "source of none": (field("[('none', 2), ('skip_connect', 0)]"), "must be a state before node 2, got 2"),
+    "place": (field().replace(", ", ",\n  ").replace("'max_pool_3x3'", "max_pool"), "(line 5, column 4: only strings"),
+    "place of a bracket": ("# x\n" + field()[:-1], "(line 2, column 9: this bracket is never closed)"),
+    "place after": (field() + "\n.__class__", "(line 2, column 1: "),
+    "no comma": (field("[('skip_connect' 0)]"), "(line 1, column 34: a comma or ) was expected), got '0'"),
+    "no colon": (field().replace("normal=", "normal: "), "(line 1, column 10: a name and = were expected"),
+    "several": (f"A = {field()}\nB = {field(concat='[3]')}", "holds 2 different genotypes (A, B)"),
+    "several of a log": (f"10:22 {field()}\n10:23 {field(concat='[3]')}", "different genotypes (line 1, line 2)"),
+    "unknown alias": (
+        f"DARTS_V2 = {field()}\nDARTS = DARTS_V3",
+        "it does not define, got 'DARTS_V3'; fix: did you mean 'DARTS_V2'",
+    ),
+    "import alone": ("from genotypes import Genotype\n", "no Genotype( ... ) is there"),
+    "import and more": ("import os; os.remove('x')\n" + field(), "(line 1, column 12: "),
+    "call before": (f"print({field()})", "(line 1, column 1: "),
+    "call of a type": (f"Genotype = namedtuple('Genotype'\n{field()}", "is not a genotype"),
+    "comment only": ("# Genotype(normal=[])", "no Genotype( ... ) is there"),
+    "long digits": (field("[('skip_connect', 1111111111111111111), ('skip_connect', 0)]"), "so many digits"),
     "text 17 nodes": (field("[" + "('skip_connect', 0), " * 34 + "]", "[2]"), "an integer, 2 to 17"),
     "text twice": (field()[:-1] + ", normal=[])", "normal: is given twice"),
     "text unknown": (field()[:-1] + ", score=1)", "score: unknown key"),

@@ -22,6 +22,7 @@ LAYERS = (
         "errors",
         "genotype",
         "genotype_schema",
+        "genotype_text",
         "machine",
         "options",
         "places",

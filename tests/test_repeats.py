@@ -124,6 +124,17 @@ def test_a_single_seed_and_random_genotypes():
     assert any(line.startswith("test: accuracy") and line.endswith("run/result.json") for line in report.lines)
 
 
+def test_several_runs_serve_as_a_genotype_where_they_have_one(both):
+    found = from_json(json.dumps(both["seeds"]["genotype"]))
+    assert find_genotype("seeds") == find_genotype("seeds/result.json") == found
+    result = {**both["seeds"], "genotype": None}  # as after `genotype=random`
+    Path("seeds/result.json").write_text(json.dumps(result))
+    with pytest.raises(UserError, match="genotype: is null: the runs have different genotypes") as error:
+        find_genotype("seeds")
+    assert error.value.code == Exit.CONFIGURATION
+    assert find_genotype("restarts/result.json") == find_genotype("restarts")
+
+
 def test_each_restart_is_the_search_that_it_would_be_by_itself(both):
     tiny.run(restarts(restarts=1, seed=4))
     ours, theirs = tiny.trace("run"), tiny.trace("restarts/restart_1")

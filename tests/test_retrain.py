@@ -22,11 +22,13 @@ from darts_lite.data import moved, problems
 from darts_lite.data.parts import Order
 from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.engine import checkpoint, evaluation, retrain_record
+from darts_lite.engine.folder import RunFolder
 from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.evaluate import EvaluateConfig, _of_the_data, evaluate
 from darts_lite.genotype import from_json, parse_text, published, to_json
 from darts_lite.models import find_genotype, load_model
 from darts_lite.options import DatasetConfig
+from darts_lite.retrain import RetrainConfig, retrain
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 
@@ -386,9 +388,72 @@ def test_names_files_texts_and_folders(both):
         ("search/genotype.json", found),
         ("my genotype.txt", parse_text(tiny.TEXT)),
         (tiny.TEXT, parse_text(tiny.TEXT)),
+        (f"03/12 10:22:33 PM genotype = genotypes.{tiny.TEXT}", parse_text(tiny.TEXT)),
+        ("DARTS = PC_DARTS", published("pc_darts")),
         ("pc_darts", published("pc_darts")),
     ):
         assert chosen(tiny.retrain_config(genotype=value))[0] == expected, value
+
+
+def test_a_text_longer_than_any_file_name_is_trained_and_resumed():
+    """To the end, from a stop in between as well."""
+    text = tiny.TEXT.replace(", ", "," + 20 * " ")
+    assert len(text) > 255
+    config = tiny.retrain_config(genotype=text, epochs=1, batch_size=48, cells=2, channels=2, checkpoint_steps=1)
+    with pytest.raises(RuntimeError, match="stopped"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrain_record, "latencies", lambda *given: stop())
+        tiny.run(config)
+    assert not Path("run/result.json").exists()
+    result = tiny.run(RetrainConfig(resume="run"))
+    assert result["search_seconds"] is None and from_json(json.dumps(result["genotype"])) == parse_text(tiny.TEXT)
+    assert load_model("run")
+
+
+def stop():
+    raise RuntimeError("stopped")
+
+
+@pytest.mark.parametrize("text", ["n" * 300, "a\0b", "a/" * 3000, "file.txt/below"])
+@pytest.mark.parametrize("key", ["genotype", "init", "resume", "run", "open"])
+def test_what_can_be_no_path_is_refused_in_one_line(key, text):
+    Path("file.txt").write_text("")
+    calls = {
+        "genotype": lambda: retrain(tiny.retrain_config(genotype=text)),
+        "init": lambda: retrain(tiny.retrain_config(init=text)),
+        "resume": lambda: retrain(RetrainConfig(resume=text)),
+        "run": lambda: load_model(text),
+        "open": lambda: RunFolder.reopen(Path(text)),
+    }
+    with pytest.raises(UserError) as error:
+        calls[key]()
+    setting = key == "genotype" or ("\0" in text and key in ("init", "resume"))
+    assert error.value.code == (Exit.CONFIGURATION if setting else Exit.RUN)
+    assert not Path("run").exists()
+
+
+def test_a_folder_named_like_a_genotype_is_not_where_it_came_from(both):
+    """The genotype is the published one, and so is what its search cost: not known."""
+    shutil.copytree("search", "pc_darts")
+    shutil.copytree("search", "random")
+    assert retrain_record.search_seconds("pc_darts") is retrain_record.search_seconds("random") is None
+    with pytest.raises(UserError, match="no supernet"):
+        tiny.run(tiny.retrain_config(genotype="pc_darts", init="supernet", run_dir="new"))
+
+
+def test_a_retraining_and_a_result_serve_as_a_genotype(both):
+    found = from_json(Path("search/genotype.json").read_text())
+    seconds = json.loads(Path("search/result.json").read_text())["time"]["seconds"]
+    evaluate(EvaluateConfig(run="retrain", run_dir="evaluation"), report=tiny.Report())
+    for value in ("retrain", "retrain/result.json", "search/result.json", "search/genotype.json", "evaluation"):
+        assert find_genotype(value) == found
+        assert retrain_record.search_seconds(value) == (None if value == "evaluation" else seconds)
+    Path("search/genotype.json").unlink()
+    assert find_genotype("search") == found
+    for name in ("empty", "empty/checkpoints"):
+        os.mkdir(name)
+    with pytest.raises(UserError, match=r"holds neither genotype\.json nor result\.json, got .empty.") as error:
+        find_genotype("empty")
+    assert error.value.code == Exit.CONFIGURATION
 
 
 def test_random_is_drawn_from_the_seed():

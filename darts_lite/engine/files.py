@@ -21,6 +21,16 @@ _FIXES = {
 }
 
 
+def is_folder(place: str | os.PathLike[str]) -> bool:
+    """Whether any text names a folder. Path.is_dir raises where a text is too long for a name, holds a null, or may not be looked up."""
+    return os.path.isdir(place)
+
+
+def is_there(place: str | os.PathLike[str]) -> bool:
+    """Whether any text names something that exists; see `is_folder`."""
+    return os.path.exists(place)
+
+
 def refused(path: Path, error: OSError, what: str = "cannot be written") -> UserError:
     """The one-line error for what the operating system refused at `path` (exit code 6)."""
     reason = error.strerror or type(error).__name__

@@ -18,6 +18,8 @@ from typing import Any
 from darts_lite.engine import checkpoint
 from darts_lite.engine.configuration import digest
 from darts_lite.engine.files import (
+    is_folder,
+    is_there,
     make_folders,
     read_json,
     refuse_links,
@@ -103,7 +105,7 @@ class RunFolder:
     @classmethod
     def reopen(cls, path: Path, warn: Warn = silent) -> "RunFolder":
         """Hold the folder of an earlier run; changes nothing. Raises UserError: 4 (missing, links), 6, 7 (in use)."""
-        if not path.is_dir():
+        if not is_folder(path):
             raise UserError(path, "is not a folder", "give the folder of a run", code=Exit.RUN)
         if not checkpoint.files(path / "checkpoints"):
             fix = "start a new run; one that was stopped before its first checkpoint has nothing to go on from"
@@ -259,8 +261,8 @@ def existing(folder: str | Path | None, verb: str, key: str = "run") -> Path:
     if folder is None:
         raise UserError(key, "not given", fix, code=Exit.RUN)
     path = Path(folder)
-    if not path.is_dir():
-        reason = "is not a folder" if path.exists() else "no such run folder"
+    if not is_folder(path):
+        reason = "is not a folder" if is_there(path) else "no such run folder"
         raise UserError(key, reason, fix, code=Exit.RUN, value=path)
     return path
 

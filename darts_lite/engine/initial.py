@@ -5,7 +5,6 @@ does not have starts as ever: the scales and shifts of BatchNorm inside the cell
 followed by BatchNorm and edges are weighted, in the final network not, so this is a warm start and not the network that the search saw.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from torch import Tensor
 
 from darts_lite.engine import checkpoint
 from darts_lite.engine.build import build_space
-from darts_lite.engine.files import read_json
+from darts_lite.engine.files import is_folder, read_json
 from darts_lite.engine.fit import check_fit
 from darts_lite.engine.folder import silent
 from darts_lite.engine.resume import stored_part
 from darts_lite.errors import Exit, UserError, did_you_mean, show
 from darts_lite.genotype import Genotype, to_json
-from darts_lite.models import restore_model
+from darts_lite.models import genotype_folder, restore_model
 from darts_lite.options import SpaceConfig
 from darts_lite.spaces.network import Network, Skeleton, carry
 
@@ -41,7 +40,7 @@ def initialize(network: Network, init: str, genotype: Genotype, source: str | No
 
 
 def _from_run(network: Network, init: str, genotype: Genotype) -> dict[str, Tensor]:
-    if not os.path.isdir(init):
+    if not is_folder(init):
         fix = f"{did_you_mean(init, NAMES)}give none, supernet, or the folder of a finished retraining"
         raise UserError("init", "no such run folder", fix, value=init, code=Exit.RUN)
     stored, state = restore_model(init, "init")
@@ -75,9 +74,8 @@ def _from_supernet(network: Network, source: str | None) -> dict[str, Tensor]:
 
 def _search_folder(source: str | None) -> Path:
     """The folder of the search that found a genotype: of several restarts the one that was picked."""
-    path = Path(source or "")
-    folder = path.parent if path.name == "genotype.json" else path
-    if source is None or not os.path.isdir(folder):
+    folder = genotype_folder(source)
+    if folder is None:
         raise _no_supernet(source)
     picked = read_json(folder / "result.json").get("picked")
     if isinstance(picked, str) and re.fullmatch(r"restart_\d{1,6}", picked):

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from darts_lite.data.parts import Source
@@ -17,7 +16,7 @@ from darts_lite.engine.resume import newest_finished
 from darts_lite.engine.retrain_state import RetrainState
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotype import Genotype, from_json
-from darts_lite.models import describe_model, find_genotype
+from darts_lite.models import describe_model, find_genotype, genotype_folder
 from darts_lite.spaces.network import Skeleton
 
 
@@ -117,7 +116,15 @@ class RetrainRecord:
 
 
 def search_seconds(genotype: str | None) -> float | None:
-    """What the search cost that a genotype came from, if it is a run folder; wall-clock seconds."""
-    result = read_json(Path(genotype) / "result.json") if genotype and Path(genotype).is_dir() else {}
-    times = result.get("time")
-    return times.get("seconds") if isinstance(times, dict) else None
+    """What the search cost that a genotype came from, if that is known: of a search's folder, or of a retraining's; wall-clock seconds."""
+    folder = genotype_folder(genotype)
+    if folder is None:
+        return None
+    result = read_json(folder / "result.json")
+    verb, times = result.get("verb"), result.get("time")
+    spent = {
+        "search": times.get("seconds") if isinstance(times, dict) else None,
+        "retrain": result.get("search_seconds"),
+    }
+    seconds: Any = spent.get(verb) if isinstance(verb, str) else None
+    return float(seconds) if type(seconds) in (int, float) else None
