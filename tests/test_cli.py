@@ -422,7 +422,7 @@ def test_something_is_said_before_torch_is_loaded(verb, words, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", f"darts_lite.{verb}", *words],
         cwd=tmp_path,
-        env={**(found := environment()), "PYTHONPATH": f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"},
+        env=environment(f"{tmp_path}{os.pathsep}{ROOT}"),
         capture_output=True,
         text=True,
     )
@@ -436,7 +436,7 @@ def test_on_a_terminal_something_is_said_before_hydra_is_loaded(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "darts_lite.search"],
         cwd=tmp_path,
-        env={**(found := environment()), "PYTHONPATH": f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"},
+        env=environment(f"{tmp_path}{os.pathsep}{ROOT}"),
         stdout=theirs,
     )
     os.close(theirs)
@@ -458,7 +458,7 @@ def test_version_without_torch(module, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", module, "--version"],
         cwd=tmp_path,
-        env={**(found := environment()), "PYTHONPATH": f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"},
+        env=environment(f"{tmp_path}{os.pathsep}{ROOT}"),
         capture_output=True,
         text=True,
     )

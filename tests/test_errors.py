@@ -228,7 +228,13 @@ CASES = [
     ("genotype-none", "retrain", [], TWO, ["genotype: none given", "first run python -m darts_lite.search"]),
     ("genotype-none-npz", "retrain", ["dataset=npz", "dataset.path=@good.npz"], TWO, ["darts_lite.search dataset=npz"]),
     ("genotype-name", "retrain", ["genotype=darts_v3"], TWO, ["no such file, folder or name", "did you mean 'darts_v"]),
-    ("genotype-folder", "retrain", ["genotype=@"], TWO, ["genotype: this folder holds no genotype.json"]),
+    (
+        "genotype-folder",
+        "retrain",
+        ["genotype=@"],
+        TWO,
+        ["genotype: this folder holds neither genotype.json nor result.json"],
+    ),
     ("genotype-text", "retrain", ["genotype=Genotype(normal=[])"], TWO, ["genotype"]),
     *(
         (f"genotype-{file}", "retrain", [f"genotype=@{file}"], TWO, [file, *words])

@@ -178,10 +178,10 @@ def test_a_hundred_classes_are_not_a_hundred_lines(missing):
 
 
 def test_data_that_do_not_fit_are_described_by_width_and_height():
-    dataset = SimpleNamespace(classes=2, channels=1, image_size=(6, 10))
+    dataset = SimpleNamespace(class_names=("a", "b"), channels=1, image_size=(6, 10), fingerprint="x")
     model = {"class_names": ["a", "b", "c"], "input_channels": 3, "image_size": (6, 10)}
     with pytest.raises(UserError) as caught:
-        check_data(dataset, model)
+        check_data(dataset, model, "y")
     assert caught.value.reason == (
-        "has 2 classes and images of 10x6 with 1 channel, the network 3 classes and images of 10x6 with 3 channels"
+        "has 10x6 with 1 channel (width x height) and 2 classes, the network 10x6 with 3 channels (width x height) and 3 classes"
     )

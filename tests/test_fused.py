@@ -270,7 +270,7 @@ def test_without_triton_torch_serves_and_one_line_says_so(monkeypatch):
     report = tiny.Report()
     monkeypatch.setattr(prepare, "resolve_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(prepare, "resolve_precision", lambda *given: "fp32")
-    monkeypatch.setattr(prepare.environment, "describe", lambda *given: {})
+    monkeypatch.setattr(prepare.environment, "describe", lambda *given: {"threads": 1})
     prepare.prepare(
         "search", tiny.search_config(dataset=DatasetConfig(), space=SpaceConfig(), run_dir=None), (), report
     )
