@@ -17,7 +17,7 @@ CONFIGS = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / 
 
 # Each layer may import the ones above it in this list, and itself unless it is listed as ISOLATED.
 LAYERS = (
-    ("errors", "genotype", "genotype_schema", "options", "relations", "seeds", "settings"),
+    ("errors", "genotype", "genotype_schema", "genotype_text", "options", "relations", "seeds", "settings"),
     ("costs", "data", "operations", "penalties", "reference", "relaxations", "solvers"),
     ("selections", "spaces"),
     ("canvas", "classifier", "drawing", "engine", "layered", "models"),
