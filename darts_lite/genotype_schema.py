@@ -15,6 +15,8 @@ OPERATION_NAMES = (
     "sep_conv_5x5",
     "dil_conv_3x3",
     "dil_conv_5x5",
+    "sep_conv_7x7",
+    "conv_7x1_1x7",
 )
 CELLS = {"darts": ("normal", "reduce")}  # space -> the cell types of its genotypes
 OPERATIONS = {"darts": OPERATION_NAMES[1:]}  # space -> what an edge can carry; `none` is the absence of an edge
@@ -22,7 +24,7 @@ OPERATIONS = {"darts": OPERATION_NAMES[1:]}  # space -> what an edge can carry; 
 FORMAT = 1
 INPUTS = 2  # states before the first node: the outputs of the two cells before this one
 MOST_NODES = 16
-MOST_EDGES = 1064  # all seven operations on all 152 edges of a cell of 16 nodes
+MOST_EDGES = 1368  # all nine operations on all 152 edges of a cell of 16 nodes
 MOST_PROBLEMS = 10  # reported at once
 
 

@@ -120,6 +120,13 @@ def create_operation(name: str, channels: int, stride: int, activation: Activati
         "sep_conv_5x5": lambda: separable(5),
         "dil_conv_3x3": lambda: dilated(3),
         "dil_conv_5x5": lambda: dilated(5),
+        "sep_conv_7x7": lambda: separable(7),
+        "conv_7x1_1x7": lambda: nn.Sequential(
+            activation(),
+            nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
+            nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+            nn.BatchNorm2d(channels, affine=final),
+        ),
     }
     return create[name]()
 

@@ -22,7 +22,7 @@ from darts_lite.spaces.cell import Cell, Plan
 
 pytestmark = [pytest.mark.cuda] if torch.cuda.is_available() else []
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-ALL = tuple(OPERATIONS)
+ALL = tuple(name for name in OPERATIONS if name != "conv_7x1_1x7")  # which no kernel serves
 FEW = ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3")
 TWO_NODES = ((0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 
@@ -49,6 +49,13 @@ PLANS = {
         3,
         (4, 3),
     ),
+    "an edge twice": Plan(
+        ((0, 2), (0, 2), (1, 2), (1, 2)),
+        ("avg_pool_3x3", "skip_connect", "sep_conv_7x7"),
+        ((0, "avg_pool_3x3"), (1, "avg_pool_3x3"), (0, "sep_conv_7x7"), (2, "skip_connect"), (3, "skip_connect")),
+        1,
+        (2,),
+    ),
     "one after the other": Plan(
         ((0, 2), (1, 2), (2, 3), (0, 3)),
         ("sep_conv_5x5", "max_pool_3x3", "skip_connect"),
@@ -63,6 +70,8 @@ CASES = [
     ("two nodes", "search", False, 4),
     ("odd", "search", True, 5),
     ("odd", "search", False, 5),
+    ("an edge twice", "search", False, 3),
+    ("an edge twice", "final", True, 3),
     ("one after the other", "final", False, 3),
     ("one after the other", "final", True, 18),
 ]
@@ -233,6 +242,17 @@ def test_what_the_kernels_cannot_do_torch_does(reason, monkeypatch):
         with torch.no_grad():
             assert fused.serves(cell, x, mixing)
     assert not fused.serves(cell, x.double() if reason == "float64" else x, mixing)
+
+
+def test_a_cell_with_an_operation_of_no_kernel_is_torchs(monkeypatch):
+    """By itself, on a device where kernels serve the others."""
+    monkeypatch.setattr(cells, "on_gpu", lambda x: True)
+    monkeypatch.setattr(fused, "combine", lambda *given: pytest.fail("no kernel has conv_7x1_1x7"))
+    plan = Plan(TWO_NODES[:2], ("conv_7x1_1x7", "sep_conv_3x3"), ((0, "conv_7x1_1x7"), (1, "sep_conv_3x3")), 1, (2,))
+    monkeypatch.setitem(PLANS, "crossed", plan)
+    cell = made("crossed", "final", True, 4).to(DEVICE)
+    cell(*(torch.randn(2, channels, 6, 4, device=DEVICE) for channels in (2, 3)), None, None).sum().backward()
+    assert all(parameter.grad is not None for parameter in cell.parameters())
 
 
 @pytest.mark.filterwarnings("ignore:overflow")

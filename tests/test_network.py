@@ -12,9 +12,20 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from darts_lite.costs import Costs, count
-from darts_lite.genotype import PUBLISHED, Cell, Edge, Genotype, published, published_table, random_genotype
+from darts_lite.genotype import (
+    PUBLISHED,
+    Cell,
+    Edge,
+    Genotype,
+    parse_text,
+    published,
+    published_table,
+    random_genotype,
+    to_text,
+)
 from darts_lite.operations import OPERATIONS, pointwise
 from darts_lite.operations.layers import BatchNorm
+from darts_lite.operations.thresholds import ALL
 from darts_lite.options import SpaceConfig
 from darts_lite.relaxations.table import Mixing
 from darts_lite.spaces import cell as cells
@@ -65,6 +76,14 @@ SPECIAL = {
     "two edges from one source": both(
         cell(("sep_conv_3x3", 0, 2), ("skip_connect", 0, 2), ("max_pool_3x3", 2, 3), ("avg_pool_3x3", 2, 3))
     ),
+    "an edge twice": both(
+        cell(
+            *[("avg_pool_3x3", 0, 2)] * 2,
+            *[("skip_connect", 1, 2)] * 2,
+            *[("sep_conv_7x7", 1, 3)] * 2,
+            ("conv_7x1_1x7", 0, 3),
+        )
+    ),
     "all operations on one edge": both(cell(*((name, 1, 2) for name in NAMES))),
     "unlike cells": Genotype(
         "darts",
@@ -98,6 +117,59 @@ def test_sizes_of_darts_itself():
     assert parameters(published("darts_v2")) == 3_349_342
 
 
+# As Liu et al. 2019 retrained them.
+NASNET_A = (
+    "Genotype(normal=[('sep_conv_5x5', 1), ('sep_conv_3x3', 0), ('sep_conv_5x5', 0), ('sep_conv_3x3', 0), ('avg_pool_3x3', 1), "
+    "('skip_connect', 0), ('avg_pool_3x3', 0), ('avg_pool_3x3', 0), ('sep_conv_3x3', 1), ('skip_connect', 1)], "
+    "normal_concat=[2, 3, 4, 5, 6], reduce=[('sep_conv_5x5', 1), ('sep_conv_7x7', 0), ('max_pool_3x3', 1), ('sep_conv_7x7', 0), "
+    "('avg_pool_3x3', 1), ('sep_conv_5x5', 0), ('skip_connect', 3), ('avg_pool_3x3', 2), ('sep_conv_3x3', 2), "
+    "('max_pool_3x3', 1)], reduce_concat=[4, 5, 6])"
+)
+AMOEBANET_A = (
+    "Genotype(normal=[('avg_pool_3x3', 0), ('max_pool_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_5x5', 2), ('sep_conv_3x3', 0), "
+    "('avg_pool_3x3', 3), ('sep_conv_3x3', 1), ('skip_connect', 1), ('skip_connect', 0), ('avg_pool_3x3', 1)], "
+    "normal_concat=[4, 5, 6], reduce=[('avg_pool_3x3', 0), ('sep_conv_3x3', 1), ('max_pool_3x3', 0), ('sep_conv_7x7', 2), "
+    "('sep_conv_7x7', 0), ('avg_pool_3x3', 1), ('max_pool_3x3', 0), ('max_pool_3x3', 1), ('conv_7x1_1x7', 0), "
+    "('sep_conv_3x3', 5)], reduce_concat=[3, 4, 6])"
+)
+
+
+@pytest.mark.parametrize("text", [NASNET_A, AMOEBANET_A], ids=["NASNet-A", "AmoebaNet-A"])
+def test_evolved_and_reinforced_cells_build_and_learn(text):
+    genotype, skeleton = parse_text(text), Skeleton(3, 4, 10, image_size=(9, 14))
+    assert to_text(genotype) is not None and parse_text(to_text(genotype)) == genotype
+    with torch.device("meta"):
+        assert network(genotype, skeleton).costs().macs == counted(network(genotype, skeleton), skeleton)
+    made = network(genotype, skeleton)
+    made(torch.randn(2, 3, 9, 14)).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in made.parameters())
+
+
+def test_the_size_of_amoebanet_a():
+    assert parameters(parse_text(AMOEBANET_A)) == 3_145_078  # 3.1 M as published
+
+
+def test_an_edge_twice_counts_twice():
+    """In a final network, and in one that is called with a mixing, in whatever way its nodes are summed."""
+    once, twice = (both(cell(*[("avg_pool_3x3", 0, 2)] * times, ("max_pool_3x3", 1, 2))) for times in (1, 2))
+    skeleton, found = Skeleton(1, 2, 3, reductions=()), []
+    for genotype in (twice, once):
+        made = randomize(network(genotype, skeleton, form="search")).eval()
+        made.load_state_dict(
+            {name: found[0][0].state_dict()[name] for name in made.state_dict()} if found else made.state_dict()
+        )
+        found.append((made, genotype))
+    (two, _), (one, _) = found
+    plain = Mixing(torch.tensor([[1.0, 0], [1, 0], [0, 1]], dtype=torch.float64))
+    doubled = Mixing(torch.tensor([[2.0, 0], [0, 1]], dtype=torch.float64))
+    expected = one(images(), {"normal": doubled})
+    torch.testing.assert_close(two(images()), expected)
+    for together in (1, 2, ALL.value):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cells, "copies_together", lambda x, together=together: together)
+            torch.testing.assert_close(two(images(), {"normal": plain}), expected)
+
+
 def test_sizes_agree_with_an_independent_table(data_folder):
     table = json.loads((data_folder / "darts_genotypes.json").read_text())["genotypes"]
     found = {}
@@ -112,7 +184,9 @@ def test_sizes_agree_with_an_independent_table(data_folder):
                 kind: Cell(tuple(Edge(*edge) for edge in one["edges"]), one["concat"]) for kind, one in cells.items()
             }
             found[Genotype("darts", made)] = row["params_computed"]
-    assert found == {published(name): parameters(published(name)) for name in PUBLISHED}
+    expected = {published(name): parameters(published(name)) for name in PUBLISHED}
+    amoebanet, nasnet = parse_text(AMOEBANET_A), parse_text(NASNET_A)
+    assert found == {**expected, amoebanet: parameters(amoebanet), nasnet: None}, "of NASNet-A it has no number"
 
 
 # Costs -------------------------------------------------------------------------
@@ -220,10 +294,10 @@ def around(skeleton, form, nodes=4):
 @pytest.mark.parametrize("form", ["search", "final"])
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS)
 def test_costs_of_operations_add_up_to_those_of_the_network(skeleton, form):
-    tables = DartsSpace(SpaceConfig()).tables()
+    tables = DartsSpace(SpaceConfig(candidates=["none", *NAMES])).tables()
     table = operation_costs(tables, skeleton, form)
     for kind in tables:
-        assert len(table[kind]) == 14 and {len(row) for row in table[kind]} == {8}
+        assert len(table[kind]) == 14 and {len(row) for row in table[kind]} == {10}
     for seed in range(2):
         genotype = random_genotype(4, NAMES, random.Random(seed))
         chosen = [
@@ -281,7 +355,7 @@ def test_discretizing_is_one_hot_mixing(genotype, training, stem):
     """The invariant that defines "discretize"."""
     skeleton = Skeleton(4, 3, 5, image_size=(9, 8), stem=stem)
     nodes = max(len(one.concat) for one in genotype.cells.values())
-    space = DartsSpace(SpaceConfig(nodes=nodes))
+    space = DartsSpace(SpaceConfig(nodes=nodes, candidates=["none", *NAMES]))
     tables = space.tables()
     supernet = randomize(space.supernet(skeleton, tables)).train(training)
     derived = network(genotype, skeleton, form="search").double().train(training)

@@ -18,6 +18,7 @@ from darts_lite.operations.pointwise import pointwise_norm
 from darts_lite.operations.pooling import AveragePool
 from darts_lite.operations.sampling import every_second
 from darts_lite.operations.thresholds import LARGE, VECTOR, WIDEST
+from darts_lite.reference import create_operation
 
 CHANNELS = 4
 
@@ -46,6 +47,25 @@ def draw(copies=1, size=(7, 6), channels=CHANNELS, seed=0, batch=2):
 def call(name, stride, operation, x, scale=None):
     """The scale is only for operations that edges do not share."""
     return operation(x) if OPERATIONS[name].shared(stride) else operation(x, scale)
+
+
+@every_operation
+@every_stride
+@every_form
+@pytest.mark.parametrize("size", [(7, 6), (1, 5), (8, 9)])
+def test_an_operation_is_that_of_the_reference(name, stride, form, size):
+    """Values and gradients; tensors are in the same order."""
+    ours, x = build(name, stride, form), draw(size=size, batch=3).requires_grad_()
+    theirs = create_operation(name, CHANNELS, stride, nn.ReLU, form == "final").double()
+    names = [key for key in theirs.state_dict() if not key.endswith("num_batches_tracked")]
+    theirs.load_state_dict(dict(zip(names, ours.state_dict().values(), strict=True)), strict=False)
+    found = []
+    for operation in (lambda x: call(name, stride, ours, nn.ReLU()(x) if ours.activated else x), theirs):
+        outputs = operation(x)
+        found.append(
+            [outputs, *torch.autograd.grad((outputs * draw(size=outputs.shape[2:], batch=3, seed=2)).sum(), x)]
+        )
+    torch.testing.assert_close(*found, rtol=0, atol=1e-11)
 
 
 def test_none_is_not_built():
@@ -346,7 +366,7 @@ def test_a_second_derivative_of_pointwise_has_no_loop_over_groups(device, norm):
 
 @pytest.mark.parametrize("size", [(5, 5), (4, 6), (2, 2), (1, 3)])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
 @pytest.mark.parametrize("device", ["cpu", "other"])
 def test_second_derivatives_of_depthwise(device, kernel, stride, dilation, size, monkeypatch):
     """Also through the kernels that other devices than a CPU use."""
@@ -547,7 +567,7 @@ def test_what_is_folded(folds, channels, case, foldings):
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 6), (3, 3), (2, 2), (1, 5), (1, 1)])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_depthwise_separable_is_its_convolutions(kernel, stride, dilation, size):
     """Whatever a device has a faster way for: values, gradients and second derivatives."""
     layer = DepthwiseSeparable(4, kernel, stride=stride, dilation=dilation, copies=2, affine=False).double().eval()

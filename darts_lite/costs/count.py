@@ -16,9 +16,13 @@ class Costs:
         return Costs(self.parameters + other.parameters, self.macs + other.macs)
 
 
-def count(module: nn.Module, positions: int = 1) -> Costs:
-    """Costs of a module all of whose convolutions write `positions` pixels each, as every candidate operation and preprocessing does."""
+def count(module: nn.Module, positions: int = 1, halfway: int = 0) -> Costs:
+    """Costs of a module all of whose convolutions write `positions` pixels each, as candidate operations and preprocessing do.
+
+    `halfway`: what one writes that has a stride along the rows alone, before another one has it along the columns.
+    """
+    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     # A convolution's weight holds exactly the multiplications of one output pixel, groups and dilation included.
-    weights = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
+    macs = sum(m.weight.numel() * (halfway if m.stride[1] > m.stride[0] else positions) for m in convolutions)
     linear = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
-    return Costs(sum(parameter.numel() for parameter in module.parameters()), weights * positions + linear)
+    return Costs(sum(parameter.numel() for parameter in module.parameters()), macs + linear)

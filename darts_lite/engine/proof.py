@@ -509,7 +509,8 @@ def _step_values(
 
 def _small(config: Any, solver: str, activation: Activation, **changes: Any) -> Any:
     """The configuration of a small search whose alphas are far from each other; with a smooth activation, without pools that choose."""
-    candidates = [name for name in OPERATIONS if name not in KINKED or activation is nn.ReLU]
+    usual = SpaceConfig().candidates  # which the kernels of a GPU serve
+    candidates = [name for name in OPERATIONS if name in usual and (name not in KINKED or activation is nn.ReLU)]
     space = replace(config.space, nodes=2, candidates=[*candidates, NONE], edge_candidates=None)
     return replace(config, solver=solver, space=space, alpha_init_std=0.5, seed=STEP_SEED, debug=None, **changes)
 

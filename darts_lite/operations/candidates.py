@@ -14,9 +14,10 @@ What is not shared returns a new tensor: the sum of an edge is formed in it.
 
 from collections.abc import Callable
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce
+from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce, rows
 from darts_lite.operations.pooling import AveragePool
 
 Activation = Callable[[], nn.Module]
@@ -109,3 +110,35 @@ class DilatedConvolution(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
         """Convolve every copy with its own kernels."""
         return self.only(x, scale, first)
+
+
+class CrossedConvolution(nn.Module):
+    """A convolution along the rows, then one along the columns, each with its half of the stride (Zoph et al. 2018); BatchNorm."""
+
+    activated = True
+    identity = False
+
+    def __init__(self, kernel: int, channels: int, stride: int, copies: int, form: str, activation: Activation):
+        super().__init__()
+        self.channels = channels  # of a copy
+
+        def line(size: tuple[int, int], strides: tuple[int, int]) -> nn.Conv2d:
+            width, padding = copies * channels, (size[0] // 2, size[1] // 2)
+            return nn.Conv2d(width, width, size, strides, padding, groups=copies, bias=False)
+
+        self.along_rows = line((1, kernel), (1, stride))
+        self.along_columns = line((kernel, 1), (stride, 1))
+        self.norm = BatchNorm(channels, copies=copies, affine=form == "final")
+
+    @staticmethod
+    def shared(stride: int) -> bool:
+        """It has weights."""
+        return False
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, first: int = 0) -> Tensor:
+        """Convolve every copy with its own kernels."""
+        start, number = first * self.channels, x.shape[1]
+        for layer in (self.along_rows, self.along_columns):
+            weight = rows(layer.weight, start, number)
+            x = F.conv2d(x, weight, None, layer.stride, layer.padding, groups=number // self.channels)  # type: ignore[arg-type]
+        return self.norm(x, scale, first)

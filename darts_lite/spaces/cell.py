@@ -82,6 +82,10 @@ class Stage(nn.Module):
         order = [edge * len(plan.columns) + plan.columns.index(name) for edge, name in placed]
         self.lines = self._lines({key: number for number, key in enumerate(placed)})  # of shared operations, by copy
         self.register_buffer("order", torch.tensor(order, dtype=torch.long), persistent=False)
+        # Of the same shared operation twice on the same way, which no search has, the matrix would hold one.
+        self.repeats = len({(name, self.edges[edge]) for edge, name in placed if self.shared[name]}) < sum(
+            self.shared[name] for _, name in placed
+        )
         self.targets = tuple(sorted({self.edges[edge][1] for edge, _ in placed}))
         self.register_buffer("matrix", torch.tensor(self._matrix(), dtype=torch.long), persistent=False)
         self.register_buffer("constants", torch.tensor([0, 1]), persistent=False)
@@ -132,7 +136,7 @@ class Stage(nn.Module):
         together = copies_together(states[self.sources[0]])
         factors = None if mixing is None else mixing.flatten().index_select(0, self.order)
         blocks = self._blocks(states, factors, together)
-        if factors is not None and keep is None and together == ALL.value:
+        if factors is not None and keep is None and together == ALL.value and not self.repeats:
             for node, y in zip(self.targets, self._product(blocks, factors), strict=True):
                 nodes.add(node, y, None)
             return

@@ -75,18 +75,20 @@ def operation_costs(tables: dict[str, Table], skeleton: Skeleton, form: str = "f
     """
 
     @cache
-    def single(name: str, channels: int, stride: int, positions: int) -> Costs:
+    def single(name: str, channels: int, stride: int, positions: int, halfway: int) -> Costs:
         if name == NONE:
             return Costs(0, 0)
         with torch.device("meta"):
-            return count(OPERATIONS[name].build(channels, stride, 1, form, skeleton.activation), positions)
+            return count(OPERATIONS[name].build(channels, stride, 1, form, skeleton.activation), positions, halfway)
 
     costs = {cell: [[Costs(0, 0)] * len(table.operations) for _ in table.edges] for cell, table in tables.items()}
-    for kind, channels, (height, width) in zip(skeleton.types(), skeleton.widths(), skeleton.sizes()[1:], strict=True):
+    sizes = skeleton.sizes()
+    for i, (kind, channels) in enumerate(zip(skeleton.types(), skeleton.widths(), strict=True)):
+        (above, _), (height, width) = sizes[i], sizes[i + 1]
         for row, (source, _) in enumerate(tables[kind].edges):
             stride = 2 if kind == "reduce" and source < 2 else 1
             for column, name in enumerate(tables[kind].operations):
-                costs[kind][row][column] += single(name, channels, stride, height * width)
+                costs[kind][row][column] += single(name, channels, stride, height * width, above * width)
     return costs
 
 

@@ -163,13 +163,14 @@ class Network(nn.Module):
 
     def costs(self) -> Costs:
         """Parameters and multiply-accumulates an image, without the auxiliary head, which is not there after training."""
-        areas = [height * width for height, width in self.skeleton.sizes()]
+        sizes = self.skeleton.sizes()
+        areas = [height * width for height, width in sizes]
         stem, size = count_stem(self.stem, self.skeleton.image_size)
         total = stem + count(self.classifier)
         if self.second_stem is not None:
             total += count_stem(self.second_stem, size)[0]
         for i, cell in enumerate(self.cells):
-            total += count(cell.preprocess, areas[i]) + count(cell.stages, areas[i + 1])
+            total += count(cell.preprocess, areas[i]) + count(cell.stages, areas[i + 1], sizes[i][0] * sizes[i + 1][1])
         return total
 
     def stacks(self) -> Iterator[tuple[str, list[tuple[int, Key]]]]:
