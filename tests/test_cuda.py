@@ -4,12 +4,15 @@ Sizes are tiny, so every test takes seconds. Where a graph is expected, that it 
 cannot be recorded is called instead, and would pass.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
+import counting
 import numpy as np
 import pytest
 import tiny
@@ -277,6 +280,29 @@ def test_a_step_of_the_published_size_takes_under_two_gigabytes(monkeypatch):
     assert taken[0] < 1.7e9 and taken[1] < 2e9 < taken[2], taken
     torch.testing.assert_close(losses[1], losses[2], rtol=0.01, atol=0)
     torch.testing.assert_close(losses[0], losses[2], rtol=0.02, atol=0)
+
+
+def test_the_counts_are_those_of_the_profiler():
+    """Of the published search step: as many launches of our own kernels as are counted without a GPU, and about as many in all."""
+    arm = ours_search(SearchConfig(cells=8, channels=16, batch_size=64), "cuda", "bf16")
+    for part in arm.launched.values():  # compiles
+        part()
+    with (
+        counting.launched() as ledger,
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile,
+    ):
+        for part in arm.launched.values():
+            part()
+        torch.cuda.synchronize()
+    found = Counter()
+    for event in profile.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA and event.device_time > 0:
+            found[event.name] += 1
+    told = json.loads(counting.RESULTS.read_text("utf-8"))["steps"]["search"]["kernels"]
+    ours = Counter(launch.kernel.fn.__name__ for launch in ledger.launches)
+    assert ours.total() == told["launches_of_our_own"]
+    assert {name: found[name] for name in ours} == dict(ours)
+    assert found.total() == pytest.approx(told["launches"], rel=0.3), found.most_common(40)
 
 
 @pytest.mark.parametrize("mode", ["search", "search_second_order", "retrain"])
