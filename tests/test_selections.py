@@ -126,6 +126,7 @@ def test_the_order_of_the_operations_does_not_matter(one, order):
 def test_dead_candidates_are_never_chosen(one, data):
     """And their logits have no share in the softmax: the same choice as in a table without them."""
     alive = [data.draw(st.lists(st.booleans(), min_size=8, max_size=8).filter(any)) for _ in one.rows]
+    assume(any(any(row[1:]) for row in alive))  # a space refuses a cell without an edge
     cell = one.select(alive=alive)
     for edge in cell.edges:
         row = one.edges.index((edge.source, edge.target))
