@@ -70,9 +70,7 @@ class _Fused(torch.autograd.Function):
         images = before.new_empty(INPUTS, n, h, w, channels) if program.reduction else planes
         for plane, state in zip(images, (before, previous), strict=False):
             plane.copy_(state.permute(0, 2, 3, 1))
-        work = _work(
-            program, [name for name, _ in cell.stages.named_parameters()], weights, mixing, keep, images, planes
-        )
+        work = _work(program, weights, mixing, keep, images, planes)
         if not training:
             running = (stack.running(channels, planes.device) for stack in program.stacks)
             for place, found in zip((work.folded.mean, work.folded.variance), zip(*running, strict=True), strict=True):
@@ -95,14 +93,14 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         cell, program = ctx.cell, _programs[ctx.cell]
-        names = [name for name, _ in cell.stages.named_parameters()]
+        names = program.names
         number = 4 + len(names)
         inputs, kept = ctx.saved_tensors[:number], ctx.saved_tensors[number:]
         mixing, keep, *weights = inputs[INPUTS:]
         needed = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():  # what is returned here will be differentiated in its turn
             return None, *_plain_gradients(cell, names, inputs, needed, gradients[0])
-        work = _restored(program, names, weights, keep, kept, ctx.taps)
+        work = _restored(program, weights, keep, kept, ctx.taps)
         planes = work.planes
         parts = gradients[0].permute(0, 2, 3, 1).unflatten(3, (len(program.concat), -1)).to(planes.dtype)
         if program.concat == tuple(range(INPUTS, program.nodes + INPUTS)):
@@ -136,7 +134,6 @@ class _Fused(torch.autograd.Function):
 
 def _work(
     program: Program,
-    names: list[str],
     weights: list[Tensor],
     mixing: Tensor | None,
     keep: Tensor | None,
@@ -145,7 +142,7 @@ def _work(
 ) -> Work:
     """What a pass forward begins with."""
     channels, device = planes.shape[-1], planes.device
-    named = dict(zip(names, weights, strict=True))
+    named = dict(zip(program.names, weights, strict=True))
     unit = torch.eye(channels, device=device, dtype=weights[0].dtype if weights else None)
     matrix = torch.cat([part for stack in program.stacks for part in stack.matrices(named, unit)]).float()
     weight = shift = None
@@ -174,15 +171,13 @@ def _kept(work: Work) -> list[Tensor | None]:
     return [work.inputs, work.planes, *tables, scales.factor, scales.weight, *work.taps.values()]
 
 
-def _restored(
-    program: Program, names: list[str], weights: list[Tensor], keep: Any, kept: Any, taps: list[Pooled]
-) -> Work:
+def _restored(program: Program, weights: list[Tensor], keep: Any, kept: Any, taps: list[Pooled]) -> Work:
     """What `_kept` listed."""
     inputs, planes, mean, matrix, combined, spread, inverse_std, shift, factor, weight, *where = kept
     folded = Folded(combined, spread, inverse_std, shift, shift, shift)  # the last two have been read
     return Work(
         tables=program.tables.on(planes.device),
-        weights=dict(zip(names, weights, strict=True)),
+        weights=dict(zip(program.names, weights, strict=True)),
         inputs=inputs,
         planes=planes,
         mean=mean,

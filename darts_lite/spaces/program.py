@@ -147,6 +147,7 @@ class Program:
         plan = cell.plan
         self.tables, self.columns, self.concat, self.nodes = Tables(), plan.columns, plan.concat, plan.nodes
         self.reduction, self.edges = cell.reduction, len(plan.edges)
+        self.names = [name for name, _ in cell.stages.named_parameters()]
         # Inputs of another size than the nodes are planes of a tensor of their own.
         self.planes = self.nodes + (0 if self.reduction else INPUTS)
         self.rounds: list[Round] = []

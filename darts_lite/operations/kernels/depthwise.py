@@ -98,6 +98,12 @@ def _input_gradient(
     tl.store(of_x + to, total.to(of_x.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def _tap(taps, j: tl.constexpr, products):
+    """(taps, channels): the sum of products (pixels, channels) in row j, zeros elsewhere."""
+    return tl.where(taps[:, None] == j, tl.sum(products, axis=0)[None, :], 0.0)
+
+
 @triton.jit(do_not_specialize=[*SIZES, "CHUNK", "COPIES"], do_not_specialize_on_alignment=TABLES)
 def _weight_gradient(
     g, x, part, sources, P, Q, H, W, HO, WO, CU, D, CHUNK, COPIES,
@@ -150,23 +156,13 @@ def _weight_gradient(
                 t5 += found
             else:
                 t6 += found
-    total = tl.zeros((KP, BC), tl.float32)
-    for j in tl.static_range(K):
-        if j == 0:
-            found = t0
-        elif j == 1:
-            found = t1
-        elif j == 2:
-            found = t2
-        elif j == 3:
-            found = t3
-        elif j == 4:
-            found = t4
-        elif j == 5:
-            found = t5
-        else:
-            found = t6
-        total += tl.where(taps[:, None] == j, tl.sum(found, axis=0)[None, :], 0.0)
+    total = _tap(taps, 0, t0)
+    if K > 1:
+        total += _tap(taps, 1, t1) + _tap(taps, 2, t2)
+    if K > 3:
+        total += _tap(taps, 3, t3) + _tap(taps, 4, t4)
+    if K > 5:
+        total += _tap(taps, 5, t5) + _tap(taps, 6, t6)
     to = (z * COPIES + copy) * C * K * K + c[None, :] * (K * K) + i * K + taps[:, None]
     tl.store(part + to, total, mask=(taps < K)[:, None] & inside[None, :])
 
