@@ -2,7 +2,7 @@
 
 import sys
 
-from darts_lite.cli import run_package
+from darts_lite.cli.run import run_package
 
 if __name__ == "__main__":
     sys.exit(run_package())

@@ -11,29 +11,9 @@ Examples:
 
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
-from darts_lite.options import option
-
-MODES = ("search", "search_second_order", "retrain", "data", "growth", "gate")
-
-
-@dataclass
-class BenchmarkConfig:
-    """All settings of a benchmark; `conf/benchmark.yaml` spells the same values."""
-
-    mode: str = option("search", choices=MODES)
-    cells: int = option(8, low=1, high=100)
-    channels: int = option(16, low=1, high=4096)
-    batch_size: int = option(64, low=2)
-    turns: int = option(2, low=1)  # of each arm, in a process of its own
-    steps: int = option(3, low=1)  # of a turn, that count
-    warm_up: int = option(1, low=0)  # steps before them
-    gate_steps: int = option(200, low=4)  # mode=gate: of each curve
-    device: str = option("auto")
-    precision: str = option("auto", choices=("auto", "fp32", "bf16"))
-    run_dir: str | None = option(None)
+from darts_lite.settings.configs import BenchmarkConfig
 
 
 def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
@@ -41,17 +21,18 @@ def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, rep
 
     Raises UserError, whose `code` is the exit code.
     """
-    from darts_lite import settings
-    from darts_lite.engine import environment, modes
-    from darts_lite.engine.device import resolve_device
-    from darts_lite.engine.folder import RunFolder
-    from darts_lite.engine.precision import resolve_precision
-    from darts_lite.engine.report import Plain
+    from darts_lite.benchmarking import modes
+    from darts_lite.hardware.device import resolve_device
+    from darts_lite.hardware.precision import resolve_precision
     from darts_lite.retrain import RetrainConfig
+    from darts_lite.runs.report import Plain
     from darts_lite.search import SearchConfig
+    from darts_lite.settings import schema
+    from darts_lite.storage import environment
+    from darts_lite.storage.run_folder import RunFolder
 
     report = report or Plain()
-    settings.check(config)
+    schema.check(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     facts = environment.describe(device, None)
@@ -60,7 +41,7 @@ def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, rep
     with RunFolder.create("benchmark", config.mode, config.run_dir, config, facts, report.warning) as run:
         run.status("running", 0)
         found, lines = modes.MODES[config.mode](request)
-        told = {"settings": settings.to_plain(config), "precision": precision}
+        told = {"settings": schema.to_plain(config), "precision": precision}
         result = run.finish(0, {**told, **found, "environment": facts})
     for line in lines:
         report.line(line)
@@ -70,7 +51,7 @@ def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, rep
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import command
+    from darts_lite.cli.run import command
 
     return command("benchmark", argv)
 

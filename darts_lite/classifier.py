@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from darts_lite.data.images import MODES, bombs_are_errors, decode, fitted
 from darts_lite.data.parts import Preparation
-from darts_lite.engine.evaluation import evaluating
 from darts_lite.errors import Exit, UserError
 from darts_lite.spaces.network import Network
+from darts_lite.training.evaluation import evaluating
 
 One = Image.Image | str | os.PathLike[str]  # an image of Pillow or the path of a file
 Several = np.ndarray | Tensor | One | Sequence[One]

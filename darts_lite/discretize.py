@@ -8,20 +8,10 @@ Examples:
 
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
-from darts_lite.options import option
-
-
-@dataclass
-class DiscretizeConfig:
-    """All settings of a discretization; `conf/discretize.yaml` spells the same values."""
-
-    run: str | None = option(None)  # folder of a search
-    epoch: int | None = option(None, low=0)  # None: the last one
-    selection: str | Any = option("darts")
-    run_dir: str | None = option(None)
+from darts_lite.settings.configs import DiscretizeConfig, SpaceConfig
+from darts_lite.settings.datasets import DatasetConfig
 
 
 def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
@@ -29,22 +19,23 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
 
     Raises UserError, whose `code` is the exit code.
     """
-    from darts_lite import drawing, settings
-    from darts_lite.engine import alphas, checkpoint, environment
-    from darts_lite.engine.build import build_selection, build_space
-    from darts_lite.engine.files import refuse_links
-    from darts_lite.engine.folder import WRITTEN, RunFolder, existing, silent
-    from darts_lite.engine.loop import draw
-    from darts_lite.engine.records import Records
-    from darts_lite.engine.report import Plain
-    from darts_lite.engine.resume import stored_part
-    from darts_lite.engine.several import refuse_several
+    from darts_lite.drawing import cells as drawing
     from darts_lite.errors import Exit, UserError
-    from darts_lite.genotype import to_json, to_plain
-    from darts_lite.options import DatasetConfig, SpaceConfig
+    from darts_lite.genotypes.genotype import to_json, to_plain
+    from darts_lite.methods.build import build_selection, build_space
+    from darts_lite.runs.children import refuse_several
+    from darts_lite.runs.loop import draw
+    from darts_lite.runs.report import Plain
+    from darts_lite.runs.resume import stored_part
+    from darts_lite.settings import schema
+    from darts_lite.storage import checkpoint, environment
+    from darts_lite.storage.files import refuse_links
+    from darts_lite.storage.records import Records
+    from darts_lite.storage.run_folder import WRITTEN, RunFolder, existing, silent
+    from darts_lite.training import alphas
 
     report = report or Plain()
-    settings.check(config)
+    schema.check(config)
     selection = build_selection(config.selection)
     folder = existing(config.run, "search")
     refuse_links(folder, WRITTEN)
@@ -86,7 +77,7 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import command
+    from darts_lite.cli.run import command
 
     return command("discretize", argv)
 

@@ -10,22 +10,13 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from darts_lite.errors import Exit, UserError, all_of, out_of_memory
-from darts_lite.options import DatasetConfig, option
+from darts_lite.settings.configs import DoctorConfig
+from darts_lite.settings.datasets import DatasetConfig
 
 LEAST = 2**30  # bytes of memory and of disk space below which a run is likely to fail
-
-
-@dataclass
-class DoctorConfig:
-    """All settings of a check; `conf/doctor.yaml` spells the same values."""
-
-    dataset: DatasetConfig = option(DatasetConfig())
-    device: str = option("auto")  # auto | cuda | cuda:N | cpu
-    run_dir: str | None = option(None)  # folder that runs will write to; None: outputs
 
 
 def doctor(config: DoctorConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
@@ -33,11 +24,11 @@ def doctor(config: DoctorConfig, typed: Collection[str] | None = None, report: A
 
     Raises UserError (6) if there was a problem.
     """
-    from darts_lite import settings
-    from darts_lite.engine.report import Plain
+    from darts_lite.runs.report import Plain
+    from darts_lite.settings import schema
 
     report = report or Plain()
-    settings.check(config)
+    schema.check(config)
     found: dict[str, list[str]] = {}
     said: set[str] = set()
     for check in (versions, processor, devices, data, disk, steps, proof):
@@ -62,7 +53,7 @@ def versions(config: DoctorConfig) -> Iterator[str]:
     """The packages that results depend on."""
     import torchvision  # noqa: F401  # fails where its build does not fit torch's
 
-    from darts_lite.engine.environment import describe
+    from darts_lite.storage.environment import describe
 
     known = describe("cpu", None)["versions"]
     yield ", ".join(f"{name} {version}" for name, version in known.items() if version)
@@ -72,7 +63,7 @@ def processor(config: DoctorConfig) -> Iterator[str]:
     """Cores, threads, and whether other programs use them."""
     import torch
 
-    from darts_lite.machine import cores
+    from darts_lite.hardware.machine import cores
 
     count, load = cores(), os.getloadavg()[0]
     threads = torch.get_num_threads()
@@ -84,8 +75,8 @@ def devices(config: DoctorConfig) -> Iterator[str]:
     """Everything that `device` can name, and the memory that is free on the one that was asked for."""
     import torch
 
-    from darts_lite.engine.device import GIB, free_memory, resolve_device, total_memory
-    from darts_lite.engine.precision import resolve_precision
+    from darts_lite.hardware.device import GIB, free_memory, resolve_device, total_memory
+    from darts_lite.hardware.precision import resolve_precision
 
     found = [torch.device("cpu")]
     if torch.cuda.is_available():
@@ -121,8 +112,8 @@ def disk(config: DoctorConfig) -> Iterator[str]:
     import tempfile
     from pathlib import Path
 
-    from darts_lite.engine.device import GIB
-    from darts_lite.engine.files import make_folders, refused, remove_folders
+    from darts_lite.hardware.device import GIB
+    from darts_lite.storage.files import make_folders, refused, remove_folders
 
     path = Path(config.run_dir or "outputs")
     made = make_folders(path)
@@ -144,7 +135,7 @@ def steps(config: DoctorConfig) -> Iterator[str]:
     """Two steps of a small search, in a temporary folder."""
     import time
 
-    from darts_lite.engine.trial import trial
+    from darts_lite.runs.trial import trial
     from darts_lite.search import SearchConfig, search
 
     start = time.monotonic()
@@ -154,8 +145,8 @@ def steps(config: DoctorConfig) -> Iterator[str]:
 
 def proof(config: DoctorConfig) -> Iterator[str]:
     """Whether the device computes what a search needs: operations, gradients and steps against float64 on the CPU."""
-    from darts_lite.engine.device import resolve_device
-    from darts_lite.engine.proof import prove
+    from darts_lite.hardware.device import resolve_device
+    from darts_lite.proving.proof import prove
     from darts_lite.search import SearchConfig
 
     proven = prove(SearchConfig(device=config.device), resolve_device(config.device))
@@ -181,7 +172,7 @@ def _problem(name: str, error: Exception) -> UserError:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import command
+    from darts_lite.cli.run import command
 
     return command("doctor", argv)
 

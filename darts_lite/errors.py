@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from enum import IntEnum
@@ -116,3 +117,12 @@ def _cut(text: str, limit: int) -> str:
         return text
     head = (limit - 3) // 2
     return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop, after its last checkpoint; `code` is 130 (SIGINT) or 143 (SIGTERM)."""
+
+    def __init__(self, number: int, advice: str = ""):
+        self.number = number
+        self.code = 128 + number
+        super().__init__(f"stopped by {signal.Signals(number).name}{f'; {advice}' if advice else ''}")

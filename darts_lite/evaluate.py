@@ -9,27 +9,16 @@ Examples:
 import json
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from darts_lite.errors import UserError, all_of, printable
-from darts_lite.options import option
+from darts_lite.settings.configs import EvaluateConfig
+from darts_lite.settings.datasets import DatasetConfig
 
 MOST_CLASSES = 20  # that have a line each; of more the worst ones have
 WORST = 10
-
-
-@dataclass
-class EvaluateConfig:
-    """All settings of an evaluation; `conf/evaluate.yaml` spells the same values."""
-
-    run: str | None = option(None)  # folder of a finished retraining
-    dataset_path: str | None = option(None)  # where the data lies now, if it has moved
-    batch_size: int = option(256, low=1)
-    device: str = option("auto")
-    precision: str = option("auto", choices=("auto", "fp32", "bf16"))
-    run_dir: str | None = option(None)
 
 
 def evaluate(
@@ -40,20 +29,21 @@ def evaluate(
     `dataset`: images and labels of your own, `darts_lite.data.Arrays`, as they were given to the retraining.
     Raises UserError, whose `code` is the exit code.
     """
-    from darts_lite import data, settings
+    from darts_lite import data
     from darts_lite.data.stream import part_or_stream
-    from darts_lite.engine import environment, evaluation
-    from darts_lite.engine.device import current, peak_memory, resolve_device
-    from darts_lite.engine.files import read_json
-    from darts_lite.engine.folder import RunFolder
-    from darts_lite.engine.precision import lowered, resolve_precision
-    from darts_lite.engine.report import Plain
-    from darts_lite.engine.resume import stored_part
-    from darts_lite.models import check_data, restore_model
-    from darts_lite.options import DatasetConfig
+    from darts_lite.hardware.device import current, peak_memory, resolve_device
+    from darts_lite.hardware.precision import lowered, resolve_precision
+    from darts_lite.runs.report import Plain
+    from darts_lite.runs.resume import stored_part
+    from darts_lite.runs.trained import check_data, restore_model
+    from darts_lite.settings import schema
+    from darts_lite.storage import environment
+    from darts_lite.storage.files import read_json
+    from darts_lite.storage.run_folder import RunFolder
+    from darts_lite.training import evaluation
 
     report = report or Plain()
-    settings.check(config)
+    schema.check(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     network, state = restore_model(config.run)
@@ -165,7 +155,7 @@ def _classes(scores: list[tuple[str, float | None]]) -> list[tuple[str, str]]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import command
+    from darts_lite.cli.run import command
 
     return command("evaluate", argv)
 

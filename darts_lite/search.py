@@ -11,68 +11,10 @@ Examples:
 
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from darts_lite.options import (
-    USUAL_BATCH,
-    USUAL_FRACTION,
-    DatasetConfig,
-    RunConfig,
-    SpaceConfig,
-    option,
-)
-
-
-@dataclass
-class SearchConfig(RunConfig):
-    """All settings of a search; `conf/search.yaml` spells the same values."""
-
-    dataset: DatasetConfig = option(DatasetConfig())
-    space: SpaceConfig = option(SpaceConfig())
-    method: str = option("darts_first_order")  # the names that chose the values below; kept for the record
-    preset: str = option("quick")
-    experiment: str | None = option(None)
-    restarts: int = option(1, low=1, high=100)  # searches with the seeds seed, seed + 1, ..., of which one is picked
-    # preset
-    cells: int = option(5, low=1, high=100)
-    channels: int = option(8, low=1, high=4096)
-    reductions: list[int] | None = option(None, low=0)  # cells that halve the resolution; None: at 1/3 and 2/3
-    stem: str = option("auto", choices=("auto", "cifar", "imagenet"))  # auto: imagenet from 96 pixels on
-    epochs: int = option(12, low=1)
-    batch_size: int = option(USUAL_BATCH, low=1)
-    restart_epochs: int = option(10, low=1)  # of the retraining that picks one of several restarts
-    # method: the algorithm
-    relaxation: str | Any = option("softmax")
-    solver: str | Any = option("first_order")
-    penalties: list[str | Any] = option([])
-    perturbation: str | Any = option("none")
-    regularization: str | Any = option("none")
-    phases: str | Any = option("one")
-    edge_weights: bool = option(False)  # also learn a weight of each edge, normalized over the edges into a node
-    selection: str | Any = option("darts")
-    warmup_epochs: int = option(0, low=0)  # epochs with frozen alphas
-    # method: SGD on the weights, Adam on the alphas
-    lr: float = option(0.025, above=0)
-    lr_min: float = option(0.001, low=0)
-    momentum: float = option(0.9, low=0, high=0.9999)
-    nesterov: bool = option(False)
-    weight_decay: float = option(3e-4, low=0)
-    gradient_clip: float | None = option(5.0, above=0)
-    alpha_lr: float = option(3e-4, above=0)
-    alpha_betas: list[float] = option([0.5, 0.999], low=0, high=0.9999)
-    alpha_weight_decay: float = option(1e-3, low=0)
-    alpha_init_std: float = option(1e-3, low=0)
-    # data
-    # Of the training images, for the weights; the rest is for alphas. Not used where the data has a validation part.
-    train_fraction: float = option(USUAL_FRACTION, above=0, high=0.99)
-    cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
-
-    def __post_init__(self) -> None:
-        if isinstance(self.dataset, str):  # as `dataset=<name>` on the command line
-            from darts_lite.data import usual
-
-            self.dataset = usual(self.dataset)
+from darts_lite.settings.configs import SearchConfig
 
 
 def search(
@@ -80,20 +22,21 @@ def search(
 ) -> dict[str, Any]:
     """Run a search, or go on with one, and return what `result.json` of its run folder holds.
 
-    `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `engine.report`.
+    `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `runs.report`.
     `dataset`: images and labels of your own, `darts_lite.data.Arrays`; or the data of the configuration, loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.engine.build import build_method, build_space
-    from darts_lite.engine.device import run_settings, using_threads
-    from darts_lite.engine.fit import check_fit
-    from darts_lite.engine.graph import Recorder
-    from darts_lite.engine.loop import Loop
-    from darts_lite.engine.prepare import prepare
-    from darts_lite.engine.search_record import SearchRecord
-    from darts_lite.engine.search_state import SearchState
-    from darts_lite.engine.search_step import search_step
-    from darts_lite.repeats import best_restart
+    from darts_lite.hardware.device import run_settings, using_threads
+    from darts_lite.hardware.graph import Recorder
+    from darts_lite.methods.build import build_method, build_space
+    from darts_lite.retrain import retrain
+    from darts_lite.runs.fit import check_fit
+    from darts_lite.runs.loop import Loop
+    from darts_lite.runs.prepare import prepare
+    from darts_lite.runs.repeats import best_restart
+    from darts_lite.runs.search_results import SearchRecord
+    from darts_lite.training.search_state import SearchState
+    from darts_lite.training.search_step import search_step
 
     ready = prepare("search", config, typed, report, dataset)
     if ready.finished:
@@ -101,7 +44,7 @@ def search(
     threads = ready.environment["threads"]
     if ready.config.restarts > 1:
         with using_threads(threads):
-            return best_restart(ready)
+            return best_restart(ready, search, retrain)
     config, device = ready.config, ready.device
     method, space, skeleton = build_method(config), build_space(config.space), ready.skeleton()
 
@@ -156,7 +99,7 @@ def search(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from darts_lite.cli import command
+    from darts_lite.cli.run import command
 
     return command("search", argv)
 

@@ -29,8 +29,8 @@ def composed():
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    from darts_lite.config import conf_folder, config_class
-    from darts_lite.settings import from_plain, leaves
+    from darts_lite.cli.line import conf_folder, config_class
+    from darts_lite.settings.schema import from_plain, leaves
 
     def keys(plain, prefix=""):
         for key, value in plain.items():

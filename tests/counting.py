@@ -22,12 +22,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from darts_lite.engine import clock, environment, retrain_state, search_state
-from darts_lite.engine.arms import ours_retrain, ours_search
-from darts_lite.relaxations.table import Table
+from darts_lite.benchmarking.arms import ours_retrain, ours_search
 from darts_lite.retrain import RetrainConfig
 from darts_lite.search import SearchConfig
 from darts_lite.spaces import cell
+from darts_lite.spaces.table import Table
+from darts_lite.storage import environment
+from darts_lite.training import clock, search_state
+from darts_lite.training import retrain_step as retrain_state
 
 WAYS = ("kernels", "torch")
 FINAL = {"cells": 20, "channels": 36, "auxiliary_weight": 0.0, "drop_path": 0.0}
@@ -150,7 +152,7 @@ class Convolutions(TorchDispatchMode):
 def launched():
     """What kernels of our own launch inside; without triton nothing does."""
     try:
-        from darts_lite.operations.kernels.launch import counting
+        from darts_lite.operations.kernels.triton.launch import counting
     except ImportError:
         return contextlib.nullcontext()
     return counting()

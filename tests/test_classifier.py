@@ -13,11 +13,11 @@ from darts_lite import data
 from darts_lite.classifier import Classifier
 from darts_lite.errors import Exit, UserError
 from darts_lite.evaluate import EvaluateConfig, evaluate
-from darts_lite.genotype import Cell, Edge, Genotype
+from darts_lite.genotypes.genotype import Cell, Edge, Genotype
 from darts_lite.models import create_network, load_model
 from darts_lite.operations import OPERATIONS
-from darts_lite.operations.thresholds import CACHE
-from darts_lite.options import DatasetConfig
+from darts_lite.operations.kernels.thresholds import CACHE
+from darts_lite.settings.datasets import DatasetConfig
 
 
 def agrees(model, dataset, images):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from darts_lite import doctor
-from darts_lite.cli import run_verb
+from darts_lite.cli.run import run_verb
 
 
 def lines(capsys):
@@ -40,7 +40,7 @@ PROBLEMS = {
     "disk": ([], (shutil, "disk_usage", full), "disk", "outputs: only 0.00 GiB of disk space are free; fix: free"),
     "memory": (
         [],
-        ("darts_lite.engine.device", "free_memory", lambda device: 2**29),
+        ("darts_lite.hardware.device", "free_memory", lambda device: 2**29),
         "devices",
         "device: cpu has less than 1 GiB free; fix: end other programs",
     ),
@@ -52,7 +52,7 @@ PROBLEMS = {
     ),
     "steps": (
         [],
-        ("darts_lite.engine.trial", "trial", lambda *all, **named: 1 / 0),
+        ("darts_lite.runs.trial", "trial", lambda *all, **named: 1 / 0),
         "steps",
         "division by zero",
     ),

@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from darts_lite.config import VERBS, conf_folder, config_class, default_options, group_options, read_line
+from darts_lite.cli.line import VERBS, conf_folder, config_class, default_options, group_options, read_line
 from darts_lite.errors import Exit
-from darts_lite.genotype import PUBLISHED
-from darts_lite.settings import from_plain
+from darts_lite.genotypes.text import PUBLISHED
+from darts_lite.settings.schema import from_plain
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -94,7 +94,8 @@ def test_python_example():
 
 
 def test_tables_that_are_named():
-    from darts_lite import data, operations, penalties, relaxations, selections, solvers, spaces
+    from darts_lite import data, operations, spaces
+    from darts_lite.methods import penalties, relaxations, selections, solvers
 
     modules = (data, operations, penalties, relaxations, selections, solvers, spaces)
     for name in re.findall(r"`([A-Z]{5,})`", TEXT):

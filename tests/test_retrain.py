@@ -17,18 +17,22 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_lite import data
-from darts_lite.cli import run_verb
+from darts_lite.cli.run import run_verb
 from darts_lite.data import moved, problems
 from darts_lite.data.parts import Order
 from darts_lite.discretize import DiscretizeConfig, discretize
-from darts_lite.engine import checkpoint, evaluation, retrain_record
-from darts_lite.engine.folder import RunFolder
 from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.evaluate import EvaluateConfig, _of_the_data, evaluate
-from darts_lite.genotype import from_json, parse_text, published, to_json
-from darts_lite.models import find_genotype, load_model
-from darts_lite.options import DatasetConfig
+from darts_lite.genotypes.find import find_genotype
+from darts_lite.genotypes.genotype import from_json, to_json
+from darts_lite.genotypes.text import parse_text, published
+from darts_lite.models import load_model
 from darts_lite.retrain import RetrainConfig, retrain
+from darts_lite.runs import retrain_results as retrain_record
+from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.storage import checkpoint
+from darts_lite.storage.run_folder import RunFolder
+from darts_lite.training import evaluation
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 
@@ -294,7 +298,7 @@ def test_a_resumed_network_is_no_larger_than_its_tensors(monkeypatch):
         raise RuntimeError("boom")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="boom"):
-        patch.setattr("darts_lite.engine.retrain_state.retrain_step", boom)
+        patch.setattr("darts_lite.training.retrain_step.retrain_step", boom)
         tiny.run(tiny.retrain_config())
     for numbers in ({"cells": 100}, {"channels": 4096}, {"cells": 100, "reductions": list(range(100))}):
         state = tiny.newest("run")

@@ -14,16 +14,16 @@ from torch.optim.swa_utils import AveragedModel
 from darts_lite import data
 from darts_lite.data.parts import Feed
 from darts_lite.data.splits import split
-from darts_lite.engine import retrain_state
-from darts_lite.engine.average import Average
-from darts_lite.engine.build import build_method
-from darts_lite.engine.optimizers import warmed_up
-from darts_lite.engine.phases import Phase
 from darts_lite.errors import Exit, UserError
-from darts_lite.genotype import parse_text
+from darts_lite.genotypes.text import parse_text
+from darts_lite.methods.build import build_method
+from darts_lite.methods.phases import Phase
 from darts_lite.models import create_network, load_model
 from darts_lite.spaces.darts import DartsSpace
 from darts_lite.spaces.network import carry
+from darts_lite.training import retrain_step as retrain_state
+from darts_lite.training.average import Average
+from darts_lite.training.optimizers import warmed_up
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 

@@ -17,18 +17,18 @@ import torch
 from darts_lite import data
 from darts_lite.data.parts import Order, Part
 from darts_lite.data.splits import split
-from darts_lite.engine import search_state
-from darts_lite.engine.build import build_method, build_space
-from darts_lite.engine.phases import Phase
-from darts_lite.engine.search_state import SearchState
-from darts_lite.engine.search_step import alpha_step, search_step, weight_step
 from darts_lite.errors import Exit, UserError
-from darts_lite.genotype import from_json
-from darts_lite.relaxations.table import Table
+from darts_lite.genotypes.genotype import from_json
+from darts_lite.methods.build import build_method, build_space
+from darts_lite.methods.phases import Phase
 from darts_lite.retrain import retrain
 from darts_lite.search import search
 from darts_lite.seeds import derive
 from darts_lite.spaces.network import Skeleton
+from darts_lite.spaces.table import Table
+from darts_lite.training import search_state
+from darts_lite.training.search_state import SearchState
+from darts_lite.training.search_step import alpha_step, search_step, weight_step
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 
@@ -308,8 +308,8 @@ def test_a_method_of_ones_own(phases):
     shutil.rmtree("run")
 
     carry_over, half = (
-        "darts_lite.engine.search_state:SearchState.carry_over",
-        "darts_lite.engine.search_step:weight_step",
+        "darts_lite.training.search_state:SearchState.carry_over",
+        "darts_lite.training.search_step:weight_step",
     )
     for resume, point in (
         (None, ("after", carry_over)),  # at the beginning of the second phase, with a checkpoint in the first

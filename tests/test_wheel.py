@@ -11,7 +11,7 @@ import pytest
 from process import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = {"darts_lite/data/digits.npz", "darts_lite/data/digits.LICENSE.txt", "darts_lite/published_genotypes.json"}
+DATA = {"darts_lite/data/digits.npz", "darts_lite/data/digits.LICENSE.txt", "darts_lite/genotypes/published.json"}
 TOP = {"README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "pyproject.toml"}
 
 if not all((ROOT / name).exists() for name in ("conf", "pyproject.toml")):
@@ -83,7 +83,7 @@ def installed(built, tmp_path_factory):
 def test_what_is_installed_runs(installed, tmp_path):
     """From a folder without a checkout: --help by the console script, a few steps of a search by `python -m`."""
     options = {"cwd": tmp_path, "env": environment(installed)}
-    code = "import darts_lite.search, darts_lite.config; print(darts_lite.search.__file__); print(darts_lite.config.conf_folder())"
+    code = "import darts_lite.search, darts_lite.cli.line; print(darts_lite.search.__file__); print(darts_lite.cli.line.conf_folder())"
     module, conf = quietly(["-c", code], **options).splitlines()
     assert Path(module) == installed / "darts_lite" / "search.py"
     assert Path(conf) == installed / "darts_lite" / "conf"

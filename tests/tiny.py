@@ -27,17 +27,18 @@ from darts_lite import data
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import Feed, Part
 from darts_lite.data.splits import split
-from darts_lite.engine import checkpoint
-from darts_lite.engine.build import build_method, build_space
-from darts_lite.engine.records import Records
-from darts_lite.engine.retrain_state import RetrainState, new_network, retrain_step
-from darts_lite.engine.search_state import SearchState
-from darts_lite.engine.search_step import search_step
-from darts_lite.models import find_genotype
-from darts_lite.options import DatasetConfig, SpaceConfig
+from darts_lite.genotypes.find import find_genotype
+from darts_lite.methods.build import build_method, build_space
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.search import SearchConfig, search
+from darts_lite.settings.configs import SpaceConfig
+from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces.network import Skeleton
+from darts_lite.storage import checkpoint
+from darts_lite.storage.records import Records
+from darts_lite.training.retrain_step import RetrainState, new_network, retrain_step
+from darts_lite.training.search_state import SearchState
+from darts_lite.training.search_step import search_step
 
 SPACE = SpaceConfig(nodes=2, candidates=["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3"])
 STEPS = 6  # of a tiny search: 2 epochs of 3
@@ -329,14 +330,14 @@ EVENTS = [
     "os:replace",
     "os:fsync",
     "pathlib:Path.unlink",
-    "darts_lite.engine.board:Board._write",
-    "darts_lite.engine.folder:RunFolder.status",
-    "darts_lite.engine.loop:Loop.boundary",
-    "darts_lite.engine.records:Records.append",
-    "darts_lite.engine.records:Records.truncate",
-    "darts_lite.engine.search_step:search_step",
-    "darts_lite.engine.search_step:weight_step",
-    "darts_lite.engine.retrain_state:retrain_step",
+    "darts_lite.runs.tensorboard:Board._write",
+    "darts_lite.storage.run_folder:RunFolder.status",
+    "darts_lite.runs.loop:Loop.boundary",
+    "darts_lite.storage.records:Records.append",
+    "darts_lite.storage.records:Records.truncate",
+    "darts_lite.training.search_step:search_step",
+    "darts_lite.training.search_step:weight_step",
+    "darts_lite.training.retrain_step:retrain_step",
 ]
 
 

@@ -5,18 +5,13 @@ A new data set is a function `DatasetConfig -> Dataset` in its own file and a li
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from darts_lite.data import arrays, cifar, digits, idx, image_folder, npz, svhn
-from darts_lite.data.arrays import Arrays, from_torch
+from darts_lite.data.arrays import Arrays as Arrays
+from darts_lite.data.arrays import from_torch as from_torch
 from darts_lite.data.dataset import Dataset
-from darts_lite.data.fetch import ROOT
-from darts_lite.data.published import PUBLISHED
 from darts_lite.errors import Exit, UserError, all_of
-from darts_lite.options import DatasetConfig
-from darts_lite.places import unknown_name
-
-__all__ = ["DATASETS", "USED_BY", "USUAL", "Arrays", "Dataset", "from_torch", "load", "moved", "problems", "usual"]
+from darts_lite.settings.datasets import USED_BY, DatasetConfig, unknown_name
 
 DATASETS: dict[str, Callable[[DatasetConfig], Dataset]] = {
     "digits": digits.load,
@@ -27,31 +22,6 @@ DATASETS: dict[str, Callable[[DatasetConfig], Dataset]] = {
     "mnist": idx.load,
     "fashion_mnist": idx.load,
     "svhn": svhn.load,
-}
-
-# What conf/dataset/<name>.yaml says beside the defaults of DatasetConfig, which know nothing of single data sets.
-USUAL: dict[str, dict[str, Any]] = {
-    "cifar10": {"root": ROOT, "crop_padding": 4, "flip": True},
-    "cifar100": {"root": ROOT, "crop_padding": 4, "flip": True},
-    "mnist": {"root": ROOT},
-    "fashion_mnist": {"root": ROOT, "flip": True},
-    "svhn": {"root": ROOT, "crop_padding": 4},
-}
-
-
-def usual(name: str, **changes: Any) -> DatasetConfig:
-    """The settings that `dataset=<name>` chooses on the command line, for Python."""
-    return DatasetConfig(**{"name": name, **USUAL.get(name, {}), **changes})
-
-
-# Settings of data sets that have them; elsewhere they would be typed in vain, and the data would be other than was meant.
-USED_BY: dict[str, tuple[str, ...]] = {
-    "path": ("npz",),
-    "root": ("image_folder", *PUBLISHED),
-    "download": tuple(PUBLISHED),
-    "image_size": ("image_folder",),
-    "channels": ("image_folder",),
-    "test_fraction": ("image_folder",),
 }
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from darts_lite.data.dataset import ARRAYS, OPTIONAL, Dataset, assemble, check_class_names
 from darts_lite.data.images import MODES, fitted
 from darts_lite.errors import Exit, UserError
-from darts_lite.options import DatasetConfig
+from darts_lite.settings.datasets import DatasetConfig
 
 NAME = "arrays"  # of such a data set in configurations, results and paths
 

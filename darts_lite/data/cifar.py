@@ -12,7 +12,7 @@ from darts_lite.data.dataset import Dataset
 from darts_lite.data.fetch import AGAIN, contents, load_published
 from darts_lite.data.files import damage
 from darts_lite.data.published import File
-from darts_lite.options import DatasetConfig
+from darts_lite.settings.datasets import DatasetConfig
 
 LABELS = {"cifar10": "labels", "cifar100": "fine_labels"}
 

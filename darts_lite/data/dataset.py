@@ -12,7 +12,7 @@ import numpy as np
 from darts_lite.data.images import Files, Images
 from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError, all_of, printable
-from darts_lite.options import DatasetConfig
+from darts_lite.settings.datasets import DatasetConfig
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val")  # a validation part of the user's own; both or none

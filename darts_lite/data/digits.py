@@ -12,7 +12,7 @@ import numpy as np
 
 from darts_lite.data.dataset import Dataset, assemble
 from darts_lite.errors import Exit, UserError
-from darts_lite.options import DatasetConfig
+from darts_lite.settings.datasets import DatasetConfig
 
 FILE = Path(__file__).with_name("digits.npz")
 SHA256 = "b31f909ce1dd66888e58ee2e4beaad557a785dc9fc256c57fac4ccdb356005dd"

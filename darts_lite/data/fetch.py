@@ -15,9 +15,8 @@ from darts_lite.data.download import download
 from darts_lite.data.files import damage, open_regular
 from darts_lite.data.published import PUBLISHED, File, Published
 from darts_lite.errors import Exit, UserError, show
-from darts_lite.options import DatasetConfig
+from darts_lite.settings.datasets import ROOT, DatasetConfig
 
-ROOT = "data"  # where dataset.root is null
 AGAIN = "add dataset.download=true to fetch it again, or copy it again"
 LARGEST = 1 << 29  # bytes of a file that is read whole; the largest published one has 182 MB
 Read = Callable[[Path, File], Mapping[str, np.ndarray]]

@@ -3,11 +3,11 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from darts_lite.errors import Exit, UserError
+from darts_lite.hardware.machine import available_memory
 
 
 def open_regular(path: str | os.PathLike, kind: str, missing: str) -> BinaryIO:
@@ -51,18 +51,3 @@ def check_memory(size: int, key: object) -> None:
     if free is not None and needed > free:
         reason = f"unpacked and copied once it takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
         raise UserError(key, reason, "store fewer or smaller images", code=Exit.DATA)
-
-
-def available_memory() -> int | None:
-    """Bytes this process can still take without swapping, or None where that cannot be known."""
-    limits = []
-    with suppress(OSError, ValueError), open("/proc/meminfo") as file:
-        limits += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")]
-    if not limits:
-        try:
-            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        except (AttributeError, OSError, ValueError):
-            return None
-    with suppress(OSError, ValueError):  # a container's own limit
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(limits)

@@ -17,7 +17,7 @@ from darts_lite.data.dataset import Dataset
 from darts_lite.data.fetch import AGAIN, actual, load_published
 from darts_lite.data.files import check_memory, damage, open_regular
 from darts_lite.data.published import File
-from darts_lite.options import DatasetConfig
+from darts_lite.settings.datasets import DatasetConfig
 
 UINT8 = 8  # the idx code of the type of values
 DEFLATE_LIMIT = 1032  # bytes that one byte of a gzip file can stand for, at most (zlib's technical notes)

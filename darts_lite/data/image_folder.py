@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from darts_lite.data.dataset import Dataset, assemble, fraction_of
-from darts_lite.data.files import available_memory
 from darts_lite.data.images import EXTENSIONS, LISTED, Files, check_each, inspect
 from darts_lite.data.splits import held_out
 from darts_lite.errors import Exit, UserError, all_of, did_you_mean, show
-from darts_lite.options import DatasetConfig
+from darts_lite.hardware.machine import available_memory
+from darts_lite.settings.datasets import DatasetConfig
 
 PARTS = ("train", "val", "test")
 # Images that Pillow's decoders do not read: photographs of telephones, and what cameras write beside or in place of a JPEG.

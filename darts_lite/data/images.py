@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from darts_lite.errors import Exit, UserError, all_of, show
-from darts_lite.machine import cores
+from darts_lite.hardware.machine import cores
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the only decoders of Pillow that are tried

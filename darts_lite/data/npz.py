@@ -20,7 +20,7 @@ import numpy as np
 from darts_lite.data.dataset import ARRAYS, OPTIONAL, Dataset, assemble, check_class_names, check_forms
 from darts_lite.data.files import check_memory, damage, open_regular, why
 from darts_lite.errors import Exit, UserError, all_of
-from darts_lite.options import DatasetConfig
+from darts_lite.settings.datasets import DatasetConfig
 
 _WRITE = "write it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 _MISSING = "check dataset.path; a relative path starts in the working directory"

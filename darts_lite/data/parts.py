@@ -179,7 +179,7 @@ class Feed:
     """The batches of a training, by step: what a part holds, in an order drawn from `seed`.
 
     `load` brings what the host knows of a batch, `batch` makes it on the device. What is loaded lies in the same tensors at every step, so
-    that a CUDA graph can hold everything that `batch` does (engine/graph.py).
+    that a CUDA graph can hold everything that `batch` does (hardware/graph.py).
     """
 
     def __init__(self, part: Source, batch_size: int, seed: int):

@@ -21,7 +21,7 @@ from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.images import Files, Images
 from darts_lite.data.parts import Order, Part, Preparation
 from darts_lite.errors import Exit, UserError, all_of
-from darts_lite.machine import cores
+from darts_lite.hardware.machine import cores
 
 Batch = tuple[Tensor, Tensor]  # pixels uint8 (B, H, W, C), labels int64 (B,)
 # Of a batch that was announced, and whose memory was to be fetched from a worker that is gone.

@@ -14,7 +14,7 @@ from darts_lite.data.fetch import AGAIN, contents, load_published
 from darts_lite.data.files import damage
 from darts_lite.data.published import File
 from darts_lite.errors import Exit, UserError
-from darts_lite.options import DatasetConfig
+from darts_lite.settings.datasets import DatasetConfig
 
 
 def load(config: DatasetConfig) -> Dataset:

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darts_lite.operations.kernels.pools import AveragePool
 from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce, rows
-from darts_lite.operations.pooling import AveragePool
 
 Activation = Callable[[], nn.Module]
 

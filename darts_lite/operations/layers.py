@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darts_lite.operations.depthwise import depthwise, likely_mean
-from darts_lite.operations.fold import folded, folds
-from darts_lite.operations.pointwise import pointwise, pointwise_norm, spares_memory
-from darts_lite.operations.sampling import every_second
+from darts_lite.operations.kernels.depthwise import depthwise, likely_mean
+from darts_lite.operations.kernels.every_second import every_second
+from darts_lite.operations.kernels.fold import folded, folds
+from darts_lite.operations.kernels.pointwise import pointwise, pointwise_norm, spares_memory
 
 
 def rows(stacked: Tensor, start: int, number: int) -> Tensor:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from darts_lite.errors import out_of_memory
 from darts_lite.operations import NONE, OPERATIONS
 from darts_lite.operations.candidates import Activation
+from darts_lite.operations.kernels.thresholds import ALL, CACHE
 from darts_lite.operations.layers import ConvNorm, FactorizedReduce, rows
-from darts_lite.operations.thresholds import ALL, CACHE
 from darts_lite.spaces.mixing import mixed
 from darts_lite.spaces.nodes import Nodes, dense
 
@@ -275,7 +275,7 @@ class Cell(nn.Module):
         """Outputs of the two cells before, activated -> (N, len(concat) * C, H, W), halved in a reduction cell."""
         states = [self.preprocess[0](before_previous), self.preprocess[1](previous)]
         if on_gpu(states[0]):
-            from darts_lite.spaces import fused  # needs triton
+            from darts_lite.spaces import fused
 
             if fused.serves(self, states[0], mixing):
                 return fused.combine(self, states, mixing, keep)

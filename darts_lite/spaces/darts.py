@@ -8,12 +8,12 @@ from torch import Tensor
 
 from darts_lite.costs import Costs, count
 from darts_lite.errors import UserError, all_of, choice
-from darts_lite.genotype import Genotype
+from darts_lite.genotypes.genotype import Genotype
 from darts_lite.operations import NONE, OPERATIONS
-from darts_lite.options import SpaceConfig
-from darts_lite.relaxations.table import Table
+from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces.cell import Plan
 from darts_lite.spaces.network import Network, Skeleton
+from darts_lite.spaces.table import Table
 
 CELLS = ("normal", "reduce")
 

@@ -9,10 +9,10 @@ from torch import Generator, Tensor, nn
 
 from darts_lite.costs import Costs, count
 from darts_lite.operations.candidates import Activation
-from darts_lite.relaxations.table import Mixing
 from darts_lite.spaces.auxiliary import auxiliary_head
 from darts_lite.spaces.cell import Cell, Key, Plan
 from darts_lite.spaces.stem import STEMS, cifar, count_stem, halved, imagenet
+from darts_lite.spaces.table import Mixing
 
 
 @dataclass(frozen=True)

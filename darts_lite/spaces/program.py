@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from darts_lite.operations.candidates import Pool, SeparableConvolution, SkipConnect
-from darts_lite.operations.kernels.mix import mix
+from darts_lite.operations.kernels.triton.mix import mix
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.spaces.rounds import Convolved, Halved, Pooled, Read, Round, Stack, Tables, Term, Work, grouped
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darts_lite.operations.kernels import depthwise, pools
-from darts_lite.operations.kernels.mix import Folded, Gradients, Scales, fold, unfold, unmix
-from darts_lite.operations.kernels.moments import moments, products
+from darts_lite.operations.kernels.triton import depthwise, pools
+from darts_lite.operations.kernels.triton.mix import Folded, Gradients, Scales, fold, unfold, unmix
+from darts_lite.operations.kernels.triton.moments import moments, products
 
 Read = tuple[int, int]  # a plane that is read, and the number of its gradient among those that are added to
 

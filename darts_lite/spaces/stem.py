@@ -11,8 +11,8 @@ from torch import nn
 
 from darts_lite.costs import Costs, count
 from darts_lite.operations.candidates import Activation
+from darts_lite.operations.kernels.thresholds import STEM
 from darts_lite.operations.layers import BatchNorm, convolution
-from darts_lite.operations.thresholds import STEM
 
 STEMS = ("cifar", "imagenet")
 

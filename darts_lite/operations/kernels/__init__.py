@@ -1,12 +1,4 @@
-"""Triton kernels for CUDA: what a cell does between its inputs and its nodes, in few passes over memory.
+"""Kernels: the parts of operations that have a faster way than torch's own, each with its ways on a CPU and, in triton/, on CUDA.
 
-Images are *planes*: (planes, N, H, W, C), so that each is a dense channels_last image, and all operations of a cell share one tensor. Three
-kinds of kernels work on them:
-
-    depthwise, pools   make planes of planes: what an operation does in space
-    moments, products  sum over all pixels of planes, in two stages without atomics: equal input gives equal output
-    mix, unmix         matrix products over channels: pointwise convolution, BatchNorm, mixing weight and the sum into a node at once
-
-Each has its way back. Nothing here is differentiable: `spaces.fused` puts the kernels together. They run in float32 and bfloat16, with
-sums in float32; on a CPU with `TRITON_INTERPRET=1`, set before this package is imported. It needs triton, which not every torch brings.
+Here lives how something is computed, with its gradients; what is computed, and with which weights, lives in candidates.py and layers.py.
 """

@@ -1,232 +1,174 @@
-"""Depthwise convolution of planes, forward and back, with the ReLU before it read on the way.
+"""Depthwise convolution whose gradients are fast, too: other kernels than torch's, the same numbers up to rounding.
 
-Copy i of a layer convolves the plane `sources[i]` with kernels of its own: the source is indexed, not repeated. Channels are contiguous,
-so a block of pixels times channels reads whole vectors; the k * k reads of a pixel meet in the cache, and memory sees each plane read or
-written once. Kernels are k x k with odd k, images end in zeros.
+A second derivative is made of depthwise convolutions and their gradients. Torch's own convolves once for each channel (`groups` in
+_convolution_double_backward, torch 2.14): 27,600 convolutions in an exact second-order step of the published size.
+
+oneDNN (torch 2.14, channels_last) is fast forward with any kernel, but its weight gradients only with kernels that are dense, at most 3
+wide and no higher than the image, and neither gradient with dilated ones: the others take 5 to 100 times longer. So, on a CPU,
+
+    the gradient of the input    is the convolution of the gradient with the kernel turned around, dilated as it was (stride 1),
+    the gradient of the weight   comes from a 3 wide kernel on an image whose neighbouring columns are channels, which in channels_last is
+                                 the same memory; see `_weight_gradient`.
+
+Images are (N, C, H, W), weights (C, 1, k, k) with odd k, gradients have the shape of what they belong to.
 """
 
+from typing import Any
+
 import torch
-import triton
-import triton.language as tl
+import torch.nn.functional as F
 from torch import Tensor
 
-from darts_lite.operations.kernels.launch import SPATIAL, cdiv, chunks, launch, pixel_block, place, unit
-
-# Neither sizes nor where tables lie are worth a compilation of their own.
-SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "D", "OTHERS"]
-TABLES = ["sources", "targets", "starts", "copies"]
+from darts_lite.operations.kernels.every_second import every_second
+from darts_lite.operations.kernels.thresholds import KERNEL
 
 
-@triton.jit
-def relu(a):
-    """What is above zero. A number that is none stays one."""
-    return tl.maximum(a, 0.0, propagate_nan=tl.PropagateNan.ALL)
+def depthwise(x: Tensor, weight: Tensor, *, stride: int, dilation: int, bias: Tensor | None = None) -> Tensor:
+    """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)), zeros around the image. Twice differentiable.
 
-
-@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=TABLES)
-def _forward(
-    x, y, weight, sources, P, Q, H, W, HO, WO, CU, D, OTHERS,
-    UNIT: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
-):  # fmt: skip
-    """One program for BP of the P pixels of a plane of y and BC of the C = CU * UNIT channels of a copy; planes of x have Q pixels."""
-    C = CU * UNIT
-    copy, c, p = place(OTHERS, C, BP, BC)
-    inside = c < C
-    x += tl.load(sources + copy).to(tl.int64) * Q * C
-    y += copy.to(tl.int64) * P * C
-    w0 = (p % WO) * S - D * (K // 2)
-    h = ((p // WO) % HO) * S - D * (K // 2)
-    row = (p // (WO * HO)) * H
-    taps = weight + (copy * C + c) * (K * K)
-    total = tl.zeros((BP, BC), tl.float32)
-    for _ in range(K):
-        for j in tl.static_range(K):
-            w = w0 + j * D
-            ok = (p < P) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-            at = ((row + h) * W + w)[:, None] * C + c[None, :]
-            a = tl.load(x + at, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
-            k = tl.load(taps + j, mask=inside, other=0.0).to(tl.float32)
-            total += relu(a) * k[None, :]
-        h += D
-        taps += K
-    at = p[:, None] * C + c[None, :]
-    tl.store(y + at, total.to(y.dtype.element_ty), mask=(p < P)[:, None] & inside[None, :])
-
-
-@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=TABLES)
-def _input_gradient(
-    g, of_x, x, weight, sources, targets, starts, copies, P, Q, H, W, HO, WO, CU, D, OTHERS,
-    UNIT: tl.constexpr, ADD: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
-):  # fmt: skip
-    """One program for BP pixels of x: the sum over the copies that read them, where x was above zero."""
-    C = CU * UNIT
-    number, c, p = place(OTHERS, C, BP, BC)
-    inside = c < C
-    b0 = p % W + D * (K // 2)
-    a0 = (p // W) % H + D * (K // 2)
-    row = (p // (W * H)) * HO
-    total = tl.zeros((BP, BC), tl.float32)
-    for index in range(tl.load(starts + number), tl.load(starts + number + 1)):
-        copy = tl.load(copies + index)
-        g_copy = g + copy.to(tl.int64) * P * C
-        taps = weight + (copy * C + c) * (K * K)
-        a = a0
-        for _ in range(K):
-            for j in tl.static_range(K):
-                b = b0 - j * D
-                ok = (p < Q) & (a >= 0) & (b >= 0)
-                if S == 1:
-                    ho = a
-                    wo = b
-                else:
-                    ho = a // S
-                    wo = b // S
-                    ok = ok & (a == ho * S) & (b == wo * S)
-                ok = ok & (ho < HO) & (wo < WO)
-                at = ((row + ho) * WO + wo)[:, None] * C + c[None, :]
-                v = tl.load(g_copy + at, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
-                total += v * tl.load(taps + j, mask=inside, other=0.0).to(tl.float32)[None, :]
-            a -= D
-            taps += K
-    mask = (p < Q)[:, None] & inside[None, :]
-    at = p[:, None] * C + c[None, :]
-    read = tl.load(x + tl.load(sources + number).to(tl.int64) * Q * C + at, mask=mask, other=0.0)
-    total = tl.where(read.to(tl.float32) > 0, total, 0.0)
-    to = tl.load(targets + number).to(tl.int64) * Q * C + at
-    if ADD:
-        total += tl.load(of_x + to, mask=mask, other=0.0).to(tl.float32)
-    tl.store(of_x + to, total.to(of_x.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _tap(taps, j: tl.constexpr, products):
-    """(taps, channels): the sum of products (pixels, channels) in row j, zeros elsewhere."""
-    return tl.where(taps[:, None] == j, tl.sum(products, axis=0)[None, :], 0.0)
-
-
-@triton.jit(do_not_specialize=[*SIZES, "CHUNK", "COPIES"], do_not_specialize_on_alignment=TABLES)
-def _weight_gradient(
-    g, x, part, sources, P, Q, H, W, HO, WO, CU, D, CHUNK, COPIES,
-    UNIT: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, S: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
-):  # fmt: skip
-    """One program for CHUNK pixels, BC channels and a row of the kernel, at most 7 wide; KP is a power of two from K on.
-
-    Each tap has a sum for each of BP pixels, which are added up once, at the end: that takes threads that wait for each other.
+    `bias` (C) is a constant: it has no gradient.
     """
-    C = CU * UNIT
-    blocks = tl.cdiv(C, BC)
-    copy = tl.program_id(0) // blocks
-    c = (tl.program_id(0) % blocks) * BC + tl.arange(0, BC)
-    z = tl.program_id(1)
-    i = tl.program_id(2)
-    inside = c < C
-    x += tl.load(sources + copy).to(tl.int64) * Q * C
-    g += copy.to(tl.int64) * P * C
-    taps = tl.arange(0, KP)
-    t0 = tl.zeros((BP, BC), tl.float32)
-    t1 = t0
-    t2 = t0
-    t3 = t0
-    t4 = t0
-    t5 = t0
-    t6 = t0
-    for start in range(0, CHUNK, BP):
-        p = z * CHUNK + start + tl.arange(0, BP)
-        w0 = (p % WO) * S - D * (K // 2)
-        h = ((p // WO) % HO) * S - D * (K // 2) + i * D
-        row = (p // (WO * HO)) * H
-        v = tl.load(g + p[:, None] * C + c[None, :], mask=(p < P)[:, None] & inside[None, :], other=0.0).to(tl.float32)
-        for j in tl.static_range(K):
-            w = w0 + j * D
-            ok = (p < P) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-            at = ((row + h) * W + w)[:, None] * C + c[None, :]
-            a = tl.load(x + at, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
-            found = relu(a) * v
-            if j == 0:
-                t0 += found
-            elif j == 1:
-                t1 += found
-            elif j == 2:
-                t2 += found
-            elif j == 3:
-                t3 += found
-            elif j == 4:
-                t4 += found
-            elif j == 5:
-                t5 += found
-            else:
-                t6 += found
-    total = _tap(taps, 0, t0)
-    if K > 1:
-        total += _tap(taps, 1, t1) + _tap(taps, 2, t2)
-    if K > 3:
-        total += _tap(taps, 3, t3) + _tap(taps, 4, t4)
-    if K > 5:
-        total += _tap(taps, 5, t5) + _tap(taps, 6, t6)
-    to = (z * COPIES + copy) * C * K * K + c[None, :] * (K * K) + i * K + taps[:, None]
-    tl.store(part + to, total, mask=(taps < K)[:, None] & inside[None, :])
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        # As autocast would, which is not there in the backward pass.
+        x, weight = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (x, weight))
+    if stride == dilation == 2:  # only every second pixel is read
+        (x,), stride, dilation = every_second(x, 0), 1, 1
+    if on_cpu(x):  # taps that meet only zeros, because the image is smaller than the kernel, are left out
+        unused = max(0, weight.shape[-1] // 2 - (max(x.shape[2:]) - 1) // dilation)
+        weight = weight[:, :, unused : weight.shape[2] - unused, unused : weight.shape[3] - unused]
+    return _Depthwise.apply(x, weight, stride, dilation, bias)
 
 
-def forward(x: Tensor, y: Tensor, weight: Tensor, sources: Tensor, *, read: int, stride: int, dilation: int) -> None:
-    """Write planes y (copies, N, H', W', C) of ReLU of the planes x[sources]; `weight` (copies * C, 1, k, k).
+def likely_mean(x: Tensor, weight: Tensor) -> Tensor:
+    """(C): about the mean of what `depthwise` makes of x, from one image and without its borders; a constant."""
+    return x[0].detach().mean((1, 2)) * weight.detach().sum((1, 2, 3))
 
-    Reads `read` planes, writes one a copy.
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether images like x are convolved, and have their gradients, as is fast on a CPU."""
+    return x.device.type == "cpu"
+
+
+def _convolve(x: Tensor, weight: Tensor, stride: int, dilation: int, bias: Tensor | None = None) -> Tensor:
+    padding = dilation * (weight.shape[-1] // 2)
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
+
+
+class _Depthwise(torch.autograd.Function):
+    """The convolution; linear in image and weight, as are its two gradients in what they take. So each is a derivative of the others."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.steps = stride, dilation
+        return _convolve(x, weight, stride, dilation, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), (x, weight), (for_x, for_weight) = gradients, ctx.saved_tensors, ctx.needs_input_grad[:2]
+        of_x = _InputGradient.apply(gradient, weight, x.detach(), *ctx.steps) if for_x else None
+        of_weight = _WeightGradient.apply(gradient, x, weight.detach(), *ctx.steps) if for_weight else None
+        return of_x, of_weight, None, None, None
+
+
+class _InputGradient(torch.autograd.Function):
+    """Of `gradient` and `weight`. Of x only the shape counts."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, weight: Tensor, x: Tensor, stride: int, dilation: int) -> Tensor:
+        ctx.save_for_backward(gradient, weight)
+        ctx.steps = stride, dilation
+        if stride == 1 and on_cpu(x):
+            return _convolve(gradient, weight.flip(2, 3), 1, dilation)
+        return _native(gradient, x, weight, (stride, stride), dilation, for_weight=False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (of_result,), (gradient, weight) = gradients, ctx.saved_tensors
+        for_gradient, for_weight = ctx.needs_input_grad[:2]
+        of_gradient = _Depthwise.apply(of_result, weight, *ctx.steps, None) if for_gradient else None
+        of_weight = _WeightGradient.apply(gradient, of_result, weight.detach(), *ctx.steps) if for_weight else None
+        return of_gradient, of_weight, None, None, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    """Of `gradient` and `x`. Of the weight only the shape counts."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+        ctx.save_for_backward(gradient, x)
+        ctx.steps = stride, dilation
+        if on_cpu(x):
+            return _weight_gradient(gradient, x, weight, stride, dilation)
+        return _native(gradient, x, weight, (stride, stride), dilation, for_weight=True)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (of_result,), (gradient, x) = gradients, ctx.saved_tensors
+        for_gradient, for_x = ctx.needs_input_grad[:2]
+        of_gradient = _Depthwise.apply(x, of_result, *ctx.steps, None) if for_gradient else None
+        of_x = _InputGradient.apply(gradient, of_result, x.detach(), *ctx.steps) if for_x else None
+        return of_gradient, of_x, None, None, None
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+    """Of a kernel that is 1, 3 or 5 wide; of another one torch computes it itself.
+
+    A tap t columns from the middle sums gradient[w] * x[w + t]. With f columns folded into channels, w = f u + q, two columns of the same q
+    are f e apart, e = -1, 0, 1 for the three taps of the folded kernel. f = dilation gives all the taps of a 3 wide kernel, f = 2 dilation
+    every second one of a 5 wide kernel; the other two come from the halves of the f columns crosswise. What the taps of all q find
+    is added up. In height a dilated kernel is every second row of a dense one.
     """
-    copies, n, ho, wo, c = y.shape
-    h, w = x.shape[2:4]
-    p, q, pixels, lanes = n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
-    others = copies * cdiv(c, SPATIAL)
-    launch(
-        _forward, (others * cdiv(p, pixels),),
-        x, y, weight, sources, p, q, h, w, ho, wo, c // lanes, dilation, others,
-        UNIT=lanes, K=weight.shape[-1], S=stride, BP=pixels, BC=SPATIAL, num_warps=4, moves=(read * q + copies * p) * c,
-    )  # fmt: skip
+    height, width = weight.shape[2:]
+    if width > KERNEL.value or (width < 5 and stride == 2):
+        return _native(gradient, x, weight, (stride, stride), dilation, for_weight=True)
+    rows = dilation * (height - 1) + 1
+    fold = dilation * (2 if width == 5 else 1)
+    gradient, x = _padded(gradient, -(-rows // stride), fold // stride), _padded(x, rows, fold)
+
+    def taps(gradient: Tensor, x: Tensor) -> Tensor:
+        """(fold, C, 1, height, 3 or 1): what each column of the fold finds."""
+        kernel = weight.new_empty(x.shape[1], 1, rows, min(width, 3))
+        found = _native(gradient, x, kernel, (stride, 1), 1, for_weight=True)
+        return found[:, :, ::dilation].unflatten(0, (fold, -1))
+
+    if width < 5:
+        return taps(_folded(gradient, fold), _folded(x, fold)).sum(0)
+    if stride == 2:  # the gradient belongs to the even columns; an odd one is the tap to the right of it
+        even, odd = taps(torch.cat((gradient, gradient), dim=1), _folded(x, fold))
+        odd = odd[..., :2]
+    else:
+        gradient, straight = _folded(gradient, fold), _folded(x, fold)
+        even = taps(gradient, straight).sum(0)
+        left, right = straight.chunk(2, dim=1)
+        left, right = taps(gradient, torch.cat((right, left), dim=1)).unflatten(0, (2, -1)).sum(1)
+        odd = left[..., :2] + right[..., 1:]
+    result = torch.empty_like(weight)
+    result[..., ::2], result[..., 1::2] = even, odd
+    return result
 
 
-def input_gradient(
-    g: Tensor,
-    of_x: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    readers: tuple[Tensor, Tensor, Tensor, Tensor],
-    *,
-    add: bool,
-    stride: int,
-    dilation: int,
-) -> None:
-    """Sum what comes back to each plane that is read, and write it, or `add` it to what is there.
-
-    `readers`: the planes of x that are read (S,), the planes of of_x that get the sums (S,), and which copies read each: those from
-    copies[starts[s]] to copies[starts[s + 1]].
-    Reads the gradient of each copy, and two planes of each source, or one; writes one.
-    """
-    sources, targets, starts, read_by = readers
-    copies, n, ho, wo, c = g.shape
-    h, w = x.shape[2:4]
-    p, q, pixels, lanes = n * ho * wo, n * h * w, pixel_block(SPATIAL), unit(c)
-    others = len(sources) * cdiv(c, SPATIAL)
-    launch(
-        _input_gradient, (others * cdiv(q, pixels),),
-        g, of_x, x, weight, sources, targets, starts, read_by, p, q, h, w, ho, wo, c // lanes, dilation, others,
-        UNIT=lanes, ADD=add, K=weight.shape[-1], S=stride, BP=pixels, BC=SPATIAL, num_warps=4,
-        moves=(copies * p + (3 if add else 2) * len(sources) * q) * c,
-    )  # fmt: skip
+def _padded(x: Tensor, height: int, multiple: int) -> Tensor:
+    """With zeros below and to the right: at least `height` high, and a multiple of `multiple` wide. channels_last."""
+    right, below = -x.shape[3] % multiple, max(0, height - x.shape[2])
+    x = F.pad(x, (0, right, 0, below)) if right or below else x
+    return x.contiguous(memory_format=torch.channels_last)
 
 
-def weight_gradient(
-    g: Tensor, x: Tensor, weight: Tensor, sources: Tensor, *, read: int, stride: int, dilation: int
+def _folded(x: Tensor, fold: int) -> Tensor:
+    """(N, C, H, W) -> (N, fold * C, H, W / fold): `fold` neighbouring columns as channels. A view of channels_last."""
+    n, c, h, w = x.shape
+    return x.permute(0, 2, 3, 1).reshape(n, h, w // fold, fold * c).permute(0, 3, 1, 2)
+
+
+def _native(
+    gradient: Tensor, x: Tensor, weight: Tensor, strides: tuple[int, int], dilation: int, *, for_weight: bool
 ) -> Tensor:
-    """(copies * C, 1, k, k), float32. Reads `read` planes and the gradient of each copy."""
-    copies, n, ho, wo, c = g.shape
-    h, w = x.shape[2:4]
-    k, p, q, lanes = weight.shape[-1], n * ho * wo, n * h * w, unit(c)
-    pixels = pixel_block(SPATIAL) // (1 if k <= 3 else 2)  # a sum a tap: so the registers suffice
-    chunk, number = chunks(p, pixels, copies * cdiv(c, SPATIAL) * k)
-    part = torch.empty(number, copies * c, k, k, device=g.device)
-    launch(
-        _weight_gradient, (copies * cdiv(c, SPATIAL), number, k),
-        g, x, part, sources, p, q, h, w, ho, wo, c // lanes, dilation, chunk, copies,
-        UNIT=lanes, K=k, KP=triton.next_power_of_2(k), S=stride, BP=pixels, BC=SPATIAL, num_warps=4,
-        moves=(read * q + copies * p) * c,
-    )  # fmt: skip
-    return part.sum(0)[:, None]
+    """The gradient of the weight or else of the input, by torch's own kernel; what it belongs to counts only by its shape."""
+    padding = [dilation * (side // 2) for side in weight.shape[2:]]
+    mask = [not for_weight, for_weight, False]
+    found = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, strides, padding, [dilation] * 2, False, [0, 0], x.shape[1], mask
+    )
+    return found[1] if for_weight else found[0]

@@ -1,0 +1,157 @@
+"""The result of a search as pure data: two small directed graphs of named operations (no torch here).
+
+A cell has the states 0 and 1 (outputs of the two cells before it) and the nodes 2, 3, ...; an edge carries a state
+through an operation into a later node, a node is the sum of its edges, and the cell's output concatenates the nodes of
+`concat`. Two text forms are read, and nothing in them is ever evaluated or imported: JSON (`genotype.json`, canonical:
+equal architectures are equal text) and the form that the field prints (see `genotype_text`),
+
+    Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))
+
+in which node i owns the pairs 2i and 2i + 1, or the list i of pairs; or edges are triples (operation, target, source). There `none` is no
+edge, while JSON leaves the edge out. Whichever way a genotype is made, `genotype_schema.validate` checks it.
+"""
+
+import collections
+import functools
+import json
+import re
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from darts_lite.errors import UserError
+from darts_lite.genotypes.schema import (
+    CELLS,
+    FORMAT,
+    INPUTS,
+    validate,
+)
+from darts_lite.genotypes.syntax import DEEPEST
+
+
+@dataclass(frozen=True)
+class Edge:
+    """State `source` enters node `target` through `operation`."""
+
+    operation: str
+    source: int
+    target: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The edges of one cell type, and the nodes whose concatenation is its output."""
+
+    edges: tuple[Edge, ...]
+    concat: tuple[int, ...]
+
+    @property
+    def nodes(self) -> int:
+        """Number of intermediate nodes; they are the states 2 ... nodes + 1."""
+        return max(*self.concat, *(edge.target for edge in self.edges)) - INPUTS + 1
+
+    def into(self, node: int) -> tuple[Edge, ...]:
+        """The edges that end in state `node`, in canonical order; a node may have none."""
+        return tuple(edge for edge in self.edges if edge.target == node)
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """One architecture: its space, a cell for each cell type, and further choices of the space (darts has none).
+
+    Edges are kept ordered by (target, source, operation) and `concat` ascending, so equal architectures compare equal.
+    Raises UserError when something is wrong with it.
+    """
+
+    space: str
+    cells: dict[str, Cell]
+    choices: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        plain = to_plain(self)
+        validate(plain)
+        object.__setattr__(self, "cells", {name: _canonical(plain["cells"][name]) for name in CELLS[self.space]})
+        object.__setattr__(self, "choices", plain["choices"])
+
+    def __hash__(self) -> int:
+        return hash(to_json(self))
+
+
+def to_plain(genotype: Genotype) -> dict[str, Any]:
+    """The genotype as the dicts and lists of `genotype.json`."""
+    return {"format": FORMAT, **_plain(genotype)}
+
+
+def to_json(genotype: Genotype) -> str:
+    """Canonical JSON, one edge a line, ending in a newline."""
+    text = json.dumps(to_plain(genotype), indent=2)
+    # An object or list without inner ones goes on one line: shorter by 80 lines, and a changed edge is a changed line.
+    innermost = r"([\[{])\s+([^\[\]{}]*?)\s+([\]}])"
+    return re.sub(innermost, lambda match: match[1] + re.sub(r"\s+", " ", match[2]) + match[3], text) + "\n"
+
+
+def from_json(text: str, key: object = "genotype") -> Genotype:
+    """The genotype in `text`; `key` names its origin in errors (UserError, exit code 2)."""
+    return from_plain(_json(text, key), key)
+
+
+def from_result(text: str, key: object = "genotype") -> Genotype:
+    """The genotype in the JSON of a genotype, or of a run's result, which has it under the key `genotype`."""
+    data = _json(text, key)
+    if not isinstance(data, dict) or "genotype" not in data or "cells" in data:
+        return from_plain(data, key)
+    if data["genotype"] is None:
+        fix = "give the folder of one of them"
+        raise UserError(f"{key} genotype", "is null: the runs have different genotypes", fix)
+    return from_plain(data["genotype"], f"{key} genotype")
+
+
+def from_plain(data: Any, key: object = "genotype") -> Genotype:
+    """The genotype in dicts and lists of `genotype.json`."""
+    validate(data, key)
+    return Genotype(data["space"], data["cells"], data["choices"])
+
+
+def _canonical(cell: dict[str, Any]) -> Cell:
+    edges = [Edge(**edge) for edge in cell["edges"]]
+    edges.sort(key=lambda edge: (edge.target, edge.source, edge.operation))
+    return Cell(tuple(edges), tuple(sorted(cell["concat"])))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (tuple, list)) else value
+
+
+def _refuse_deep(text: str, key: object) -> None:
+    """Before any parser recurses. Brackets in strings count too: no name in a genotype has one."""
+    depth = 0
+    for match in re.finditer(r"[\[({\])}]", text):
+        depth += 1 if match[0] in "[({" else -1
+        if depth > DEEPEST:
+            raise UserError(key, f"is nested deeper than {DEEPEST} levels", "give a genotype as darts_lite writes it")
+
+
+def _json(text: str, key: object) -> Any:
+    _refuse_deep(text, key)
+    try:
+        return json.loads(text, object_pairs_hook=functools.partial(_distinct, key), parse_constant=_not_a_number(key))
+    except (ValueError, RecursionError) as error:
+        raise UserError(key, f"is not JSON ({error})", "give a genotype.json as darts_lite writes it") from None
+
+
+def _distinct(key: object, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise UserError(key, "has a duplicate key", "leave one of them out", value=twice)
+    return data
+
+
+def _not_a_number(key: object) -> Any:
+    def refuse(name: str) -> None:
+        raise UserError(key, "has a value that is not JSON", "write an integer", value=name)
+
+    return refuse

@@ -1,0 +1,210 @@
+"""What every training needs before it starts: settings, device, data, checked in this order, and nothing made on the way."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_lite import data
+from darts_lite.data import arrays
+from darts_lite.data.arrays import Arrays
+from darts_lite.data.augmentation import Augmentation
+from darts_lite.data.dataset import Dataset, in_words, remarks
+from darts_lite.data.parts import Feed, Part
+from darts_lite.data.splits import split
+from darts_lite.data.stream import Stream, part_or_stream
+from darts_lite.errors import Exit, UserError
+from darts_lite.hardware.device import keep_freed_memory, resolve_device
+from darts_lite.hardware.machine import cores
+from darts_lite.hardware.precision import resolve_precision
+from darts_lite.runs.debug import reduced
+from darts_lite.runs.report import Plain
+from darts_lite.runs.resume import resolve
+from darts_lite.seeds import derive
+from darts_lite.settings import schema
+from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.spaces.cell import no_kernels
+from darts_lite.spaces.network import Skeleton
+from darts_lite.spaces.stem import choose
+from darts_lite.storage import environment
+from darts_lite.storage.files import read_json
+from darts_lite.storage.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training that may start."""
+
+    verb: str
+    config: Any  # as stored, where a run is resumed
+    folder: Path | None  # of the run to go on with
+    finished: bool  # and nothing is left to do there
+    device: torch.device
+    precision: str
+    dataset: Dataset
+    environment: dict[str, Any]
+    report: Any
+
+    def part(self, images: Any, labels: Any, *, augmented: bool, alternating_flip: bool = False) -> Part | Stream:
+        """Images and labels on the device, or streamed to it."""
+        source, data = self.config.dataset, self.dataset
+        varied = Augmentation(
+            crop_padding=source.crop_padding,
+            flip=source.flip,
+            cutout=self.config.cutout,
+            resized=source.crop == "resized",
+            alternating=alternating_flip,
+            color_jitter=source.color_jitter,
+        )
+        part = part_or_stream(
+            images,
+            labels,
+            self.device,
+            data.mean,
+            data.std,
+            varied if augmented else None,
+            storage=source.storage,
+            workers=source.workers,
+            warn=self.report.warning,
+        )
+        if source.storage == "auto" and isinstance(part, Stream):
+            where = "in memory" if self.device.type == "cpu" else f"on {self.device}"
+            size = f"{len(part):,} images, {images.nbytes / 1e9:.1f} GB"
+            self.report.line(f"{size}: too many to keep {where}, so they are streamed (workers: {part.workers})")
+        return part
+
+    def halves(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """Images and labels that the weights and the alphas of a search learn from; the test part is not touched.
+
+        Without a validation part of the user's own they are two disjoint parts of the training images.
+        """
+        data = self.dataset
+        if data.x_val is not None:
+            return (data.x_train, data.y_train), (data.x_val, data.y_val)
+        weights, alphas = split(data.y_train, self.config.train_fraction, self.config.seed)
+        return (data.x_train[weights], data.y_train[weights]), (data.x_train[alphas], data.y_train[alphas])
+
+    def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> Feed:
+        """Their augmented batches, in an order of seed and name: with one order, two halves would be paired alike in every epoch."""
+        part = self.part(images, labels, augmented=True, alternating_flip=alternating_flip)
+        return Feed(part, self.config.batch_size, derive(self.config.seed, name))
+
+    def learned_and_judging(self) -> tuple[tuple[Any, Any], dict[str, tuple[Any, Any]]]:
+        """Images and labels that a retraining learns from, and those that judge it, by name; the last one is what is reported.
+
+        All of the training part, halves of the search included, a validation part of the user's own, and the test part, which is looked at
+        once, at the end; or, with a `train_fraction`, what the search has, and the test part is not touched.
+        """
+        data = self.dataset
+        if self.config.train_fraction is None:
+            validation = {} if data.x_val is None else {"validation": (data.x_val, data.y_val)}
+            return (data.x_train, data.y_train), {**validation, "test": (data.x_test, data.y_test)}
+        learned, judging = self.halves()
+        if not len(judging[1]):
+            fix = "use more images of each class"
+            raise UserError("dataset", "no image is left for validation", fix, code=Exit.DATA)
+        return learned, {"validation": judging}
+
+    def skeleton(self) -> Skeleton:
+        """What is around the cells, for this data."""
+        config, dataset = self.config, self.dataset
+        reductions = None if config.reductions is None else tuple(config.reductions)
+        skeleton = Skeleton(
+            config.cells,
+            config.channels,
+            dataset.classes,
+            dataset.channels,
+            dataset.image_size,
+            reductions,
+            stem=choose(config.stem, dataset.image_size),
+        )
+        height, width = skeleton.sizes()[-1]
+        if config.batch_size * height * width < 2:
+            raise UserError(
+                "batch_size", "BatchNorm needs two values a channel", "use at least 2", value=config.batch_size
+            )
+        return skeleton
+
+    def stored_result(self) -> dict[str, Any]:
+        """What a finished run has found."""
+        assert self.folder is not None
+        return read_json(self.folder / "result.json")
+
+    def open(self) -> tuple[RunFolder, dict[str, Any] | None]:
+        """The held run folder, new or the one to go on with, and the checkpoint to start from."""
+        if self.folder is None:
+            run = RunFolder.create(
+                self.verb, self.dataset.name, self.config.run_dir, self.config, self.environment, self.report.warning
+            )
+            return run, None
+        run = RunFolder.reopen(self.folder, self.report.warning)
+        return run, run.load(self.report.warning)
+
+
+def prepare(
+    verb: str, config: Any, typed: Collection[str] | None, report: Any, dataset: Dataset | Arrays | None = None
+) -> Prepared:
+    """Check everything that can be checked without the run folder. Raises UserError (2, 3, 4, 6, 7).
+
+    `dataset`: images and labels of a Python program; or, for one of several runs, what its parent has loaded and said.
+    """
+    report = report or Plain()
+    schema.check(config)
+    given = dataset if isinstance(dataset, Arrays) else None
+    loaded = dataset if isinstance(dataset, Dataset) else None
+    if given is not None and config.dataset.name == DatasetConfig().name:
+        config = replace(config, dataset=replace(config.dataset, name=arrays.NAME))
+    resolution = resolve(verb, config, typed)
+    for notice in resolution.notices:
+        report.line(notice)
+    config = resolution.config
+    size = getattr(config, "preset", None) or getattr(config, "recipe", None)
+    trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
+    if trial and config.dataset.name != "digits" and resolution.folder is None and loaded is None:
+        report.line(
+            f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
+        )
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    keep_freed_memory(device)
+    if device.type == "cuda" and (why := no_kernels("cuda")):
+        slow = "torch's own operators compute the cells, at a fraction of the speed"
+        report.line(f"{why}, so {slow}; fix: install triton, and a C compiler")
+    fresh = loaded is None
+    dataset = loaded or (data.load(config.dataset) if given is None else data.load(config.dataset, given))
+    if fresh and resolution.folder is None:
+        for line in (in_words(dataset), *remarks(dataset)):
+            report.line(line)
+    facts = environment.describe(device, dataset.fingerprint, dataset.source)
+    facts["threads"] = threads = _threads(resolution.folder, facts["threads"])
+    if threads != torch.get_num_threads() and not resolution.finished:
+        report.line(f"threads: {threads}, as the run began, instead of {torch.get_num_threads()}")
+    if (
+        config.stem == "auto"
+        and choose("auto", dataset.image_size) == "imagenet"
+        and resolution.folder is None
+        and fresh
+    ):
+        height, width = dataset.image_size
+        report.line(
+            f"images of {width}x{height}: the imagenet stem makes an eighth of that; stem=cifar keeps every pixel"
+        )
+    if fresh and dataset.x_val is not None and verb == "search" and _typed(config, "train_fraction", typed):
+        report.line("train_fraction is not used: this data has a validation part")
+    config, dataset = reduced(config, dataset)
+    if resolution.finished:
+        report.line(f"already finished: {resolution.folder}")
+    return Prepared(verb, config, resolution.folder, resolution.finished, device, precision, dataset, facts, report)
+
+
+def _threads(folder: Path | None, here: int) -> int:
+    """Those that a run began with, where the machine has them: with others its sums are rounded otherwise."""
+    began: Any = None if folder is None else read_json(folder / "env.json").get("threads")
+    return began if type(began) is int and 1 <= began <= cores() else here
+
+
+def _typed(config: Any, key: str, typed: Collection[str] | None) -> bool:
+    """Whether the user gave this setting; from Python, whether it is off its default."""
+    return key in typed if typed is not None else getattr(config, key) != getattr(type(config)(), key)

@@ -1,0 +1,221 @@
+"""Which run a command means: `resume=<folder>`, `resume=auto`, and the newest finished search that `retrain` takes.
+
+The stored configuration wins; what the user typed beside `resume=<folder>` may repeat it, or change settings that
+cannot change the result, or say where the same data lies now. Nothing here changes a file.
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from darts_lite.errors import Exit, UserError, show
+from darts_lite.settings.identity import DATA_PLACES, PLACES, digest, essence, inert, plain_leaves
+from darts_lite.settings.schema import flat, from_plain, leaves, to_plain
+from darts_lite.storage import checkpoint
+from darts_lite.storage.files import read_json
+from darts_lite.storage.run_folder import RunFolder, existing, silent
+
+OUTPUTS = Path("outputs")
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The configuration to run with, and the run folder to go on in; None: a new run."""
+
+    config: Any
+    folder: Path | None = None
+    finished: bool = False
+    notices: list[str] = field(default_factory=list)
+
+
+def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Resolution:
+    """What `config.resume` asks for. `typed`: the dotted keys that were typed; None (Python): those off their default.
+
+    Raises UserError: 4 for a folder that is missing, damaged or of another configuration or verb, 7 for one in use.
+    """
+    if config.resume is None:
+        return Resolution(config)
+    if config.resume == "auto":
+        return _newest_equal(verb, config)
+    folder = existing(config.resume, verb, "resume")
+    stored = _stored_config(verb, folder, type(config))
+    given, old, default = plain_leaves(config), plain_leaves(stored), plain_leaves(type(config)())
+    keys = [key for key in given if (given[key] != default[key] if typed is None else key in typed)]
+    changed = [key for key in keys if key not in PLACES and given[key] != old[key]]
+    free = inert(type(config))
+    # Data that has moved is compared before anything changes in the folder (`refuse_other_data`).
+    elsewhere = [key for key in changed if key in DATA_PLACES and given[key] is not None and old[key] is not None]
+    if refused := [key for key in changed if key not in free and key not in elsewhere]:
+        listed = ", ".join(_change(key, old, given) for key in refused)
+        fix = "leave these keys out, or start a new run with another run_dir"
+        if "init" in given and "epochs" in refused and given["epochs"] > old["epochs"]:  # to train on is what is wanted
+            fix += f", where init={show(folder, quote=False)} starts from the weights of this one, once it is finished"
+        raise UserError("resume", f"the run has another configuration: {listed}", fix, code=Exit.RUN)
+    notices = [
+        f"{_change(key, old, given)}: accepted, {'if the data is the same' if key in elsewhere else 'it cannot change the result'}"
+        for key in changed
+    ]
+    if "run_dir" in keys and config.run_dir is not None and Path(config.run_dir).resolve() != folder.resolve():
+        notices.append(f"run_dir is not used: the run goes on in {folder}")
+    for key in changed:
+        _set(stored, key, flat(config)[key])
+    lost, finished = _keep_objects(stored, config), _finished(folder)
+    if lost and not finished:
+        listed = ", ".join(f"{key}={show(old[key])}" for key in lost)
+        fix = "resume it from Python, with an object of that class"
+        raise UserError("resume", f"the run was started from Python with {listed}", fix, code=Exit.RUN)
+    return Resolution(stored, folder, finished, notices)
+
+
+def refuse_other_data(path: Path, stored: dict[str, Any], data: str) -> None:
+    """Refuse (4) to go on with other data than a run began with; `stored`: its checkpoint, `data`: the fingerprint."""
+    if stored["env"]["data"] != data:
+        reason, fix = "began with other data", "bring that data back, or start a new run with another run_dir"
+        raise UserError(path, reason, fix, code=Exit.RUN)
+
+
+def relocate(stored: dict[str, Any], config: Any) -> None:
+    """Write into a checkpoint's state where the data lies now, so that a later `resume` or `evaluate` finds it there."""
+    was, now = stored["config"]["dataset"], to_plain(config.dataset)
+    if any(was.get(name) != now[name] for name in ("path", "root")):
+        was |= {name: now[name] for name in ("path", "root")}
+        stored["run"]["configuration"] = digest(config)
+
+
+def newest_finished(verb: str, source: str, base: Path = OUTPUTS) -> Path | None:
+    """The newest finished run of `verb` on the data with this `Dataset.source`, or a fraction of it; or None."""
+    for folder in _newest_first(runs_below(base / verb)):
+        known = read_json(folder / "status.json")
+        if known.get("state") != "finished" or known.get("debug"):
+            continue
+        if _source(folder) == source:
+            return folder
+    return None
+
+
+def runs_below(base: Path) -> Iterator[Path]:
+    """Every run folder below `base`, once, also behind links: outputs may lie on another disk. Does not look into run folders."""
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(base, followlinks=True):
+        try:
+            here = os.stat(root)
+        except OSError:  # gone meanwhile
+            folders.clear()
+            continue
+        if (here.st_dev, here.st_ino) in seen:  # a link back to a folder above, or a second one to a run
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        if "status.json" in names or "checkpoints" in folders:
+            folders.clear()
+            yield Path(root)
+        folders.sort(
+            key=lambda name: os.path.islink(os.path.join(root, name))
+        )  # a run under its own name, not as `latest`
+
+
+def _newest_equal(verb: str, config: Any) -> Resolution:
+    completed = cache(lambda source: _completed(config, source))
+    for folder in _newest_first(_places(verb, config.run_dir)):
+        known = read_json(folder / "status.json")
+        wanted = completed(_source(folder))
+        name = digest(wanted)
+        if known.get("verb", verb) != verb or known.get("configuration", name) != name:
+            continue
+        if not checkpoint.files(folder / "checkpoints"):
+            continue  # killed before its first checkpoint: nothing to go on from
+        try:
+            stored = _stored_config(verb, folder, type(config))
+        except UserError as error:
+            if known or error.code not in (Exit.RUN, Exit.IN_USE):  # in use, and no status yet: it has only just begun
+                raise  # this one is meant, and starting another instead would be silent
+            continue
+        if essence(stored) == essence(wanted):
+            return Resolution(wanted, folder, _finished(folder))
+    return Resolution(config)
+
+
+def _completed(config: Any, source: str) -> Any:
+    """A retraining without a genotype means the newest finished search, on the data of the run that it is compared with."""
+    if getattr(config, "genotype", "") is not None:
+        return config
+    newest = newest_finished("search", source)
+    return config if newest is None else replace(config, genotype=str(newest))
+
+
+def _source(folder: Path) -> str:
+    """What `Dataset.source` was there; a run of an older version did not write it."""
+    known = read_json(folder / "env.json")
+    return str(known.get("source", known.get("data")))
+
+
+def _places(verb: str, run_dir: str | None) -> Iterator[Path]:
+    """Where `auto` looks: below outputs/<verb>, or where the command line says that the run lies."""
+    base = OUTPUTS / verb
+    if run_dir is None or base.resolve() in Path(run_dir).resolve().parents:
+        return runs_below(base)
+    # The jobs of a sweep have numbers below the folder that was given, and the numbers depend on the command line.
+    return runs_below(Path(run_dir).parent if Path(run_dir).name.isdigit() else Path(run_dir))
+
+
+def _newest_first(folders: Iterator[Path]) -> list[Path]:
+    def created(folder: Path) -> float:
+        times = read_json(folder / "status.json").get("time")
+        value: Any = times.get("created") if isinstance(times, dict) else None
+        return float(value) if type(value) in (int, float) else folder.stat().st_mtime
+
+    return sorted(folders, key=created, reverse=True)
+
+
+def _stored_config(verb: str, folder: Path, kind: type) -> Any:
+    with RunFolder.reopen(folder) as run:
+        state = run.load(silent)  # the run itself loads it again under its lock, and warns then
+    if state["run"].get("verb") != verb:
+        fix = f"give the folder of a {verb}"
+        raise UserError("resume", f"{show(folder)} holds a run of another verb", fix, code=Exit.RUN)
+    return _usable(kind, state["config"], folder)
+
+
+def stored_part(state: dict[str, Any], name: str, kind: type, folder: str | Path | None) -> Any:
+    """The part `name` of the configuration in a checkpoint of `folder`. Raises UserError (4)."""
+    return _usable(kind, state["config"].get(name), folder)
+
+
+def _usable(kind: type, plain: Any, folder: str | Path | None) -> Any:
+    try:
+        return from_plain(kind, plain)
+    except UserError as error:
+        fix = "use the version that wrote it, or start a new run"
+        raise UserError(folder, f"its stored configuration cannot be used: {error}", fix, code=Exit.RUN) from error
+
+
+def _finished(folder: Path) -> bool:
+    return read_json(folder / "status.json").get("state") == "finished"
+
+
+def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
+    return f"{key} {show(old[key])} -> {show(new[key])}"
+
+
+def _keep_objects(stored: Any, given: Any) -> list[str]:
+    """An object passed from Python, or a list with one, is stored by the name of its class; put the object of that name back.
+
+    Returns the keys for which none was given.
+    """
+    names, given_names, objects, lost = plain_leaves(stored), plain_leaves(given), flat(given), []
+    for key, leaf in leaves(type(stored)).items():
+        if names[key] == given_names[key]:
+            _set(stored, key, objects[key])
+        elif "Any" in str(leaf.hint) and "<" in str(names[key]):
+            lost.append(key)
+    return lost
+
+
+def _set(config: Any, key: str, value: Any) -> None:
+    *parents, name = key.split(".")
+    for parent in parents:
+        config = getattr(config, parent)
+    setattr(config, name, value)

@@ -1,0 +1,29 @@
+"""Settings that several verbs share, and the field that carries a range: defaults and limits in one place (no torch here)."""
+
+from dataclasses import field
+from typing import Any
+
+LARGEST_SEED = 2**63 - 1
+# What a printed command does not need to say: batch size of both trainings, and the part of the images that moves the weights of a search.
+USUAL_BATCH, USUAL_FRACTION = 64, 0.5
+
+
+def option(
+    default: Any,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    inert: bool = False,
+) -> Any:
+    """A dataclass field with its limits: `low` <= value, `above` < value, value <= `high`, value in `choices`.
+
+    Limits of a list hold for each element. `inert` marks what cannot change a result, so that a resumed run may differ in it.
+    """
+    metadata = {"low": low, "above": above, "high": high, "choices": choices, "inert": inert}
+    if isinstance(default, (list, dict)) or hasattr(default, "__dataclass_fields__"):
+        kind = type(default)
+        factory = kind if hasattr(default, "__dataclass_fields__") else lambda: kind(default)
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)

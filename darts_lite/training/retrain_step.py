@@ -1,0 +1,86 @@
+"""All that a retraining has, and its step (Liu et al. 2019, section 3.1: drop-path, cutout, an auxiliary head)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.profiler import record_function
+
+from darts_lite.genotypes.genotype import Genotype
+from darts_lite.hardware.precision import call, computing
+from darts_lite.seeds import derive
+from darts_lite.spaces.darts import network as build
+from darts_lite.spaces.network import Network, Skeleton
+from darts_lite.training.average import Average
+from darts_lite.training.clock import Clock
+from darts_lite.training.health import Health
+from darts_lite.training.meters import Meters
+from darts_lite.training.optimizers import Descent, warmed_up
+
+
+def new_network(genotype: Genotype, skeleton: Skeleton, config: Any) -> Network:
+    """The network of a genotype with the weights that belong to the seed, and an auxiliary head if its loss counts."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(config.seed, "weights"))
+        return build(genotype, skeleton, auxiliary=config.auxiliary_weight > 0)
+
+
+class RetrainState:
+    """What `state_dict` holds, with the configuration, determines the rest of the run."""
+
+    def __init__(self, config: Any, network: Network, device: torch.device, precision: str, *, steps: int):
+        self.config, self.network, self.device, self.precision = config, network, device, precision
+        self.descent = Descent(network, config)
+        self.clock = Clock(config.seed, device, steps=steps)
+        self.health = Health(device)
+        self.meters = Meters()
+        self.average = None if config.ema is None else Average(network, config.ema)
+
+    @property
+    def reported(self) -> Network:
+        """The network that is evaluated and kept: the average, where there is one."""
+        return self.network if self.average is None else self.average.network
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers."""
+        return {
+            "clock": self.clock.state_dict(),
+            "weights": self.descent.state_dict(),
+            "meters": self.meters.state_dict(),
+            **({} if self.average is None else {"average": self.average.network.state_dict()}),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a stored state."""
+        self.clock.load_state_dict(state["clock"])
+        self.descent.load_state_dict(state["weights"])
+        self.meters.load_state_dict(state["meters"], self.device)
+        if self.average is not None:
+            self.average.network.load_state_dict(state["average"])
+
+
+@record_function("weights")
+def retrain_step(state: RetrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Move the weights, and their average, once; returns 0-d metrics. Nothing in it waits for the device."""
+    config, clock = state.config, state.clock
+    drop_path = config.drop_path * clock.progress if config.drop_path else None
+
+    def forward() -> tuple[Tensor, Tensor]:
+        with computing(state.device, state.precision):
+            how = {"drop_path": drop_path, "generator": clock.generator, "auxiliary": True}
+            descent = state.descent
+            logits, auxiliary = call(state.network, state.precision, descent.names, descent.weights, images, **how)
+            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            if auxiliary is not None:
+                loss = loss + config.auxiliary_weight * F.cross_entropy(
+                    auxiliary, labels, label_smoothing=config.label_smoothing
+                )
+            return loss, logits
+
+    warmup = config.warmup_epochs / config.epochs
+    learning_rate = warmed_up(clock.progress, config.schedule, config.lr, config.lr_min, warmup=warmup)
+    metrics = state.descent.step(forward, labels, learning_rate, state.health, clock.step)
+    if state.average is not None:
+        state.average.update(clock.step, state.health.bad)
+    return metrics

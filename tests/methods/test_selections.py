@@ -1,0 +1,251 @@
+"""The DARTS rule against its definition, on logits that a real search could have; one contract for every selection."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import assume, given, settings
+
+from darts_lite.benchmarking.reference import CANDIDATES
+from darts_lite.genotypes.genotype import Edge
+from darts_lite.methods.relaxations.softmax import Softmax
+from darts_lite.methods.selections import SELECTIONS
+from darts_lite.operations import NONE
+from darts_lite.settings.configs import SpaceConfig
+from darts_lite.spaces.darts import DartsSpace
+from darts_lite.spaces.table import Mixing, Table
+
+HALF = torch.tensor(0.5)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Logits of one cell type: distinct multiples of 1/64 in +-8, exact in float32 with any shift of a row."""
+
+    nodes: int
+    rows: list
+    columns: tuple[str, ...] = CANDIDATES
+
+    @property
+    def edges(self):
+        return tuple((source, target) for target in range(2, 2 + self.nodes) for source in range(target))
+
+    def select(self, *, shifts=None, order=None, alive=None, factors=None):
+        """The normal cell that is selected after a shift of every row and with the columns in another order."""
+        order = list(range(len(self.columns))) if order is None else order
+        logits = torch.tensor(self.rows)[:, order]
+        if shifts is not None:
+            logits = logits + torch.tensor(shifts, dtype=torch.float32)[:, None]
+        mask = torch.ones(logits.shape, dtype=torch.bool) if alive is None else torch.tensor(alive)[:, order]
+        table = Table(self.edges, tuple(self.columns[i] for i in order), mask)
+        mixing = Mixing(Softmax().expected(logits, table, HALF), factors)
+        genotype = SELECTIONS["darts"](
+            "darts", {"normal": table, "reduce": table}, {"normal": mixing, "reduce": mixing}
+        )
+        assert genotype.cells["normal"] == genotype.cells["reduce"]
+        return genotype.cells["normal"]
+
+    def strengths(self):
+        """Of each edge, in double precision: the share of its best operation apart from `none`."""
+        found = []
+        for row in self.rows:
+            total = math.fsum(math.exp(value) for value in row)
+            found.append(max(math.exp(v) for v, name in zip(row, self.columns, strict=True) if name != NONE) / total)
+        return found
+
+    def best(self, row):
+        """Its best operation apart from `none`."""
+        return max((v, name) for v, name in zip(self.rows[row], self.columns, strict=True) if name != NONE)[1]
+
+
+@st.composite
+def drawn(draw, most_nodes=4):
+    nodes = draw(st.integers(1, most_nodes))
+    count = sum(range(2, 2 + nodes))
+    grid = draw(st.lists(st.integers(-512, 512), min_size=8 * count, max_size=8 * count, unique=True))
+    return Drawn(nodes, [[value / 64 for value in grid[8 * i : 8 * i + 8]] for i in range(count)])
+
+
+def far_apart(one):
+    """No two edges into one node that differ by less than rounding does: their order would be chance."""
+    for node in range(2, 2 + one.nodes):
+        rows = sorted(s for s, (_, target) in zip(one.strengths(), one.edges, strict=True) if target == node)
+        if any(b - a < 1e-5 * b for a, b in itertools.pairwise(rows)):
+            return False
+    return True
+
+
+quickly = settings(max_examples=60, deadline=None)
+
+
+@quickly
+@given(drawn())
+def test_two_distinct_earlier_edges_a_node_and_never_none(one):
+    cell = one.select()
+    assert cell.concat == tuple(range(2, 2 + one.nodes))
+    for node in cell.concat:
+        edges = cell.into(node)
+        assert len({edge.source for edge in edges}) == len(edges) == 2
+        assert all(0 <= edge.source < node and edge.operation != NONE for edge in edges)
+    assert len(cell.edges) == 2 * one.nodes
+
+
+@quickly
+@given(drawn())
+def test_the_definition(one):
+    """The two strongest edges of every node, each with its strongest operation."""
+    assume(far_apart(one))
+    expected, strengths = [], one.strengths()
+    for node in range(2, 2 + one.nodes):
+        rows = [row for row, (_, target) in enumerate(one.edges) if target == node]
+        chosen = sorted(sorted(rows, key=lambda row: -strengths[row])[:2])
+        expected += [Edge(one.best(row), one.edges[row][0], node) for row in chosen]
+    assert one.select().edges == tuple(expected)
+
+
+@quickly
+@given(drawn(), st.data())
+def test_a_shift_of_a_row_changes_nothing(one, data):
+    count = len(one.rows)
+    shifts = data.draw(st.lists(st.integers(-100, 100), min_size=count, max_size=count))
+    assert one.select(shifts=shifts) == one.select()
+
+
+@quickly
+@given(drawn(), st.permutations(range(8)))
+def test_the_order_of_the_operations_does_not_matter(one, order):
+    assume(far_apart(one))
+    assert one.select(order=order) == one.select()
+
+
+@quickly
+@given(drawn(most_nodes=3), st.data())
+def test_dead_candidates_are_never_chosen(one, data):
+    """And their logits have no share in the softmax: the same choice as in a table without them."""
+    alive = [data.draw(st.lists(st.booleans(), min_size=8, max_size=8).filter(any)) for _ in one.rows]
+    assume(any(any(row[1:]) for row in alive))  # a space refuses a cell without an edge
+    cell = one.select(alive=alive)
+    for edge in cell.edges:
+        row = one.edges.index((edge.source, edge.target))
+        assert alive[row][one.columns.index(edge.operation)]
+        assert (
+            edge.operation
+            == max(
+                (v, name)
+                for v, name, lives in zip(one.rows[row], one.columns, alive[row], strict=True)
+                if lives and name != NONE
+            )[1]
+        )
+    for node in cell.concat:
+        possible = [row for row, (_, target) in enumerate(one.edges) if target == node and any(alive[row][1:])]
+        assert len(cell.into(node)) == min(2, len(possible))
+
+
+@quickly
+@given(drawn(), st.data())
+def test_edge_weights_count(one, data):
+    """A factor so large that it decides makes its two edges the strongest of every node."""
+    sources = [
+        data.draw(st.lists(st.integers(0, node - 1), min_size=2, max_size=2, unique=True))
+        for node in range(2, 2 + one.nodes)
+    ]
+    factors = torch.tensor([1.0 if source in sources[target - 2] else 1e-9 for source, target in one.edges])
+    cell = one.select(factors=factors)
+    assert [[edge.source for edge in cell.into(node)] for node in cell.concat] == [sorted(pair) for pair in sources]
+    assert all(edge.operation == one.best(one.edges.index((edge.source, edge.target))) for edge in cell.edges)
+
+
+# Cases by hand ---------------------------------------------------------------------
+
+
+def tables(nodes=2, columns=("none", "skip_connect", "sep_conv_3x3"), **settings):
+    return DartsSpace(SpaceConfig(nodes=nodes, candidates=list(columns), **settings)).tables()
+
+
+def select(rows, nodes=2, edges=None, **settings):
+    """The normal cell of a mixing given row by row."""
+    mixing = Mixing(torch.tensor(rows, dtype=torch.float64), edges)
+    genotype = SELECTIONS["darts"]("darts", tables(nodes, **settings), {"normal": mixing, "reduce": mixing})
+    return genotype.cells["normal"].edges
+
+
+def test_ties_go_to_the_earlier_operation_and_the_earlier_state():
+    edges = select([[0.2, 0.4, 0.4]] * 5)
+    assert edges == tuple(Edge("skip_connect", source, target) for target in (2, 3) for source in (0, 1))
+    edges = select([[0.2, 0.4, 0.4]] * 4 + [[0.1, 0.4, 0.5]])
+    assert edges[2:] == (Edge("skip_connect", 0, 3), Edge("sep_conv_3x3", 2, 3))
+
+
+def test_none_weakens_its_edge_but_is_not_chosen():
+    """Its share stays in the softmax, so an edge that is mostly `none` is weak."""
+    edges = select([[0.9, 0.06, 0.04], [0.9, 0.04, 0.06], [0.8, 0.1, 0.1], [0.1, 0.5, 0.4], [0.3, 0.3, 0.4]])
+    assert edges == (
+        Edge("skip_connect", 0, 2),
+        Edge("sep_conv_3x3", 1, 2),
+        Edge("skip_connect", 1, 3),
+        Edge("sep_conv_3x3", 2, 3),
+    )
+
+
+def test_edge_weights_multiply():
+    rows = [[0.2, 0.5, 0.3]] * 2 + [[0.0, 0.9, 0.1], [0.0, 0.6, 0.4], [0.0, 0.5, 0.5]]
+    assert [edge.source for edge in select(rows)][2:] == [0, 1]
+    factors = torch.tensor([0.5, 0.5, 0.1, 0.3, 0.6])  # 0.09, 0.18, 0.30
+    assert [edge.source for edge in select(rows, edges=factors)][2:] == [1, 2]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("part", ["operations", "none", "edges"])
+def test_what_is_not_finite_is_refused(part, value):
+    """Even in a column that is not eligible: such a mixing is no result."""
+    operations, edges = torch.full((5, 3), 1 / 3), torch.full((5,), 0.5)
+    if part == "edges":
+        edges[1] = value
+    else:
+        operations[1, 0 if part == "none" else 2] = value
+    good = Mixing(torch.full((5, 3), 1 / 3))
+    mixing = {"normal": good, "reduce": Mixing(operations, edges)}
+    with pytest.raises(ValueError, match="finite"):
+        SELECTIONS["darts"]("darts", tables(), mixing)
+
+
+def test_zero_weights_are_weights():
+    assert len(select([[1.0, 0.0, 0.0]] * 5)) == 4
+
+
+def test_an_edge_with_nothing_but_none_is_no_edge():
+    rows = [["none"], ["none"], None, ["none"], None]
+    edges = select([[0.2, 0.3, 0.5]] * 5, edge_candidates={"normal": rows, "reduce": rows})
+    assert edges == (Edge("sep_conv_3x3", 0, 3), Edge("sep_conv_3x3", 2, 3))
+
+
+# Every selection ---------------------------------------------------------------------
+
+every_selection = pytest.mark.parametrize("name", SELECTIONS)
+
+
+@every_selection
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_a_selection_gives_a_genotype_of_the_space(name, nodes):
+    """The same for the same mixing, which it leaves alone, whatever its precision and graph."""
+    made = tables(nodes, CANDIDATES)
+    generator = torch.Generator().manual_seed(0)
+    mixing = {}
+    for cell, table in made.items():
+        logits = torch.randn(table.alive.shape, generator=generator, requires_grad=True)
+        mixing[cell] = Mixing(
+            Softmax().expected(logits, table, HALF), torch.rand(len(table.edges), generator=generator)
+        )
+    before = [tensor.clone() for one in mixing.values() for tensor in (one.operations, one.edges)]
+    genotype = SELECTIONS[name]("darts", made, mixing)
+    assert genotype.space == "darts" and tuple(genotype.cells) == ("normal", "reduce")
+    assert all(cell.edges and set(cell.concat) <= set(range(2, 2 + nodes)) for cell in genotype.cells.values())
+    assert all(edge.operation in CANDIDATES[1:] for cell in genotype.cells.values() for edge in cell.edges)
+    assert SELECTIONS[name]("darts", made, mixing) == genotype
+    double = {cell: Mixing(one.operations.double(), one.edges.double()) for cell, one in mixing.items()}
+    assert SELECTIONS[name]("darts", made, double) == genotype
+    after = [tensor for one in mixing.values() for tensor in (one.operations, one.edges)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
