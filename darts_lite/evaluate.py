@@ -6,7 +6,6 @@ Examples:
     python -m darts_lite.evaluate run=outputs/retrain/digits/<run> device=cpu batch_size=256
 """
 
-import json
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -81,7 +80,7 @@ def evaluate(
             "dataset": dataset.name,
             "seed": state["config"].get("seed"),
             "class_names": list(model["class_names"]),
-            "genotype": json.loads(model["genotype"]),
+            "genotype": model["genotype"],
             "test": evaluation.evaluate(
                 lowered(network, precision),
                 test,

@@ -244,9 +244,9 @@ def test_no_target_in_the_configuration():
 def test_torch_is_found_through_other_modules():
     sources = {
         "darts_lite": "",
-        "darts_lite.search": "from darts_lite.runs.loop import Loop",
+        "darts_lite.search": "from darts_lite.runs.steps import Steps",
         "darts_lite.runs": "import torch.nn",
-        "darts_lite.runs.loop": "",
+        "darts_lite.runs.steps": "",
         "darts_lite.retrain": "def retrain():\n    import torch\nif TYPE_CHECKING:\n    import torch",
     }
     trees = {name: ast.parse(source) for name, source in sources.items()}

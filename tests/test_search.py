@@ -190,7 +190,7 @@ def test_what_a_search_leaves_behind():
     assert [record["epoch"] for record in tiny.read_lines("run/alphas.jsonl")] == [0, 1, 2]
     assert [record["step"] for record in tiny.read_lines("run/alphas.jsonl")] == [0, 3, 6]
     kinds = [(record["kind"], record["step"]) for record in tiny.read_lines("run/metrics.jsonl")]
-    assert kinds == [("step", 2), ("epoch", 3), ("step", 4), ("step", 6), ("epoch", 6), ("final", 6)]
+    assert kinds == [("start", 0), ("step", 2), ("epoch", 3), ("step", 4), ("step", 6), ("epoch", 6), ("final", 6)]
     assert sorted(path.name for path in Path("run/cells").iterdir()) == ["normal.svg", "reduce.svg"]
     assert result["validation"]["samples"] == 48 and result["parameters"] > 0 and result["macs"] > 0
     assert json.loads(Path("run/status.json").read_text())["state"] == "finished"

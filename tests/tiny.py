@@ -35,7 +35,7 @@ from darts_lite.settings.configs import SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces.network import Skeleton
 from darts_lite.storage import checkpoint
-from darts_lite.storage.records import Records
+from darts_lite.storage.json_lines import JsonLines
 from darts_lite.training.retrain_step import RetrainState, new_network, retrain_step
 from darts_lite.training.search_state import SearchState
 from darts_lite.training.search_step import search_step
@@ -298,7 +298,7 @@ def after(target, call=1, matching=""):
 
 def torn(name, call):
     """Die after half of a line has been appended to the file `name`."""
-    append, calls = Records.append, itertools.count(1)
+    append, calls = JsonLines.append, itertools.count(1)
 
     def half(self, record):
         append(self, record)
@@ -306,7 +306,7 @@ def torn(name, call):
             os.truncate(self.path, self.size - len(json.dumps(record)) // 2)
             die()
 
-    Records.append = half
+    JsonLines.append = half
 
 
 def at_event(number):
@@ -332,9 +332,9 @@ EVENTS = [
     "pathlib:Path.unlink",
     "darts_lite.runs.tensorboard:Board._write",
     "darts_lite.storage.run_folder:RunFolder.status",
-    "darts_lite.runs.loop:Loop.boundary",
-    "darts_lite.storage.records:Records.append",
-    "darts_lite.storage.records:Records.truncate",
+    "darts_lite.runs.steps:Steps.before_step",
+    "darts_lite.storage.json_lines:JsonLines.append",
+    "darts_lite.storage.json_lines:JsonLines.truncate",
     "darts_lite.training.search_step:search_step",
     "darts_lite.training.search_step:weight_step",
     "darts_lite.training.retrain_step:retrain_step",

@@ -1,4 +1,4 @@
-"""A run of several runs, as `retrain seeds=[0,1,2]` and `search restarts=4` make it: the parent, and its children one after another.
+"""A parent run and its children, one after another, as `retrain seeds=[0,1,2]` and `search restarts=4` make them.
 
 A child is an ordinary run in a folder of its own inside the parent's, equal to what its configuration does by itself. The parent is a run
 folder like any other (lock, configuration, status, a checkpoint), so `resume`, `auto` and refusals need no more rules: its checkpoint says
@@ -6,22 +6,19 @@ how many children are finished, and what is missing is seen from their folders.
 """
 
 import copy
-import json
 import math
 import os
-import shlex
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from darts_lite.data import arrays
 from darts_lite.errors import Exit, Interrupted, UserError
-from darts_lite.genotypes.genotype import Genotype, from_json
-from darts_lite.runs.prepare import Prepared
-from darts_lite.runs.resume import Resolution, refuse_other_data, relocate, resolve
-from darts_lite.runs.signals import Signals
+from darts_lite.genotypes.genotype import Genotype, from_plain
+from darts_lite.runs.prepare import RunPlan
+from darts_lite.runs.resume import Resolution, resolve
+from darts_lite.runs.session import Session
 from darts_lite.settings.schema import leaves
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import read_json, refuse_links, refused
@@ -57,7 +54,7 @@ class Child:
 
 
 def run_children(
-    ready: Prepared,
+    plan: RunPlan,
     children: Callable[[Path], Sequence[Child]],
     finish: Callable[[RunFolder, dict[str, Result]], Result],
 ) -> Result:
@@ -66,54 +63,42 @@ def run_children(
     Raises what a child raises; Interrupted with the command that goes on with the parent.
     """
     # What can be refused is refused before anything changes.
-    if ready.folder is not None:
-        there = children(ready.folder)
-        _refuse_links(ready.folder, there)
+    if plan.folder is not None:
+        there = children(plan.folder)
+        _refuse_links(plan.folder, there)
         for child in there:
-            child.resolve(ready.folder)
-    elif ready.config.run_dir is not None:
-        _refuse_others(Path(ready.config.run_dir), children(Path(ready.config.run_dir)))
-    run, stored = ready.open()
-    command = f"go on with: python -m darts_lite.{ready.verb} resume={quoted(run.path)}{arrays.from_python(ready.config.dataset)}"
+            child.resolve(plan.folder)
+    elif plan.config.run_dir is not None:
+        _refuse_others(Path(plan.config.run_dir), children(Path(plan.config.run_dir)))
     results: dict[str, Result] = {}
-    with run, Signals(f"darts_lite: stopped at once; {command}\n") as signals:
-        if stored is None:
+    with Session(plan) as session:
+        run, fresh = session.run, session.stored is None
+        if fresh:
             run.save(0, {})
         else:
-            try:
-                refuse_other_data(run.path, stored, ready.environment["data"])
-                relocate(stored, ready.config)
-            except (AttributeError, LookupError, TypeError) as error:
-                reason = f"its checkpoint does not fit its configuration: {error}"
-                raise UserError(run.path, reason, "start a new run with another run_dir", code=Exit.RUN) from error
-            run.rewind(stored)
-        ready.report.line(f"run folder: {run.path}")
+            session.rewind()
+        plan.report.line(f"run folder: {run.path}")
         inside = children(run.path)
         try:
             for done, child in enumerate(inside, 1):
                 found = child.resolve(run.path)
-                ready.report.line(f"run {done} of {len(inside)}: {child.name}{', finished' if found.finished else ''}")
+                plan.report.line(f"run {done} of {len(inside)}: {child.name}{', finished' if found.finished else ''}")
                 if found.finished:
                     results[child.name] = read_json(run.path / child.name / "result.json")
                 else:
-                    results[child.name] = child.start(found.config, child.compared, ready.report, ready.dataset)
+                    results[child.name] = child.start(found.config, child.compared, plan.report, plan.dataset)
                 if done > run.step:
                     run.save(done, {})
-                signals.check()
-        except Interrupted as error:
-            raise Interrupted(error.number, command) from error
+                session.leave_if_asked()
+        except Interrupted:
+            session.leave_if_asked()  # the child has said how to go on with the child
+            raise
         except BaseException:
-            if stored is None and not any(checkpoint.files(run.path / one.name / "checkpoints") for one in inside):
+            if fresh and not any(checkpoint.files(run.path / one.name / "checkpoints") for one in inside):
                 run.forget()
             raise
-        result = {"dataset": ready.dataset.name, **finish(run, results), "device": ready.environment["device"]}
         seconds = sum(number(run.path / name, one, "time", "seconds") for name, one in results.items())
-        return run.finish(len(inside), {**result, "time": {"seconds": seconds}})
-
-
-def quoted(path: Path) -> str:
-    """A path as a shell takes it."""
-    return shlex.quote(str(path))
+        return session.finish(len(inside), {**finish(run, results), "time": {"seconds": seconds}})
 
 
 def number(folder: Path, result: Result, *keys: str) -> Any:
@@ -130,7 +115,7 @@ def number(folder: Path, result: Result, *keys: str) -> Any:
 def genotype_of(folder: Path, result: Result) -> Genotype:
     """The genotype of a child's result. Raises UserError (4)."""
     try:
-        return from_json(json.dumps(result.get("genotype")))
+        return from_plain(result.get("genotype"))
     except UserError as error:
         reason, fix = f"holds no genotype: {error}", "remove this run's folder and go on, which runs it again"
         raise UserError(folder / "result.json", reason, fix, code=Exit.RUN) from error
@@ -163,8 +148,8 @@ def in_words(summary: Result) -> str:
     return f"accuracy {bracket('accuracy', 'standard deviation ')}, loss {bracket('loss')}, n = {summary['runs']}"
 
 
-def refuse_several(folder: Path, config: Result, key: str = "run") -> None:
-    """Refuse (4) the folder of several runs where that of a single one is needed, and name them; `config`: what is stored there."""
+def refuse_parent(folder: Path, config: Result, key: str = "run") -> None:
+    """Refuse (4) the folder of a parent run where a single run is needed, and name its children; `config`: what is stored there."""
     if config.get("seeds") is not None or config.get("restarts", 1) != 1:
         names = sorted(path.name for pattern in ("seed_*", "restart_*") for path in folder.glob(pattern))
         fix = f"give one of them: {folder}/{', '.join(names)}"

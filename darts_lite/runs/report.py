@@ -5,9 +5,17 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 PERIOD = 10.0  # seconds between two lines of progress
+
+
+class Reporter(Protocol):
+    """What hears of a run's lines and progress: Plain, the command line's bar, or an object of the user's own."""
+
+    def line(self, text: str) -> None: ...
+    def warning(self, text: str) -> None: ...
+    def progress(self, done: int, total: int, text: str) -> None: ...
 
 
 class Plain:

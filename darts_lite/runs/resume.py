@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from darts_lite.errors import Exit, UserError, show
+from darts_lite.errors import Exit, UserError, did_you_mean, show
 from darts_lite.settings.identity import DATA_PLACES, PLACES, digest, essence, inert, plain_leaves
 from darts_lite.settings.schema import flat, from_plain, leaves, to_plain
 from darts_lite.storage import checkpoint
-from darts_lite.storage.files import read_json
-from darts_lite.storage.run_folder import RunFolder, existing, silent
+from darts_lite.storage.files import is_folder, is_there, read_json
+from darts_lite.storage.run_folder import RunFolder, silent
 
 OUTPUTS = Path("outputs")
 
@@ -68,6 +68,19 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
         fix = "resume it from Python, with an object of that class"
         raise UserError("resume", f"the run was started from Python with {listed}", fix, code=Exit.RUN)
     return Resolution(stored, folder, finished, notices)
+
+
+def existing(folder: str | Path | None, verb: str, key: str = "run") -> Path:
+    """`folder` as a path if it is a folder, else UserError (4) naming `key` and where a run of `verb` lies."""
+    hint = did_you_mean(str(folder), ["auto"]) if key == "resume" else ""
+    fix = f"{hint}give the folder of a run, such as outputs/{verb}/digits/<time>"
+    if folder is None:
+        raise UserError(key, "not given", fix, code=Exit.RUN)
+    path = Path(folder)
+    if not is_folder(path):
+        reason = "is not a folder" if is_there(path) else "no such run folder"
+        raise UserError(key, reason, fix, code=Exit.RUN, value=path)
+    return path
 
 
 def refuse_other_data(path: Path, stored: dict[str, Any], data: str) -> None:

@@ -1,4 +1,4 @@
-"""What a search leaves behind: the architecture of every epoch, and at the end its genotype."""
+"""What a search leaves behind: the architecture of every epoch and what it says, and at the end its genotype."""
 
 from typing import Any
 
@@ -6,69 +6,75 @@ import torch
 
 from darts_lite.data.parts import Source
 from darts_lite.drawing import cells as drawing
-from darts_lite.genotypes.genotype import Genotype, to_json
+from darts_lite.genotypes.genotype import Genotype
 from darts_lite.hardware.precision import lowered
-from darts_lite.runs.loop import Loop, draw, next_retraining
+from darts_lite.runs.diagnosis import diagnose
+from darts_lite.runs.finite import check_finite
+from darts_lite.runs.next_command import next_retraining
+from darts_lite.runs.pictures import write_genotype
+from darts_lite.runs.steps import Steps
 from darts_lite.spaces.darts import network
 from darts_lite.training import alphas
 from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
 from darts_lite.training.search_state import SearchState
 
 
-class SearchRecord:
+class SearchResults:
     """Writes alphas.jsonl an epoch, and genotype.json, pictures and result.json at the end."""
 
-    def __init__(self, loop: Loop, space: Any, selection: Any, validation: Source):
-        self.loop, self.space, self.selection, self.validation = loop, space, selection, validation
+    def __init__(self, steps: Steps, space: Any, selection: Any, validation: Source):
+        self.steps, self.space, self.selection, self.validation = steps, space, selection, validation
 
     def start(self, state: SearchState) -> None:
-        """The architecture before the first step is epoch 0."""
-        tables = state.architecture.tables
-        self.loop.start(
-            state,
-            edges={cell: table.edges for cell, table in tables.items()},
-            operations={cell: table.operations for cell, table in tables.items()},
-            discretize=self.genotype,
-        )
+        """Begin, or go on; the architecture before the first step is epoch 0."""
+        self.steps.start(state, self.space.tables())
         if state.clock.done == 0:
-            self._append(state)
+            values, genotype = self._architecture(state)
+            self.steps.record("start", state, values, genotype)
 
     def epoch(self, state: SearchState) -> None:
-        """After an epoch: its architecture, and what the supernet reaches on the validation half."""
-        self.loop.check(state)
-        self._append(state)
-        score = self._validate(state)
-        self.loop.epoch_done(state, {"validation/loss": score["loss"], "validation/accuracy": score["accuracy"]})
+        """Record an epoch: its architecture, and what the supernet reaches on the validation half."""
+        check_finite(state)
+        values, genotype = self._architecture(state)
+        self.steps.end_epoch(state, {"validation": self._validate(state)}, values, genotype)
 
     def finish(self, state: SearchState) -> dict[str, Any]:
-        """The last checkpoint, then the genotype of the last epoch and everything that shows it."""
-        loop = self.loop
-        loop.save(state)
-        genotype = self.genotype(alphas.to_record(state.architecture, state.clock.progress, epoch=0, step=0))
-        loop.run.write_text("genotype.json", to_json(genotype))
-        draw(loop.run, genotype)
+        """Write the last checkpoint, then the genotype of the last epoch and everything that shows it."""
+        steps, plan = self.steps, self.steps.plan
+        steps.save(state)
+        _, genotype = self._diagnosis(self._record(state))
+        write_genotype(steps.run, genotype)
         with torch.device("meta"):
-            costs = network(genotype, loop.ready.skeleton()).costs()
+            costs = network(genotype, plan.skeleton()).costs()
         score = self._validate(state)
-        result = loop.finish(state, genotype, {"validation": score, "parameters": costs.parameters, "macs": costs.macs})
-        loop.report.line(drawing.describe(genotype))
-        path = loop.run.path
-        loop.report.line(f"supernet on the validation half: accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f}")
-        loop.report.line(f"genotype: {path / 'genotype.json'}, pictures: {path / 'cells'}")
-        if command := next_retraining(loop.ready, path):
-            loop.report.line(f"next: {command}")
+        found = {"validation": score, "parameters": costs.parameters, "macs": costs.macs}
+        result = steps.finish(state, genotype, found)
+        path = steps.run.path
+        for line in (
+            drawing.describe(genotype),
+            f"supernet on the validation half: accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f}",
+            f"genotype: {path / 'genotype.json'}, pictures: {path / 'cells'}",
+        ):
+            steps.report.line(line)
+        if command := next_retraining(plan, path):
+            steps.report.line(f"next: {command}")
         return result
 
-    def genotype(self, record: dict[str, Any]) -> Genotype:
-        """What the selection makes of a line of alphas.jsonl."""
-        return self.selection(self.space.name, *alphas.from_record(record, self.space.tables()))
+    def _architecture(self, state: SearchState) -> tuple[dict[str, float], Genotype]:
+        """Append the epoch's line to alphas.jsonl; returns its diagnosis and the genotype that it leads to."""
+        record = self._record(state)
+        self.steps.run.alphas.append(record)
+        self.steps.board.alphas(record)
+        return self._diagnosis(record)
 
-    def _append(self, state: SearchState) -> None:
-        step = state.clock.done
-        epoch = step // self.loop.epoch_steps
-        record = alphas.to_record(state.architecture, state.clock.progress, epoch=epoch, step=step)
-        self.loop.run.alphas.append(record)
-        self.loop.board.alphas(record)
+    def _record(self, state: SearchState) -> dict[str, Any]:
+        epoch = self.steps.epoch(state)
+        return alphas.to_record(state.architecture, state.clock.progress, epoch=epoch, step=state.clock.done)
+
+    def _diagnosis(self, record: dict[str, Any]) -> tuple[dict[str, float], Genotype]:
+        tables, mixing = alphas.from_record(record, self.space.tables())
+        genotype = self.selection(self.space.name, tables, mixing)
+        return diagnose(tables, mixing, genotype), genotype
 
     def _validate(self, state: SearchState) -> dict[str, Any]:
         with torch.no_grad():
@@ -78,7 +84,7 @@ class SearchRecord:
             return evaluate(
                 lambda images: supernet(images, mixing),
                 self.validation,
-                self.loop.ready.dataset.classes,
-                sizes=batch_sizes(self.validation, at_once(state.device, self.loop.config.batch_size)),
+                self.steps.plan.dataset.classes,
+                sizes=batch_sizes(self.validation, at_once(state.device, self.steps.config.batch_size)),
                 precision=state.precision,
             )

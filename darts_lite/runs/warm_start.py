@@ -14,7 +14,7 @@ from torch import Tensor
 
 from darts_lite.errors import Exit, UserError, did_you_mean, show
 from darts_lite.genotypes.find import genotype_folder
-from darts_lite.genotypes.genotype import Genotype, to_json
+from darts_lite.genotypes.genotype import Genotype, to_plain
 from darts_lite.methods.build import build_space
 from darts_lite.runs.fit import check_fit
 from darts_lite.runs.resume import stored_part
@@ -46,7 +46,7 @@ def _from_run(network: Network, init: str, genotype: Genotype) -> dict[str, Tens
         raise UserError("init", "no such run folder", fix, value=init, code=Exit.RUN)
     stored, state = restore_model(init, "init")
     _check_equal(stored.skeleton.describe(), network.skeleton.describe(), "the run")
-    if state["model"]["genotype"] != to_json(genotype):
+    if state["model"]["genotype"] != to_plain(genotype):
         fix = f"give genotype={init}, or init=none"
         raise UserError("init", "the run has another genotype than this one", fix, value=init)
     return stored.state_dict()

@@ -154,7 +154,7 @@ class DiscretizeConfig:
 
     run: str | None = option(None)  # folder of a search
     epoch: int | None = option(None, low=0)  # None: the last one
-    selection: str | Any = option("darts")
+    selection: str | Any | None = option(None)  # None: the one of the search
     run_dir: str | None = option(None)
 
 

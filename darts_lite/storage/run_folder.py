@@ -15,13 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from darts_lite.errors import Exit, Interrupted, UserError, did_you_mean
+from darts_lite.errors import Exit, Interrupted, UserError
 from darts_lite.settings.identity import digest
 from darts_lite.settings.schema import to_plain
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import (
     is_folder,
-    is_there,
     make_folders,
     read_json,
     refuse_links,
@@ -29,8 +28,8 @@ from darts_lite.storage.files import (
     remove_folders,
     write_atomic,
 )
+from darts_lite.storage.json_lines import JsonLines
 from darts_lite.storage.lock import FolderLock
-from darts_lite.storage.records import Records
 from darts_lite.storage.yaml import to_yaml
 
 WRITTEN = (
@@ -50,8 +49,8 @@ class RunFolder:
 
     def __init__(self, path: Path, held: FolderLock, made: list[Path]):
         self.path = path
-        self.metrics = Records(path / "metrics.jsonl")
-        self.alphas = Records(path / "alphas.jsonl")
+        self.metrics = JsonLines(path / "metrics.jsonl")
+        self.alphas = JsonLines(path / "alphas.jsonl")
         self.checkpoints = path / "checkpoints"
         self.step = 0  # of the last checkpoint
         self._lock = held
@@ -226,7 +225,7 @@ class RunFolder:
     # The end
 
     def forget(self) -> None:
-        """Nothing has begun here after all, although it was saved: a new run that ends now leaves nothing."""
+        """Treat the run as not begun, so that an error now removes its folder."""
         self._saved = self._begun = False
 
     def __enter__(self) -> "RunFolder":
@@ -253,19 +252,6 @@ class RunFolder:
         remove_folders(self._made)
 
 
-def existing(folder: str | Path | None, verb: str, key: str = "run") -> Path:
-    """`folder` as a path if it is a folder, else UserError (4) naming `key` and where a run of `verb` lies."""
-    hint = did_you_mean(str(folder), ["auto"]) if key == "resume" else ""
-    fix = f"{hint}give the folder of a run, such as outputs/{verb}/digits/<time>"
-    if folder is None:
-        raise UserError(key, "not given", fix, code=Exit.RUN)
-    path = Path(folder)
-    if not is_folder(path):
-        reason = "is not a folder" if is_there(path) else "no such run folder"
-        raise UserError(key, reason, fix, code=Exit.RUN, value=path)
-    return path
-
-
 def _refuse_used(path: Path) -> None:
     """Refuse (4) a folder that holds a run, or a file that a run would overwrite."""
     found = [name for name in WRITTEN if os.path.lexists(path / name)]
@@ -276,7 +262,7 @@ def _refuse_used(path: Path) -> None:
     if checkpoint.files(path / "checkpoints") or state in ("finished", "interrupted", "failed"):
         raise UserError(path, "already holds a run", fix, code=Exit.RUN)
     refuse_links(path, WRITTEN)
-    if state == "running" and Records(path / "metrics.jsonl").size == 0:
+    if state == "running" and JsonLines(path / "metrics.jsonl").size == 0:
         return  # killed before it had anything to keep
     if strange := [name for name in found if name != "checkpoints" or any((path / name).glob("[!.]*"))]:
         raise UserError(path, f"already holds {strange[0]}", "choose another run_dir", code=Exit.RUN)

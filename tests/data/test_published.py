@@ -22,7 +22,7 @@ from darts_lite.data.files import open_regular
 from darts_lite.data.idx import read_idx
 from darts_lite.data.published import PUBLISHED
 from darts_lite.errors import Exit, UserError
-from darts_lite.runs.loop import data_words
+from darts_lite.runs.next_command import data_words
 from darts_lite.settings.datasets import DatasetConfig, preset_config
 
 

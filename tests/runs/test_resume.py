@@ -102,7 +102,7 @@ def test_a_killed_retraining(whole):
         CONFIGS["retrain"],
         ("after", RETRAIN_STEP, 3),
         ("torn", "metrics.jsonl", 2),
-        ("before", "darts_lite.storage.records:Records.truncate"),  # while it is being resumed
+        ("before", "darts_lite.storage.json_lines:JsonLines.truncate"),  # while it is being resumed
         ("before", "darts_lite.runs.retrain_results:evaluate"),  # at the end of an epoch
         ("before", "os:replace", 1, "model.pt"),
         ("before", WRITE, 1, "result.json"),

@@ -85,10 +85,10 @@ def test_a_validation_casts_no_filter_twice(precision, as_on_a_gpu):
     for feed in feeds:
         feed.load(0)
     step(state)
-    part, loop = feeds[1].part, SimpleNamespace(config=state.config, ready=SimpleNamespace())
-    loop.ready.dataset = SimpleNamespace(classes=3)
+    part, plan = feeds[1].part, SimpleNamespace(dataset=SimpleNamespace(classes=3))
+    steps = SimpleNamespace(config=state.config, plan=plan)
     with Watching(1) as whole:
-        search_record.SearchRecord(loop, None, None, part)._validate(state)
+        search_record.SearchResults(steps, None, None, part)._validate(state)
     assert whole.batches == [24, 24]
     filters = sum(weight.dim() > 1 for weight in state.supernet.parameters())
     with Watching(1) as once, computing(CPU, precision), torch.no_grad(), evaluating(state.supernet):

@@ -12,7 +12,7 @@ from darts_lite.storage.files import refused
 LINE_LIMIT = 2**24  # bytes of one line that is read back
 
 
-class Records:
+class JsonLines:
     """One JSON object a line. A checkpoint stores `size`, so that a resumed run goes on at exactly that byte."""
 
     def __init__(self, path: Path):

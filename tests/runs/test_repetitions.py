@@ -24,8 +24,8 @@ from darts_lite.genotypes.find import find_genotype
 from darts_lite.genotypes.genotype import from_json, to_json
 from darts_lite.models import load_model
 from darts_lite.retrain import RetrainConfig, retrain
-from darts_lite.runs import children as several
-from darts_lite.runs.repeats import best_restart, every_seed
+from darts_lite.runs import repetitions
+from darts_lite.runs.repetitions import best_restart, every_seed
 from darts_lite.runs.resume import newest_finished, resolve, runs_below
 from darts_lite.settings.configs import RunConfig
 from darts_lite.settings.options import LARGEST_SEED
@@ -193,7 +193,7 @@ def test_the_short_retraining_picks_and_all_are_reported(both):
 
 def test_data_are_loaded_once_and_a_notice_is_said_once(monkeypatch):
     loads, load = [], data.load
-    monkeypatch.setattr(data, "load", lambda config: (loads.append(config), load(config))[1])
+    monkeypatch.setattr(data, "load", lambda config, given: (loads.append(config), load(config, given))[1])
     report = tiny.Report()
     retrain(seeds(), report=report)
     assert len(loads) == 1 and sum("is a trial" in line for line in report.lines) == 1
@@ -524,7 +524,9 @@ def test_children_run_with_the_settings_of_their_parent(kind, key, monkeypatch):
     changed = kind(**{key: OTHER[key]})
     assert OTHER[key] != getattr(RunConfig(), key)
     made = []
-    monkeypatch.setattr(several, "run_children", lambda ready, children, finish: made.extend(children(Path("parent"))))
+    monkeypatch.setattr(
+        repetitions, "run_children", lambda plan, children, finish: made.extend(children(Path("parent")))
+    )
     start = every_seed if kind is seeds else best_restart
     start(SimpleNamespace(config=changed, report=tiny.Report()))
     assert len(made) == (2 if kind is seeds else 4)
@@ -553,7 +555,9 @@ def test_settings_that_a_search_and_a_retraining_have_in_common_reach_the_valida
     }
     own = {"seed", "run_dir", "resume", "debug"}
     made = []
-    monkeypatch.setattr(several, "run_children", lambda ready, children, finish: made.extend(children(Path("parent"))))
+    monkeypatch.setattr(
+        repetitions, "run_children", lambda plan, children, finish: made.extend(children(Path("parent")))
+    )
     config = restarts(reductions=[1], stem="cifar", train_fraction=0.4, cells=4, channels=3, batch_size=9, cutout=1)
     config = replace(config, **{key: OTHER[key] for key in OTHER if key not in own})
     best_restart(SimpleNamespace(config=config, report=tiny.Report()))

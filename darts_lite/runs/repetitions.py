@@ -9,28 +9,31 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from darts_lite.genotypes.genotype import to_json, to_plain
+from darts_lite.genotypes.genotype import to_plain
 from darts_lite.runs.children import Child, genotype_of, in_words, number, run_children, summary
-from darts_lite.runs.loop import draw, next_retraining
+from darts_lite.runs.next_command import next_retraining
+from darts_lite.runs.pictures import write_genotype
+from darts_lite.runs.prepare import RunPlan
 from darts_lite.runs.retrain_results import choose_genotype
-from darts_lite.settings.configs import RetrainConfig, RunConfig
+from darts_lite.settings.configs import RetrainConfig, RunConfig, SearchConfig
+from darts_lite.storage.run_folder import RunFolder
 
 
-def every_seed(ready: Any, retrain: Callable[..., Any]) -> dict[str, Any]:
+def every_seed(plan: RunPlan[RetrainConfig], retrain: Callable[..., Any]) -> dict[str, Any]:
     """Retrain one genotype (`random`: one for each seed) with each of the seeds; each child is what `seed=<seed>` by itself would be."""
 
-    config, report = ready.config, ready.report
-    if config.genotype is None:
-        choose_genotype(ready)  # once, and stored in the configuration of them all
+    if plan.config.genotype is None:
+        plan, _ = choose_genotype(plan)  # once, and stored in the configuration of them all
+    config, report, seeds = plan.config, plan.report, plan.config.seeds or []
     whose = "test" if config.train_fraction is None else "validation"
 
     def children(parent: Path) -> list[Child]:
         one = replace(config, seeds=None)
-        return [Child(f"seed_{seed}", "retrain", replace(one, seed=seed), retrain) for seed in config.seeds]
+        return [Child(f"seed_{seed}", "retrain", replace(one, seed=seed), retrain) for seed in seeds]
 
-    def finish(run: Any, results: dict[str, Any]) -> dict[str, Any]:
+    def finish(run: RunFolder, results: dict[str, Any]) -> dict[str, Any]:
         rows, genotypes = [], []
-        for seed, (name, result) in zip(config.seeds, results.items(), strict=True):
+        for seed, (name, result) in zip(seeds, results.items(), strict=True):
             folder = run.path / name
             score = {key: number(folder, result, whose, key) for key in ("accuracy", "loss")}
             costs = {key: number(folder, result, key) for key in ("parameters", "macs", "training_seconds")}
@@ -43,17 +46,19 @@ def every_seed(ready: Any, retrain: Callable[..., Any]) -> dict[str, Any]:
         same = all(genotype == genotypes[0] for genotype in genotypes)
         return {"genotype": genotypes[0] if same else None, whose: together, "seeds": rows}
 
-    return run_children(ready, children, finish)
+    return run_children(plan, children, finish)
 
 
-def best_restart(ready: Any, search: Callable[..., Any], retrain: Callable[..., Any]) -> dict[str, Any]:
+def best_restart(
+    plan: RunPlan[SearchConfig], search: Callable[..., Any], retrain: Callable[..., Any]
+) -> dict[str, Any]:
     """Search with the seeds seed, seed + 1, ... and pick by a short retraining, as the DARTS paper did (Liu et al. 2019, section 3.2).
 
     Each genotype is trained from scratch for `restart_epochs` epochs on the training half of its search, at the search's size, and judged
     by the validation half; the test part is not touched.
     """
 
-    config, report = ready.config, ready.report
+    config, report = plan.config, plan.report
     epochs = f"{config.restart_epochs} epoch{'' if config.restart_epochs == 1 else 's'}"
     rule = (
         f"highest accuracy on the validation half of its search after {epochs} of training from scratch on the "
@@ -78,7 +83,7 @@ def best_restart(ready: Any, search: Callable[..., Any], retrain: Callable[..., 
             ]
         return made
 
-    def finish(run: Any, results: dict[str, Any]) -> dict[str, Any]:
+    def finish(run: RunFolder, results: dict[str, Any]) -> dict[str, Any]:
         rows, genotypes = [], []
         for i in range(config.restarts):
             row: dict[str, Any] = {"seed": config.seed + i, "run": f"restart_{i}"}
@@ -92,13 +97,12 @@ def best_restart(ready: Any, search: Callable[..., Any], retrain: Callable[..., 
         scores = [(row["validation"]["accuracy"], row["validation"]["loss"]) for row in rows]
         picked = max(range(len(rows)), key=lambda i: (scores[i][0], -scores[i][1], -i))
         together, chosen = summary(scores), rows[picked]
-        run.write_text("genotype.json", to_json(genotypes[picked]))
-        draw(run, genotypes[picked])
+        write_genotype(run, genotypes[picked])
         for line in _table(rows, "validation"):
             report.line(line)
         report.line(f"all, after {epochs}: {in_words(together)}")
         report.line(f"picked {chosen['run']} (seed {chosen['seed']}): {rule}")
-        if command := next_retraining(ready, run.path):
+        if command := next_retraining(plan, run.path):
             report.line(f"next: {command}")
         return {
             "seed": config.seed,
@@ -111,7 +115,7 @@ def best_restart(ready: Any, search: Callable[..., Any], retrain: Callable[..., 
             "restarts": rows,
         }
 
-    return run_children(ready, children, finish)
+    return run_children(plan, children, finish)
 
 
 def _table(rows: Sequence[dict[str, Any]], whose: str) -> list[str]:
