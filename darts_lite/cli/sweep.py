@@ -14,7 +14,7 @@ from typing import Any
 
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.machine import take_process
-from darts_lite.runs.report import duration, write
+from darts_lite.runs.report import columns, duration, write
 from darts_lite.storage.files import make_folders, read_json, remove_folders, write_atomic
 
 STATES = {Exit.FINISHED: "finished", Exit.SIGINT: "interrupted", Exit.SIGTERM: "interrupted", None: "killed"}
@@ -154,5 +154,4 @@ def table(jobs: list[dict[str, Any]]) -> list[str]:
         )
         for job in jobs
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return columns(rows)

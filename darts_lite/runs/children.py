@@ -21,7 +21,7 @@ from darts_lite.runs.resume import Resolution, resolve
 from darts_lite.runs.session import Session
 from darts_lite.settings.schema import leaves
 from darts_lite.storage import checkpoint
-from darts_lite.storage.files import read_json, refuse_links, refused
+from darts_lite.storage.files import read_json, refuse_links
 from darts_lite.storage.run_folder import RunFolder
 
 Result = dict[str, Any]
@@ -53,10 +53,46 @@ class Child:
         return set(leaves(type(self.config))) - {"genotype"}
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a finished child, which may have been read from its file; what it lacks is a UserError (4)."""
+
+    folder: Path
+    result: Result
+
+    def number(self, *keys: str) -> Any:
+        """The finite number under nested keys."""
+        value: Any = self.result
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise self._lacks(" ".join(keys))
+        return value
+
+    def numbers(self, *keys: str) -> Result:
+        """Several numbers, by their names."""
+        return {key: self.number(key) for key in keys}
+
+    def score(self, part: str) -> Result:
+        """Accuracy and loss on a part of the data."""
+        return {key: self.number(part, key) for key in ("accuracy", "loss")}
+
+    def genotype(self) -> Genotype:
+        """The genotype that was found or trained."""
+        try:
+            return from_plain(self.result.get("genotype"))
+        except UserError as error:
+            raise self._lacks(f"genotype: {error}") from error
+
+    def _lacks(self, what: str) -> UserError:
+        fix = "remove this run's folder and go on, which runs it again"
+        return UserError(self.folder / "result.json", f"holds no {what}", fix, code=Exit.RUN)
+
+
 def run_children(
     plan: RunPlan,
     children: Callable[[Path], Sequence[Child]],
-    finish: Callable[[RunFolder, dict[str, Result]], Result],
+    finish: Callable[[RunFolder, dict[str, Outcome]], Result],
 ) -> Result:
     """Run what is missing of the children, then `finish`, which says what the parent's result.json holds beside the common things.
 
@@ -65,12 +101,12 @@ def run_children(
     # What can be refused is refused before anything changes.
     if plan.folder is not None:
         there = children(plan.folder)
-        _refuse_links(plan.folder, there)
+        refuse_links(plan.folder, tuple(child.name for child in there))
         for child in there:
             child.resolve(plan.folder)
     elif plan.config.run_dir is not None:
         _refuse_others(Path(plan.config.run_dir), children(Path(plan.config.run_dir)))
-    results: dict[str, Result] = {}
+    outcomes: dict[str, Outcome] = {}
     with Session(plan) as session:
         run, fresh = session.run, session.stored is None
         if fresh:
@@ -83,10 +119,12 @@ def run_children(
             for done, child in enumerate(inside, 1):
                 found = child.resolve(run.path)
                 plan.report.line(f"run {done} of {len(inside)}: {child.name}{', finished' if found.finished else ''}")
+                folder = run.path / child.name
                 if found.finished:
-                    results[child.name] = read_json(run.path / child.name / "result.json")
+                    result = read_json(folder / "result.json")
                 else:
-                    results[child.name] = child.start(found.config, child.compared, plan.report, plan.dataset)
+                    result = child.start(found.config, child.compared, plan.report, plan.dataset)
+                outcomes[child.name] = Outcome(folder, result)
                 if done > run.step:
                     run.save(done, {})
                 session.leave_if_asked()
@@ -97,28 +135,8 @@ def run_children(
             if fresh and not any(checkpoint.files(run.path / one.name / "checkpoints") for one in inside):
                 run.forget()
             raise
-        seconds = sum(number(run.path / name, one, "time", "seconds") for name, one in results.items())
-        return session.finish(len(inside), {**finish(run, results), "time": {"seconds": seconds}})
-
-
-def number(folder: Path, result: Result, *keys: str) -> Any:
-    """A number of a child's result, which may have been read from its file. Raises UserError (4) where it is not there."""
-    value: Any = result
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    if type(value) not in (int, float) or not math.isfinite(value):
-        fix = "remove this run's folder and go on, which runs it again"
-        raise UserError(folder / "result.json", f"holds no {' '.join(keys)}", fix, code=Exit.RUN)
-    return value
-
-
-def genotype_of(folder: Path, result: Result) -> Genotype:
-    """The genotype of a child's result. Raises UserError (4)."""
-    try:
-        return from_plain(result.get("genotype"))
-    except UserError as error:
-        reason, fix = f"holds no genotype: {error}", "remove this run's folder and go on, which runs it again"
-        raise UserError(folder / "result.json", reason, fix, code=Exit.RUN) from error
+        seconds = sum(outcome.number("time", "seconds") for outcome in outcomes.values())
+        return session.finish(len(inside), {**finish(run, outcomes), "time": {"seconds": seconds}})
 
 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -126,16 +144,12 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def summary(scores: Sequence[tuple[float, float]]) -> Result:
-    """What (accuracy, loss) of several runs are together."""
-    (accuracy, accuracy_std), (loss, loss_std) = (spread(column) for column in zip(*scores, strict=True))
-    return {
-        "accuracy": accuracy,
-        "accuracy_std": accuracy_std,
-        "loss": loss,
-        "loss_std": loss_std,
-        "runs": len(scores),
-    }
+def summary(scores: Sequence[Result]) -> Result:
+    """Mean and standard deviation of the accuracies and losses of several runs, and their number."""
+    found: Result = {}
+    for name in ("accuracy", "loss"):
+        found[name], found[f"{name}_std"] = spread([score[name] for score in scores])
+    return {**found, "runs": len(scores)}
 
 
 def in_words(summary: Result) -> str:
@@ -161,11 +175,3 @@ def _refuse_others(parent: Path, children: Sequence[Child]) -> None:
     for child in children:
         if os.path.lexists(parent / child.name):
             raise UserError(parent / child.name, "is already there", "choose another run_dir", code=Exit.RUN)
-
-
-def _refuse_links(parent: Path, children: Sequence[Child]) -> None:
-    """Refuse (4) what is no folder, or holds a link, in a child's place."""
-    try:
-        refuse_links(parent, tuple(child.name for child in children))
-    except OSError as error:
-        raise refused(parent, error, "cannot be read") from error

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import torch
 
@@ -22,10 +22,10 @@ from darts_lite.hardware.machine import cores
 from darts_lite.hardware.precision import resolve_precision
 from darts_lite.runs.debug import reduced
 from darts_lite.runs.report import Plain, Reporter
-from darts_lite.runs.resume import resolve
+from darts_lite.runs.resume import Config, given_keys, resolve
 from darts_lite.seeds import derive
 from darts_lite.settings import schema
-from darts_lite.settings.configs import RetrainConfig, SearchConfig
+from darts_lite.settings.configs import SearchConfig
 from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces.cell import no_kernels
 from darts_lite.spaces.network import Skeleton
@@ -33,8 +33,6 @@ from darts_lite.spaces.stem import choose
 from darts_lite.storage import environment
 from darts_lite.storage.files import read_json
 from darts_lite.storage.run_folder import RunFolder
-
-Config = TypeVar("Config", SearchConfig, RetrainConfig)
 
 
 @dataclass(frozen=True)
@@ -195,7 +193,7 @@ def prepare(
     facts["threads"] = threads = _threads(resolution.folder, facts["threads"])
     if threads != torch.get_num_threads() and not resolution.finished:
         report.line(f"threads: {threads}, as the run began, instead of {torch.get_num_threads()}")
-    if fresh and loaded.x_val is not None and verb == "search" and _typed(config, "train_fraction", typed):
+    if fresh and loaded.x_val is not None and verb == "search" and "train_fraction" in given_keys(config, typed):
         report.line("train_fraction is not used: this data has a validation part")
     config, loaded = reduced(config, loaded)
     if resolution.finished:
@@ -215,8 +213,3 @@ def _threads(folder: Path | None, here: int) -> int:
     """The number of threads that a run began with, where the machine has them: with others its sums are rounded otherwise."""
     began: Any = None if folder is None else read_json(folder / "env.json").get("threads")
     return began if type(began) is int and 1 <= began <= cores() else here
-
-
-def _typed(config: Any, key: str, typed: Collection[str] | None) -> bool:
-    """Whether the user gave this setting; from Python, whether it is off its default."""
-    return key in typed if typed is not None else getattr(config, key) != getattr(type(config)(), key)

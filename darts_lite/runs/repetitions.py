@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from darts_lite.genotypes.genotype import to_plain
-from darts_lite.runs.children import Child, genotype_of, in_words, number, run_children, summary
+from darts_lite.runs.children import Child, Outcome, in_words, run_children, summary
 from darts_lite.runs.next_command import next_retraining
 from darts_lite.runs.pictures import write_genotype
 from darts_lite.runs.prepare import RunPlan
+from darts_lite.runs.report import columns
 from darts_lite.runs.retrain_results import choose_genotype
 from darts_lite.settings.configs import RetrainConfig, RunConfig, SearchConfig
 from darts_lite.storage.run_folder import RunFolder
@@ -31,20 +32,22 @@ def every_seed(plan: RunPlan[RetrainConfig], retrain: Callable[..., Any]) -> dic
         one = replace(config, seeds=None)
         return [Child(f"seed_{seed}", "retrain", replace(one, seed=seed), retrain) for seed in seeds]
 
-    def finish(run: RunFolder, results: dict[str, Any]) -> dict[str, Any]:
-        rows, genotypes = [], []
-        for seed, (name, result) in zip(seeds, results.items(), strict=True):
-            folder = run.path / name
-            score = {key: number(folder, result, whose, key) for key in ("accuracy", "loss")}
-            costs = {key: number(folder, result, key) for key in ("parameters", "macs", "training_seconds")}
-            rows.append({"seed": seed, "run": name, whose: score, **costs})
-            genotypes.append(to_plain(genotype_of(folder, result)))
-        together = summary([(row[whose]["accuracy"], row[whose]["loss"]) for row in rows])
-        for line in _table(rows, whose):
+    def finish(run: RunFolder, outcomes: dict[str, Outcome]) -> dict[str, Any]:
+        rows = [
+            {
+                "seed": seed,
+                "run": name,
+                whose: one.score(whose),
+                **one.numbers("parameters", "macs", "training_seconds"),
+            }
+            for seed, (name, one) in zip(seeds, outcomes.items(), strict=True)
+        ]
+        first, *others = [to_plain(one.genotype()) for one in outcomes.values()]
+        together = summary([row[whose] for row in rows])
+        for line in (*_table(rows, whose), f"{whose}: {in_words(together)}; {run.path / 'result.json'}"):
             report.line(line)
-        report.line(f"{whose}: {in_words(together)}; {run.path / 'result.json'}")
-        same = all(genotype == genotypes[0] for genotype in genotypes)
-        return {"genotype": genotypes[0] if same else None, whose: together, "seeds": rows}
+        same = all(genotype == first for genotype in others)
+        return {"genotype": first if same else None, whose: together, "seeds": rows}
 
     return run_children(plan, children, finish)
 
@@ -83,46 +86,34 @@ def best_restart(
             ]
         return made
 
-    def finish(run: RunFolder, results: dict[str, Any]) -> dict[str, Any]:
+    def finish(run: RunFolder, outcomes: dict[str, Outcome]) -> dict[str, Any]:
         rows, genotypes = [], []
         for i in range(config.restarts):
-            row: dict[str, Any] = {"seed": config.seed + i, "run": f"restart_{i}"}
-            for part, name in (("validation", f"validation_{i}"), ("supernet", f"restart_{i}")):
-                keys = ("accuracy", "loss")
-                row[part] = {k: number(run.path / name, results[name], "validation", k) for k in keys}
-            for key in ("parameters", "macs"):
-                row[key] = number(run.path / row["run"], results[row["run"]], key)
-            genotypes.append(genotype_of(run.path / row["run"], results[row["run"]]))
-            rows.append({**row, "genotype": to_plain(genotypes[-1])})
-        scores = [(row["validation"]["accuracy"], row["validation"]["loss"]) for row in rows]
-        picked = max(range(len(rows)), key=lambda i: (scores[i][0], -scores[i][1], -i))
-        together, chosen = summary(scores), rows[picked]
+            found, judged = outcomes[f"restart_{i}"], outcomes[f"validation_{i}"]
+            scores = {"validation": judged.score("validation"), "supernet": found.score("validation")}
+            genotypes.append(found.genotype())
+            row = {"seed": config.seed + i, "run": f"restart_{i}", **scores, **found.numbers("parameters", "macs")}
+            rows.append({**row, "genotype": to_plain(genotypes[i])})
+        judgements = [row["validation"] for row in rows]
+        picked = max(range(len(rows)), key=lambda i: (judgements[i]["accuracy"], -judgements[i]["loss"], -i))
+        together, chosen = summary(judgements), rows[picked]
         write_genotype(run, genotypes[picked])
-        for line in _table(rows, "validation"):
+        for line in (
+            *_table(rows, "validation"),
+            f"all, after {epochs}: {in_words(together)}",
+            f"picked {chosen['run']} (seed {chosen['seed']}): {rule}",
+        ):
             report.line(line)
-        report.line(f"all, after {epochs}: {in_words(together)}")
-        report.line(f"picked {chosen['run']} (seed {chosen['seed']}): {rule}")
         if command := next_retraining(plan, run.path):
             report.line(f"next: {command}")
-        return {
-            "seed": config.seed,
-            "genotype": chosen["genotype"],
-            "validation": together,
-            "parameters": chosen["parameters"],
-            "macs": chosen["macs"],
-            "picked": chosen["run"],
-            "rule": rule,
-            "restarts": rows,
-        }
+        picks = {name: chosen[name] for name in ("genotype", "parameters", "macs")} | {"picked": chosen["run"]}
+        return {"seed": config.seed, "validation": together, **picks, "rule": rule, "restarts": rows}
 
     return run_children(plan, children, finish)
 
 
 def _table(rows: Sequence[dict[str, Any]], whose: str) -> list[str]:
-    """A line a run."""
-    width = max(4, *(len(str(row["seed"])) for row in rows))
-    lines = [f"{'seed':>{width}}  {f'{whose} accuracy':>19}  {'loss':>8}  run"]
-    for row in rows:
-        score = row[whose]
-        lines.append(f"{row['seed']:>{width}}  {score['accuracy']:>19.4f}  {score['loss']:>8.4f}  {row['run']}")
-    return lines
+    """The lines of a table with one row a run."""
+    scores = [[f"{row[whose]['accuracy']:.4f}", f"{row[whose]['loss']:.4f}"] for row in rows]
+    body = [[str(row["seed"]), *score, row["run"]] for row, score in zip(rows, scores, strict=True)]
+    return columns([["seed", f"{whose} accuracy", "loss", "run"], *body])

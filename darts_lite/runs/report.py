@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 PERIOD = 10.0  # seconds between two lines of progress
@@ -69,6 +69,12 @@ class Pace:
             return 0.0
         steps = done - self.first[0] if self.first else 0
         return (self.clock() - self.started) / steps * (total - done) if steps > 0 else None
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table: rows of words, each column as wide as its longest word."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def duration(seconds: float) -> str:

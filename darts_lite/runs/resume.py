@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from darts_lite.errors import Exit, UserError, did_you_mean, show
+from darts_lite.settings.configs import RetrainConfig, SearchConfig
 from darts_lite.settings.identity import DATA_PLACES, PLACES, digest, essence, inert, plain_leaves
 from darts_lite.settings.schema import flat, from_plain, leaves, to_plain
 from darts_lite.storage import checkpoint
@@ -21,17 +22,20 @@ from darts_lite.storage.run_folder import RunFolder, silent
 OUTPUTS = Path("outputs")
 
 
+Config = TypeVar("Config", SearchConfig, RetrainConfig)  # of a training
+
+
 @dataclass(frozen=True)
-class Resolution:
+class Resolution(Generic[Config]):
     """The configuration to run with, and the run folder to go on in; None: a new run."""
 
-    config: Any
+    config: Config
     folder: Path | None = None
     finished: bool = False
     notices: list[str] = field(default_factory=list)
 
 
-def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Resolution:
+def resolve(verb: str, config: Config, typed: Collection[str] | None = None) -> Resolution[Config]:
     """What `config.resume` asks for. `typed`: the dotted keys that were typed; None (Python): those off their default.
 
     Raises UserError: 4 for a folder that is missing, damaged or of another configuration or verb, 7 for one in use.
@@ -42,8 +46,7 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
         return _newest_equal(verb, config)
     folder = existing(config.resume, verb, "resume")
     stored = _stored_config(verb, folder, type(config))
-    given, old, default = plain_leaves(config), plain_leaves(stored), plain_leaves(type(config)())
-    keys = [key for key in given if (given[key] != default[key] if typed is None else key in typed)]
+    given, old, keys = plain_leaves(config), plain_leaves(stored), given_keys(config, typed)
     changed = [key for key in keys if key not in PLACES and given[key] != old[key]]
     free = inert(type(config))
     # Data that has moved is compared before anything changes in the folder (`refuse_other_data`).
@@ -70,6 +73,14 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
     return Resolution(stored, folder, finished, notices)
 
 
+def given_keys(config: SearchConfig | RetrainConfig, typed: Collection[str] | None) -> list[str]:
+    """The dotted keys that the user gave: those that were typed; from Python, those that are off their default."""
+    if typed is not None:
+        return [key for key in leaves(type(config)) if key in typed]
+    given, default = plain_leaves(config), plain_leaves(type(config)())
+    return [key for key in given if given[key] != default[key]]
+
+
 def existing(folder: str | Path | None, verb: str, key: str = "run") -> Path:
     """`folder` as a path if it is a folder, else UserError (4) naming `key` and where a run of `verb` lies."""
     hint = did_you_mean(str(folder), ["auto"]) if key == "resume" else ""
@@ -90,7 +101,7 @@ def refuse_other_data(path: Path, stored: dict[str, Any], data: str) -> None:
         raise UserError(path, reason, fix, code=Exit.RUN)
 
 
-def relocate(stored: dict[str, Any], config: Any) -> None:
+def relocate(stored: dict[str, Any], config: SearchConfig | RetrainConfig) -> None:
     """Write into a checkpoint's state where the data lies now, so that a later `resume` or `evaluate` finds it there."""
     was, now = stored["config"]["dataset"], to_plain(config.dataset)
     if any(was.get(name) != now[name] for name in ("path", "root")):
@@ -104,7 +115,7 @@ def newest_finished(verb: str, source: str, base: Path = OUTPUTS) -> Path | None
         known = read_json(folder / "status.json")
         if known.get("state") != "finished" or known.get("debug"):
             continue
-        if _source(folder) == source:
+        if read_json(folder / "env.json").get("source") == source:
             return folder
     return None
 
@@ -127,14 +138,15 @@ def runs_below(base: Path) -> Iterator[Path]:
             yield Path(root)
         folders.sort(
             key=lambda name: os.path.islink(os.path.join(root, name))
-        )  # a run under its own name, not as `latest`
+        )  # a run by its own name, not as `latest`
 
 
-def _newest_equal(verb: str, config: Any) -> Resolution:
+def _newest_equal(verb: str, config: Config) -> Resolution[Config]:
+    """The newest run with this configuration: unfinished, to go on with; finished, to say so; none: a new run."""
     completed = cache(lambda source: _completed(config, source))
     for folder in _newest_first(_places(verb, config.run_dir)):
         known = read_json(folder / "status.json")
-        wanted = completed(_source(folder))
+        wanted = completed(str(read_json(folder / "env.json").get("source")))
         name = digest(wanted)
         if known.get("verb", verb) != verb or known.get("configuration", name) != name:
             continue
@@ -151,18 +163,12 @@ def _newest_equal(verb: str, config: Any) -> Resolution:
     return Resolution(config)
 
 
-def _completed(config: Any, source: str) -> Any:
-    """A retraining without a genotype means the newest finished search, on the data of the run that it is compared with."""
-    if getattr(config, "genotype", "") is not None:
+def _completed(config: Config, source: str) -> Config:
+    """The configuration with the genotype that a retraining without one means: the newest finished search on data of this `source`."""
+    if isinstance(config, SearchConfig) or config.genotype is not None:
         return config
     newest = newest_finished("search", source)
     return config if newest is None else replace(config, genotype=str(newest))
-
-
-def _source(folder: Path) -> str:
-    """What `Dataset.source` was there; a run of an older version did not write it."""
-    known = read_json(folder / "env.json")
-    return str(known.get("source", known.get("data")))
 
 
 def _places(verb: str, run_dir: str | None) -> Iterator[Path]:
@@ -183,7 +189,7 @@ def _newest_first(folders: Iterator[Path]) -> list[Path]:
     return sorted(folders, key=created, reverse=True)
 
 
-def _stored_config(verb: str, folder: Path, kind: type) -> Any:
+def _stored_config(verb: str, folder: Path, kind: type[Config]) -> Config:
     with RunFolder.reopen(folder) as run:
         state = run.load(silent)  # the run itself loads it again under its lock, and warns then
     if state["run"].get("verb") != verb:

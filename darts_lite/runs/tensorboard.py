@@ -20,7 +20,7 @@ from darts_lite.drawing import cells as drawing
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.genotype import Genotype, from_plain, to_json
 from darts_lite.spaces.table import Table
-from darts_lite.storage.files import make_folders, refused
+from darts_lite.storage.files import make_folders, refusing
 from darts_lite.storage.json_lines import JsonLines
 from darts_lite.training.alphas import from_record
 
@@ -117,12 +117,10 @@ class Board:
         make_folders(self.folder)
         # A new name each time: a TensorBoard that is looking remembers how far it has read the old one.
         name = f"events.out.tfevents.{time.time():.6f}.{next(_NUMBERS)}"
-        try:
+        with refusing(self.folder):
             for old in self.folder.glob("events.out.tfevents.*"):
                 old.unlink()
             self._file = open(self.folder / name, "xb")  # noqa: SIM115
-        except OSError as error:
-            raise refused(self.folder, error) from error
         self._writer = RecordWriter(self._file)
         self._event(file_version="brain.Event:2")
 
@@ -143,11 +141,9 @@ class Board:
 
         if parts.get("wall_time") is None:
             parts["wall_time"] = time.time()
-        try:
+        with refusing(self.folder):
             self._writer.write(Event(**parts).SerializeToString())
             self._writer.flush()
-        except OSError as error:
-            raise refused(self.folder, error) from error
 
 
 def _text(tag: str, text: str) -> Any:

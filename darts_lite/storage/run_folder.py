@@ -16,15 +16,17 @@ from types import TracebackType
 from typing import Any
 
 from darts_lite.errors import Exit, Interrupted, UserError
+from darts_lite.settings.configs import RunConfig
 from darts_lite.settings.identity import digest
 from darts_lite.settings.schema import to_plain
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import (
+    append_line,
     is_folder,
     make_folders,
     read_json,
     refuse_links,
-    refused,
+    refusing,
     remove_folders,
     write_atomic,
 )
@@ -95,7 +97,7 @@ class RunFolder:
             raise
         run = cls(path, held, made)
         facts = {"verb": verb, "configuration": digest(config)}
-        if getattr(config, "debug", None):
+        if isinstance(config, RunConfig) and config.debug:
             facts["debug"] = config.debug  # so that nobody takes its result for one
         run._facts = {"run": facts, "config": to_plain(config), "env": environment}
         return run
@@ -112,9 +114,6 @@ class RunFolder:
         held.acquire(warn)
         try:
             refuse_links(path, WRITTEN)
-        except OSError as error:
-            held.release()
-            raise refused(path, error, "cannot be read") from error
         except BaseException:
             held.release()
             raise
@@ -214,13 +213,7 @@ class RunFolder:
 
     def log(self, text: str) -> None:
         """Append a line to run.log."""
-        path = self.path / "run.log"
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(path, flags, 0o666), "a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text.rstrip("\n") + "\n")
-        except OSError as error:
-            raise refused(path, error) from error
+        append_line(self.path / "run.log", text.rstrip("\n"))
 
     # The end
 
@@ -272,13 +265,11 @@ def _clear(path: Path) -> None:
     """Remove what a run writes, the lock excepted; only after `_refuse_used`, or for a run of our own."""
     for name in WRITTEN:
         target = path / name
-        try:
+        with refusing(target, "cannot be removed"):
             if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
-        except OSError as error:
-            raise refused(target, error, "cannot be removed") from error
 
 
 def _reason(error: BaseException) -> str:

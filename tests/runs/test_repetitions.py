@@ -27,6 +27,7 @@ from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.runs import repetitions
 from darts_lite.runs.repetitions import best_restart, every_seed
 from darts_lite.runs.resume import newest_finished, resolve, runs_below
+from darts_lite.search import search
 from darts_lite.settings.configs import RunConfig
 from darts_lite.settings.options import LARGEST_SEED
 from darts_lite.storage import checkpoint
@@ -527,8 +528,8 @@ def test_children_run_with_the_settings_of_their_parent(kind, key, monkeypatch):
     monkeypatch.setattr(
         repetitions, "run_children", lambda plan, children, finish: made.extend(children(Path("parent")))
     )
-    start = every_seed if kind is seeds else best_restart
-    start(SimpleNamespace(config=changed, report=tiny.Report()))
+    plan = SimpleNamespace(config=changed, report=tiny.Report())
+    every_seed(plan, retrain) if kind is seeds else best_restart(plan, search, retrain)
     assert len(made) == (2 if kind is seeds else 4)
     if key == "seed":  # each has its own
         expected = [2, 0] if kind is seeds else [5, 5, 6, 6]
@@ -560,7 +561,7 @@ def test_settings_that_a_search_and_a_retraining_have_in_common_reach_the_valida
     )
     config = restarts(reductions=[1], stem="cifar", train_fraction=0.4, cells=4, channels=3, batch_size=9, cutout=1)
     config = replace(config, **{key: OTHER[key] for key in OTHER if key not in own})
-    best_restart(SimpleNamespace(config=config, report=tiny.Report()))
+    best_restart(SimpleNamespace(config=config, report=tiny.Report()), search, retrain)
     common = {field.name for field in fields(config)} & {field.name for field in fields(made[1].config)}
     for key in common - recipe - own:
         assert getattr(made[1].config, key) == getattr(config, key) != getattr(RetrainConfig(), key), key
