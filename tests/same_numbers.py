@@ -2,7 +2,7 @@
 
     python tests/same_numbers.py <folder of a checkout> <folder of another>
 
-Compared bit by bit: every line of metrics.jsonl and alphas.jsonl but for times, genotype.json, and every tensor of the last checkpoint and of
+Compared bit by bit: every line of metrics.jsonl and alphas.jsonl but for times, genotype.json, every tensor of the last checkpoint and of
 model.pt. Each run is made by its checkout's own code, in a process of its own with one thread. Takes three minutes on one core.
 """
 
