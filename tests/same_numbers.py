@@ -2,9 +2,9 @@
 
     python tests/same_numbers.py <folder of a checkout> <folder of another>
 
-Compared bit by bit: alphas.jsonl, genotype.json, every tensor of the last checkpoint and of model.pt, and the values of metrics.jsonl that both
-have: it gains lines and values from version to version. Each run is made by its checkout's own code, in a process of its own with one thread.
-Takes three minutes on one core.
+Compared bit by bit: alphas.jsonl, genotype.json, every tensor of the last checkpoint and of model.pt, and the values of metrics.jsonl
+that both have: it gains lines and values from version to version. Each run is made by its checkout's own code, in a process of its own
+with one thread. Takes three minutes on one core.
 """
 
 import hashlib
