@@ -22,7 +22,7 @@ from darts_lite.storage.run_folder import RunFolder, silent
 OUTPUTS = Path("outputs")
 
 
-Config = TypeVar("Config", SearchConfig, RetrainConfig)  # of a training
+Config = TypeVar("Config", bound=SearchConfig | RetrainConfig)  # of a training
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from darts_lite.data import arrays
-from darts_lite.errors import Exit, Interrupted, UserError
+from darts_lite.errors import Exit, UserError
 from darts_lite.runs.prepare import RunPlan
 from darts_lite.runs.resume import refuse_other_data, relocate
 from darts_lite.runs.signals import Signals
@@ -28,10 +28,9 @@ class Session:
         self.plan, self.report = plan, plan.report
         self.run, self.stored = plan.open()
         self.quoted_path = shlex.quote(str(self.run.path))
-        self.command = (
-            f"python -m darts_lite.{plan.verb} resume={self.quoted_path}{arrays.from_python(plan.config.dataset)}"
-        )
-        self.signals = Signals(f"darts_lite: stopped at once; go on with: {self.command}\n")
+        words = f"resume={self.quoted_path}{arrays.from_python(plan.config.dataset)}"
+        self.advice = f"go on with: python -m darts_lite.{plan.verb} {words}"
+        self.signals = Signals(f"darts_lite: stopped at once; {self.advice}\n")
         self.closing = ExitStack()  # what is closed before the folder is released; steps add what they open
 
     def __enter__(self) -> "Session":
@@ -69,15 +68,9 @@ class Session:
             relocate(self.stored, self.plan.config)
         self.run.rewind(self.stored)
 
-    @property
-    def asked_to_leave(self) -> bool:
-        """Whether a signal has come."""
-        return self.signals.raised is not None
-
     def leave_if_asked(self) -> None:
         """Raise Interrupted, with the command that goes on, if a signal has come."""
-        if self.signals.raised is not None:
-            raise Interrupted(self.signals.raised, f"go on with: {self.command}")
+        self.signals.check(self.advice)
 
     def finish(self, step: int, result: dict[str, Any]) -> dict[str, Any]:
         """Write result.json, after everything else: with it the run is finished."""

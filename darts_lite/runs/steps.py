@@ -62,7 +62,7 @@ class Steps:
         """Save if it is time to, and leave if a signal came."""
         every, step = self.config.checkpoint_steps, state.clock.done
         late = time.monotonic() - self.saved[1] >= 60 * self.config.checkpoint_minutes
-        if late or self.session.asked_to_leave or (every and step % every == 0):
+        if late or self.session.signals.raised is not None or (every and step % every == 0):
             self.save(state)
         self.session.leave_if_asked()
 
