@@ -28,26 +28,21 @@ def discretize(
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotypes.genotype import to_plain
     from darts_lite.methods.build import build_selection, build_space
-    from darts_lite.runs.children import refuse_parent
     from darts_lite.runs.pictures import write_genotype
     from darts_lite.runs.report import Plain
-    from darts_lite.runs.resume import existing, stored_part
+    from darts_lite.runs.stored import stored_part, stored_run
     from darts_lite.settings import schema
-    from darts_lite.storage import checkpoint, environment
+    from darts_lite.storage import environment
     from darts_lite.storage.files import refuse_links
     from darts_lite.storage.json_lines import JsonLines
-    from darts_lite.storage.run_folder import WRITTEN, RunFolder, silent
+    from darts_lite.storage.run_folder import WRITTEN, RunFolder
     from darts_lite.training import alphas
 
     report = report or Plain()
     schema.check(config)
     chosen = None if config.selection is None else build_selection(config.selection)
-    folder = existing(config.run, "search")
+    folder, state = stored_run(config.run, "search")
     refuse_links(folder, WRITTEN)
-    state = checkpoint.load_newest(folder / "checkpoints", silent).state
-    if state["run"].get("verb") != "search":
-        raise UserError("run", "is not a search", "give the folder of a search", value=folder, code=Exit.RUN)
-    refuse_parent(folder, state["config"])
     selection = chosen or _own_selection(state["config"].get("selection"))
     space = build_space(stored_part(state, "space", SpaceConfig, folder))
     path = folder / "alphas.jsonl"

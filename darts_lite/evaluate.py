@@ -33,7 +33,7 @@ def evaluate(
     from darts_lite.hardware.device import current, peak_memory, resolve_device
     from darts_lite.hardware.precision import lowered, resolve_precision
     from darts_lite.runs.report import Plain
-    from darts_lite.runs.resume import stored_part
+    from darts_lite.runs.stored import stored_part
     from darts_lite.runs.trained import check_data, restore_model
     from darts_lite.settings import schema
     from darts_lite.storage import environment

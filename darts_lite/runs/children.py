@@ -162,14 +162,6 @@ def in_words(summary: Result) -> str:
     return f"accuracy {bracket('accuracy', 'standard deviation ')}, loss {bracket('loss')}, n = {summary['runs']}"
 
 
-def refuse_parent(folder: Path, config: Result, key: str = "run") -> None:
-    """Refuse (4) the folder of a parent run where a single run is needed, and name its children; `config`: what is stored there."""
-    if config.get("seeds") is not None or config.get("restarts", 1) != 1:
-        names = sorted(path.name for pattern in ("seed_*", "restart_*") for path in folder.glob(pattern))
-        fix = f"give one of them: {folder}/{', '.join(names)}"
-        raise UserError(key, "holds several runs", fix, value=folder, code=Exit.RUN)
-
-
 def _refuse_others(parent: Path, children: Sequence[Child]) -> None:
     """Refuse (4) to make a parent around runs that are there already."""
     for child in children:

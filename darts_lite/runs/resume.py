@@ -11,12 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from darts_lite.errors import Exit, UserError, did_you_mean, show
+from darts_lite.errors import Exit, UserError, show
+from darts_lite.runs.stored import existing, usable
 from darts_lite.settings.configs import RetrainConfig, SearchConfig
 from darts_lite.settings.identity import DATA_PLACES, PLACES, digest, essence, inert, plain_leaves
-from darts_lite.settings.schema import flat, from_plain, leaves, to_plain
+from darts_lite.settings.schema import flat, leaves, to_plain
 from darts_lite.storage import checkpoint
-from darts_lite.storage.files import is_folder, is_there, read_json
+from darts_lite.storage.files import read_json
 from darts_lite.storage.run_folder import RunFolder, silent
 
 OUTPUTS = Path("outputs")
@@ -79,19 +80,6 @@ def given_keys(config: SearchConfig | RetrainConfig, typed: Collection[str] | No
         return [key for key in leaves(type(config)) if key in typed]
     given, default = plain_leaves(config), plain_leaves(type(config)())
     return [key for key in given if given[key] != default[key]]
-
-
-def existing(folder: str | Path | None, verb: str, key: str = "run") -> Path:
-    """`folder` as a path if it is a folder, else UserError (4) naming `key` and where a run of `verb` lies."""
-    hint = did_you_mean(str(folder), ["auto"]) if key == "resume" else ""
-    fix = f"{hint}give the folder of a run, such as outputs/{verb}/digits/<time>"
-    if folder is None:
-        raise UserError(key, "not given", fix, code=Exit.RUN)
-    path = Path(folder)
-    if not is_folder(path):
-        reason = "is not a folder" if is_there(path) else "no such run folder"
-        raise UserError(key, reason, fix, code=Exit.RUN, value=path)
-    return path
 
 
 def refuse_other_data(path: Path, stored: dict[str, Any], data: str) -> None:
@@ -195,20 +183,7 @@ def _stored_config(verb: str, folder: Path, kind: type[Config]) -> Config:
     if state["run"].get("verb") != verb:
         fix = f"give the folder of a {verb}"
         raise UserError("resume", f"{show(folder)} holds a run of another verb", fix, code=Exit.RUN)
-    return _usable(kind, state["config"], folder)
-
-
-def stored_part(state: dict[str, Any], name: str, kind: type, folder: str | Path | None) -> Any:
-    """The part `name` of the configuration in a checkpoint of `folder`. Raises UserError (4)."""
-    return _usable(kind, state["config"].get(name), folder)
-
-
-def _usable(kind: type, plain: Any, folder: str | Path | None) -> Any:
-    try:
-        return from_plain(kind, plain)
-    except UserError as error:
-        fix = "use the version that wrote it, or start a new run"
-        raise UserError(folder, f"its stored configuration cannot be used: {error}", fix, code=Exit.RUN) from error
+    return usable(kind, state["config"], folder)
 
 
 def _finished(folder: Path) -> bool:

@@ -9,14 +9,12 @@ from typing import Any
 from darts_lite.data.dataset import Dataset, size_in_words
 from darts_lite.errors import Exit, UserError, show
 from darts_lite.genotypes.genotype import Genotype, from_plain, to_plain
-from darts_lite.runs.children import refuse_parent
 from darts_lite.runs.fit import check_fit
-from darts_lite.runs.resume import existing
+from darts_lite.runs.stored import stored_run
 from darts_lite.spaces.darts import network as build
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import read_json
-from darts_lite.storage.run_folder import silent
 
 
 def describe_model(
@@ -37,12 +35,7 @@ def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, di
 
     Errors name `key`.
     """
-    folder = existing(run, "retrain", key)
-    state = checkpoint.load_newest(folder / "checkpoints", silent).state
-    if state["run"].get("verb") != "retrain":
-        fix = "give the folder of a retraining (python -m darts_lite.retrain)"
-        raise UserError(key, "is not a retraining", fix, value=folder, code=Exit.RUN)
-    refuse_parent(folder, state["config"], key)
+    folder, state = stored_run(run, "retrain", key)
     result = read_json(folder / "result.json")
     path = folder / "model.pt"
     if not path.is_file() or path.is_symlink():

@@ -17,7 +17,7 @@ from darts_lite.genotypes.find import genotype_folder
 from darts_lite.genotypes.genotype import Genotype, to_plain
 from darts_lite.methods.build import build_space
 from darts_lite.runs.fit import check_fit
-from darts_lite.runs.resume import stored_part
+from darts_lite.runs.stored import stored_part
 from darts_lite.runs.trained import restore_model
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces.network import Network, Skeleton, carry
