@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from darts_lite.data.parts import Source
 from darts_lite.hardware.gated import load_optimizer_state, optimizer_state
 from darts_lite.hardware.precision import call, computing, lowered
-from darts_lite.methods.architecture import Architecture
+from darts_lite.methods.architecture import Architecture, flatten, unflatten
 from darts_lite.methods.method import Method
 from darts_lite.methods.monitors import Verdict
 from darts_lite.methods.phases import Phase
@@ -92,6 +92,7 @@ class SearchState:
     def scores(self, mixing: dict[str, Mixing]) -> dict[str, Any]:
         """What `evaluate` finds of the supernet at `mixing` on the validation part."""
         assert self.validation is not None
+        mixing = unflatten(mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing)))  # a recorded one is float64
         supernet, generator = lowered(self.supernet, self.precision), Generator(self.device)
         generator.manual_seed(derive(self.config.seed, "scores", self.clock.done))
 

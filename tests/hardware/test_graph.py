@@ -381,6 +381,41 @@ def test_a_run_does_not_notice_where_its_step_is_recorded(name, without_a_gpu, m
         tiny.assert_same(compared(run) | {"status": None}, expected | {"status": None})
 
 
+@pytest.mark.parametrize("order", ["warm-up", "every third"])
+def test_every_variant_of_a_step_is_recorded_once(order, without_a_gpu):
+    """Not anew when the steps go to and fro; another state is recorded anew, and so is one whose settings have changed."""
+    state, feeds, recorded = recorder(tiny.search_config(), tiny.Report())
+    called, others, step = tiny.training(tiny.search_config())
+    for number in range(9):
+        learn = number > 3 if order == "warm-up" else number % 3 == 2
+        made = advance(state, feeds, recorded, 1, learn_alphas=learn)
+        assert tiny.frozen(made) == tiny.frozen(advance(called, others, step, 1, learn_alphas=learn))
+    assert without_a_gpu == [{"learn_alphas": False}, {"learn_alphas": True}] and len(recorded.graphs) == 2
+    recorded.forget()
+    advance(state, feeds, recorded, 2, learn_alphas=True)
+    assert len(without_a_gpu) == 3 and len(recorded.graphs) == 1
+    other, feeds, _ = tiny.training(tiny.search_config())
+    advance(other, feeds, recorded, 2, learn_alphas=True)
+    assert len(without_a_gpu) == 4 and recorded.state is other and len(recorded.graphs) == 1
+
+
+def test_graphs_of_a_state_share_their_memory(without_a_gpu, monkeypatch):
+    pools, numbers = [], iter(range(9))
+
+    def capture(step, stream, pool, *, generator):
+        pools.append(pool)
+        return step
+
+    monkeypatch.setattr(graph, "new_pool", lambda: ("pool", next(numbers)))
+    monkeypatch.setattr(graph, "capture", capture)
+    state, feeds, recorded = recorder(tiny.search_config(), tiny.Report())
+    for learn in (False, True):
+        advance(state, feeds, recorded, 1, learn_alphas=learn)
+    state, feeds, _ = tiny.training(tiny.search_config())
+    advance(state, feeds, recorded, 1, learn_alphas=True)
+    assert pools == [("pool", 0), ("pool", 0), ("pool", 1)]
+
+
 def test_the_key_cannot_change_a_result():
     for kind in (SearchConfig, RetrainConfig):
         assert "cuda_graph" in configuration.inert(kind) and "cuda_graph" in schema.leaves(kind)
