@@ -28,10 +28,13 @@ def discretize(
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotypes.genotype import to_plain
     from darts_lite.methods.build import build_selection, build_space
+    from darts_lite.methods.selections.hooks import rule_of
+    from darts_lite.methods.views import SelectionView, costs_of
     from darts_lite.runs.pictures import write_genotype
     from darts_lite.runs.report import Plain
     from darts_lite.runs.stored import stored_part, stored_run
     from darts_lite.settings import schema
+    from darts_lite.spaces.network import Skeleton
     from darts_lite.storage import environment
     from darts_lite.storage.files import refuse_links
     from darts_lite.storage.json_lines import JsonLines
@@ -44,6 +47,11 @@ def discretize(
     folder, state = stored_run(config.run, "search")
     refuse_links(folder, WRITTEN)
     selection = chosen or _own_selection(state["config"].get("selection"))
+    rule = rule_of(selection)
+    if rule is not selection:
+        report.line(
+            "the selection validates or trains, which cannot be done here: the rule that ranked its candidates is used"
+        )
     space = build_space(stored_part(state, "space", SpaceConfig, folder))
     path = folder / "alphas.jsonl"
     lines = {line.get("epoch"): line for line in JsonLines(path).read()}
@@ -53,7 +61,9 @@ def discretize(
     if epoch not in lines:
         raise UserError("epoch", f"the search has the epochs 0 to {len(lines) - 1}", "give one of them", value=epoch)
     try:
-        genotype = selection(space.name, *alphas.from_record(lines[epoch], space.tables()))
+        tables, mixing = alphas.from_record(lines[epoch], space.tables())
+        costs = costs_of(tables, Skeleton.described(state["skeleton"]))
+        genotype = rule(SelectionView(space.name, tables, mixing, costs), None)
     except (ArithmeticError, ValueError) as error:
         raise UserError(path, f"epoch {epoch}: {error}", "restore the file", code=Exit.RUN) from error
 

@@ -49,7 +49,7 @@ def retrain(
 
 def _retrain(plan: "RunPlan[RetrainConfig]") -> dict[str, Any]:
     """The training of one network, step by step."""
-    from darts_lite.hardware.graph import Recorder
+    from darts_lite.hardware.graph import GraphedStep
     from darts_lite.runs.fit import check_fit
     from darts_lite.runs.retrain_results import RetrainResults, choose_genotype
     from darts_lite.runs.session import Session
@@ -75,7 +75,7 @@ def _retrain(plan: "RunPlan[RetrainConfig]") -> dict[str, Any]:
     def one_step(state: RetrainState) -> dict[str, Any]:
         return retrain_step(state, *train.batch(state.clock.generator))
 
-    step = Recorder(one_step, config, device, plan.report)
+    step = GraphedStep(one_step, config, device, plan.report)
     fresh = new_state(None) if plan.folder is None else None  # before there is a folder: weights may be refused
     with Session(plan) as session:
         with session.blaming_checkpoint():

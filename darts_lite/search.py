@@ -12,6 +12,7 @@ Examples:
 import sys
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from darts_lite.settings.configs import SearchConfig
@@ -48,7 +49,7 @@ def search(
 
 def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
     """The algorithm: phase by phase, step by step, on disjoint images for weights and alphas; the test part is not touched."""
-    from darts_lite.hardware.graph import Recorder
+    from darts_lite.hardware.graph import GraphedStep
     from darts_lite.methods.build import build_method, build_space
     from darts_lite.runs.fit import check_fit
     from darts_lite.runs.search_results import SearchResults
@@ -68,15 +69,14 @@ def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
         around = replace(skeleton, **method.phases[number].skeleton)
         if stored is not None:
             check_fit(lambda: space.supernet(around, space.tables(alive=alive)), around.cells, stored["network"])
-        return SearchState(
-            config, space, around, method, device, plan.precision, epoch_steps=epoch_steps, number=number, alive=alive
-        )
+        make = partial(SearchState, config, space, around, method, device, plan.precision)
+        return make(epoch_steps=epoch_steps, number=number, alive=alive, validation=validation.part)
 
     def one_step(state: SearchState, *, learn_alphas: bool) -> dict[str, Any]:
         batches = [feed.batch(state.clock.generator) for feed in (train, validation)]
         return search_step(state, *batches, learn_alphas=learn_alphas)
 
-    step = Recorder(one_step, config, device, plan.report, method.obstacle())
+    step = GraphedStep(one_step, config, device, plan.report, method.obstacle())
     with Session(plan) as session:
         with session.blaming_checkpoint():
             stored = session.stored
@@ -84,17 +84,17 @@ def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
                 *(0,) if stored is None else (stored["clock"]["phase"], stored["alive"], stored["weights"])
             )
         steps = Steps(session, epoch_steps, epochs)
-        results = SearchResults(steps, space, method.selection, validation.part)
+        results = SearchResults(steps, space, method.selection)
         results.start(state)
         for number, phase in enumerate(method.phases):
-            if number < state.clock.phase:
+            if number < state.clock.phase or state.verdict.stop:
                 continue
             if number > state.clock.phase:
                 after = new_state(number, state.remaining(phase))
-                after.carry_over(state)
+                after.take_over(state)
                 state = after  # of the old one nothing is kept
             clock = state.clock
-            while not clock.finished:
+            while not (clock.finished or state.verdict.stop):
                 steps.before_step(state)
                 train.load(clock.done)
                 validation.load(clock.done)
@@ -103,6 +103,10 @@ def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
                 steps.after_step(state, metrics)
                 if clock.phase_step % epoch_steps == 0:
                     results.epoch(state)
+                    verdict = method.monitor.epoch(state, state.judge)
+                    state.heed(verdict)
+                    if verdict.change:
+                        step.forget()
         return results.finish(state)
 
 

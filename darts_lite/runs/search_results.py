@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from darts_lite.data.parts import Source
 from darts_lite.drawing import cells as drawing
 from darts_lite.genotypes.genotype import Genotype
-from darts_lite.hardware.precision import lowered
+from darts_lite.methods.selections.hooks import Selection, rule_of
+from darts_lite.methods.views import SelectionView
 from darts_lite.runs.diagnosis import diagnose
 from darts_lite.runs.finite import check_finite
 from darts_lite.runs.next_command import next_retraining
@@ -15,15 +15,14 @@ from darts_lite.runs.pictures import write_genotype
 from darts_lite.runs.steps import Steps
 from darts_lite.spaces.darts import network
 from darts_lite.training import alphas
-from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
 from darts_lite.training.search_state import SearchState
 
 
 class SearchResults:
     """Writes alphas.jsonl an epoch, and genotype.json, pictures and result.json at the end."""
 
-    def __init__(self, steps: Steps, space: Any, selection: Any, validation: Source):
-        self.steps, self.space, self.selection, self.validation = steps, space, selection, validation
+    def __init__(self, steps: Steps, space: Any, selection: Selection):
+        self.steps, self.space, self.selection = steps, space, selection
 
     def start(self, state: SearchState) -> None:
         """Begin, or go on; the architecture before the first step is epoch 0."""
@@ -39,10 +38,16 @@ class SearchResults:
         self.steps.end_epoch(state, {"validation": self._validate(state)}, values, genotype)
 
     def finish(self, state: SearchState) -> dict[str, Any]:
-        """Write the last checkpoint, then the genotype of the last epoch and everything that shows it."""
-        steps, plan = self.steps, self.steps.plan
+        """Write the last checkpoint, then the genotype of the last epoch (or of the one that a monitor took) and all that shows it."""
+        steps, plan, taken = self.steps, self.steps.plan, state.verdict.take_epoch
         steps.save(state)
-        _, genotype = self._diagnosis(self._record(state))
+        if state.verdict.stop or taken is not None:
+            source = "" if taken is None else f"; the genotype is that of epoch {taken}"
+            steps.report.line(f"the monitor: epoch {steps.epoch(state)} was the last one{source}")
+        record = self._record(state)
+        if taken is not None:
+            record = next(line for line in steps.run.alphas.read() if line["epoch"] == taken)
+        genotype = self.selection(self._view(state, record), state.judge)
         write_genotype(steps.run, genotype)
         with torch.device("meta"):
             costs = network(genotype, plan.skeleton()).costs()
@@ -65,26 +70,17 @@ class SearchResults:
         record = self._record(state)
         self.steps.run.alphas.append(record)
         self.steps.board.alphas(record)
-        return self._diagnosis(record)
+        view = self._view(state, record)
+        genotype = rule_of(self.selection)(view, None)
+        return diagnose(view.tables, view.mixing, genotype), genotype
 
     def _record(self, state: SearchState) -> dict[str, Any]:
         epoch = self.steps.epoch(state)
         return alphas.to_record(state.architecture, state.clock.progress, epoch=epoch, step=state.clock.done)
 
-    def _diagnosis(self, record: dict[str, Any]) -> tuple[dict[str, float], Genotype]:
-        tables, mixing = alphas.from_record(record, self.space.tables())
-        genotype = self.selection(self.space.name, tables, mixing)
-        return diagnose(tables, mixing, genotype), genotype
+    def _view(self, state: SearchState, record: dict[str, Any]) -> SelectionView:
+        return SelectionView(self.space.name, *alphas.from_record(record, self.space.tables()), state.costs)
 
     def _validate(self, state: SearchState) -> dict[str, Any]:
         with torch.no_grad():
-            mixing = state.architecture.expected(state.clock.progress)
-        supernet = lowered(state.supernet, state.precision)
-        with evaluating(state.supernet):
-            return evaluate(
-                lambda images: supernet(images, mixing),
-                self.validation,
-                self.steps.plan.dataset.classes,
-                sizes=batch_sizes(self.validation, at_once(state.device, self.steps.config.batch_size)),
-                precision=state.precision,
-            )
+            return state.scores(state.architecture.expected(state.clock.progress))

@@ -10,10 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from darts_lite.errors import UserError
 from darts_lite.evaluate import table
 from darts_lite.hardware.precision import computing, lowered
-from darts_lite.runs import retrain_results as retrain_record
-from darts_lite.runs import search_results as search_record
+from darts_lite.runs import retrain_results
 from darts_lite.runs.trained import check_data
-from darts_lite.training import evaluation
+from darts_lite.training import evaluation, search_state
 from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating, even_batches
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -73,7 +72,7 @@ class Watching(TorchDispatchMode):
 @pytest.fixture
 def as_on_a_gpu(tiny_folder, monkeypatch):
     """A validation takes the batches that it would take on a GPU."""
-    for module in (search_record, retrain_record):
+    for module in (search_state, retrain_results):
         monkeypatch.setattr(module, "at_once", lambda device, size: at_once(CUDA, size))
         monkeypatch.setattr(module, "batch_sizes", lambda part, size: even_batches(len(part), size))
 
@@ -85,10 +84,9 @@ def test_a_validation_casts_no_filter_twice(precision, as_on_a_gpu):
     for feed in feeds:
         feed.load(0)
     step(state)
-    part, plan = feeds[1].part, SimpleNamespace(dataset=SimpleNamespace(classes=3))
-    steps = SimpleNamespace(config=state.config, plan=plan)
-    with Watching(1) as whole:
-        search_record.SearchResults(steps, None, None, part)._validate(state)
+    part = state.validation = feeds[1].part
+    with Watching(1) as whole, torch.no_grad():
+        state.scores(state.architecture.expected(state.clock.progress))
     assert whole.batches == [24, 24]
     filters = sum(weight.dim() > 1 for weight in state.supernet.parameters())
     with Watching(1) as once, computing(CPU, precision), torch.no_grad(), evaluating(state.supernet):
