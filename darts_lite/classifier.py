@@ -55,7 +55,7 @@ class Classifier(nn.Module):
         return [self.class_names[number] for number in probabilities.argmax(dim=1).tolist()], probabilities
 
     def prepare(self, images: Several) -> Tensor:
-        """What evaluation feeds the network, (N, C, H, W) on its device: the centre resized, grey or RGB, normalized.
+        """Images as evaluation feeds them, float (N, C, H, W) on the network's device: the centre resized, grey or RGB, normalized.
 
         `images`: uint8 (N, H, W, C) or (N, H, W) of any size, pixels 0 to 255, array or tensor; one image of Pillow or the path of one;
         or a list of these two. Raises UserError (3).

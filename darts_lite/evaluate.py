@@ -105,7 +105,7 @@ def evaluate(
 
 
 def _of_the_data(error: UserError) -> UserError:
-    """The same problems with the data, where they name a setting of the training, with the one that there is here."""
+    """An error of loading data with the keys that `evaluate` has: `dataset_path` where it names a setting of the training."""
     found = []
     for problem in error.problems:
         ours = "dataset." not in f"{problem.key} {problem.fix}"

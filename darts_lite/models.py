@@ -1,4 +1,4 @@
-"""What a user of the result imports: a network from a genotype, and a trained network from a run folder.
+"""Networks for users of a result: one from a genotype, and a trained one from a run folder.
 
 Examples:
 

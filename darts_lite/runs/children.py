@@ -49,7 +49,7 @@ class Child:
 
     @property
     def compared(self) -> set[str]:
-        """What must agree with the run that is there. A path to a sibling's genotype does not, after the parent was moved."""
+        """Keys that must agree with the run that is there: all but the path to a sibling's genotype: the parent may be moved."""
         return set(leaves(type(self.config))) - {"genotype"}
 
 

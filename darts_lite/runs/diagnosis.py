@@ -1,4 +1,4 @@
-"""What a search knows of its architecture after an epoch, as numbers of `metrics.jsonl`; `diagnose` reads a line of `alphas.jsonl`.
+"""Diagnosis of an architecture after an epoch, as numbers of `metrics.jsonl`, from a line of `alphas.jsonl`.
 
 For each cell type, with p the mixing weights of an edge among its live candidates, normalized to 1:
 
@@ -28,7 +28,7 @@ KINDS: dict[str, Callable[[str], bool]] = {
 
 
 def diagnose(tables: dict[str, Table], mixing: dict[str, Mixing], genotype: Genotype) -> dict[str, float]:
-    """The values listed above, of tables and expected mixing ((E, O), no cell dimension) and of the genotype derived from them."""
+    """The values that the head of this file lists, from tables, expected mixing (E, O) and the genotype derived from them."""
     values: dict[str, float] = {}
     for cell, table in tables.items():
         found = {**relaxed(table, mixing[cell]), **derived(genotype.cells[cell])}
@@ -37,7 +37,7 @@ def diagnose(tables: dict[str, Table], mixing: dict[str, Mixing], genotype: Geno
 
 
 def relaxed(table: Table, mixing: Mixing) -> dict[str, float]:
-    """What the mixing of one cell type says: entropy, margin, edge_margin and the shares of the strongest candidates."""
+    """Entropy, margin, edge_margin and the shares of the strongest candidates, from the mixing of one cell type."""
     rows = [
         {table.operations[column]: weight for column, (weight, live) in enumerate(zip(*row, strict=True)) if live}
         for row in zip(mixing.operations.tolist(), table.alive.tolist(), strict=True)
@@ -57,7 +57,7 @@ def relaxed(table: Table, mixing: Mixing) -> dict[str, float]:
 
 
 def derived(cell: Cell) -> dict[str, float]:
-    """What one derived cell says: the shares of its operations and its longest path."""
+    """Shares of the operations of one derived cell, and its longest path."""
     return shares([edge.operation for edge in cell.edges], "derived") | {"longest_path": longest_path(cell)}
 
 

@@ -1,4 +1,4 @@
-"""Before a long run: after its first steps one line that says how long it will take and how much memory it needed so far."""
+"""Forecast of a long run: after its first steps, one line says how long the rest takes and how much memory was needed so far."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What every training needs before it starts: settings, device, data, checked in this order, and nothing made on the way."""
+"""Preparation of a training: settings, device and data are checked in this order, and nothing is made on the way."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -97,7 +97,7 @@ class RunPlan(Generic[Config]):
         return (data.x_train[weights], data.y_train[weights]), (data.x_train[alphas], data.y_train[alphas])
 
     def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> Feed:
-        """Their augmented batches, in an order of seed and name: with one order, two halves would be paired alike in every epoch."""
+        """Augmented batches of images and labels, in an order of seed and `name`: with one order, two halves would be paired alike."""
         part = self.part(images, labels, augmented=True, alternating_flip=alternating_flip)
         return Feed(part, self.config.batch_size, derive(self.config.seed, name))
 
@@ -118,7 +118,7 @@ class RunPlan(Generic[Config]):
         return learned, {"validation": judging}
 
     def skeleton(self) -> Skeleton:
-        """What is around the cells, for this data."""
+        """Skeleton of the network: all that is around the cells, for this data."""
         config, dataset = self.config, self.dataset
         reductions = None if config.reductions is None else tuple(config.reductions)
         skeleton = Skeleton(
@@ -138,7 +138,7 @@ class RunPlan(Generic[Config]):
         return skeleton
 
     def stored_result(self) -> dict[str, Any]:
-        """What a finished run has found."""
+        """Result of a finished run, from its result.json."""
         assert self.folder is not None
         return read_json(self.folder / "result.json")
 

@@ -1,4 +1,4 @@
-"""What a run says while it works: lines, warnings and progress, as plain text on stdout and stderr."""
+"""Reporting while a run works: lines, warnings and progress, as plain text on stdout and stderr."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ PERIOD = 10.0  # seconds between two lines of progress
 
 
 class Reporter(Protocol):
-    """What hears of a run's lines and progress: Plain, the command line's bar, or an object of the user's own."""
+    """Listener to the lines and the progress of a run: Plain, the command line's bar, or an object of the user's own."""
 
     def line(self, text: str) -> None: ...
     def warning(self, text: str) -> None: ...
@@ -46,7 +46,7 @@ class Plain:
             write(f"[{100 * done // max(total, 1):3d}%] {done}/{total}" + (f", {duration(left)} left" if left else ""))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
 
 class Pace:

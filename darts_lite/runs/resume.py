@@ -37,7 +37,7 @@ class Resolution(Generic[Config]):
 
 
 def resolve(verb: str, config: Config, typed: Collection[str] | None = None) -> Resolution[Config]:
-    """What `config.resume` asks for. `typed`: the dotted keys that were typed; None (Python): those off their default.
+    """Resolve `config.resume`. `typed`: the dotted keys that were typed; None (Python): those off their default.
 
     Raises UserError: 4 for a folder that is missing, damaged or of another configuration or verb, 7 for one in use.
     """
@@ -160,7 +160,7 @@ def _completed(config: Config, source: str) -> Config:
 
 
 def _places(verb: str, run_dir: str | None) -> Iterator[Path]:
-    """Where `auto` looks: below outputs/<verb>, or where the command line says that the run lies."""
+    """Folders where `auto` looks: below outputs/<verb>, or where the command line says that the run lies."""
     base = OUTPUTS / verb
     if run_dir is None or base.resolve() in Path(run_dir).resolve().parents:
         return runs_below(base)

@@ -1,4 +1,4 @@
-"""What a retraining starts from and leaves behind: which genotype, the weights of the last epoch, and what they reach on the test part."""
+"""Start and end of a retraining: which genotype is trained, the weights of the last epoch, and what they reach on the test part."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a search leaves behind: the architecture of every epoch and what it says, and at the end its genotype."""
+"""Results of a search: the architecture of every epoch with its diagnosis, and at the end the genotype."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What another verb reads of a run folder: the newest checkpoint of a single run, and parts of its configuration."""
+"""Reading a run folder from another verb: the newest checkpoint of a single run, and parts of its configuration."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where a retraining's weights start: `init=none` (from scratch), `supernet`, or the folder of a finished retraining of an equal network.
+"""Warm start of a retraining's weights: `init=none` (from scratch), `supernet`, or the folder of a finished retraining of an equal network.
 
 `supernet`: the newest checkpoint of the search that the genotype comes from. Each copy is taken by (cell, operation, edge); what the search
 does not have starts as ever: the scales and shifts of BatchNorm inside the cells (1 and 0), and the auxiliary head. In the search pools are

@@ -153,7 +153,7 @@ def _step(path: Path) -> int:
 
 
 def _schema(state: Mapping[str, Any], step: int) -> str | None:
-    """What is wrong with the outer shape of a checkpoint, if anything."""
+    """The first fault in the outer shape of a checkpoint; None: there is none."""
     if type(state.get("format_version")) is not int or state["format_version"] != FORMAT_VERSION:
         return "has no known format_version"
     if type(state.get("step")) is not int or state["step"] != step:
