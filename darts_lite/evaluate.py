@@ -30,7 +30,7 @@ def evaluate(
     Raises UserError, whose `code` is the exit code.
     """
     from darts_lite import data
-    from darts_lite.data.stream import part_or_stream
+    from darts_lite.data.stream import image_source
     from darts_lite.hardware.device import current, peak_memory, resolve_device
     from darts_lite.hardware.precision import lowered, resolve_precision
     from darts_lite.runs.report import Plain
@@ -49,7 +49,7 @@ def evaluate(
     network, state = restore_model(config.run)
     model = state["model"]
     source = stored_part(state, "dataset", DatasetConfig, config.run)
-    source = replace(data.moved(source, config.dataset_path), download=False)
+    source = replace(data.relocated(source, config.dataset_path), download=False)
     try:
         dataset = data.load(source, dataset)
     except UserError as error:
@@ -63,7 +63,7 @@ def evaluate(
     with folder as run, current(device):
         run.status("running", 0)
         network = network.to(device)
-        test = part_or_stream(
+        test = image_source(
             dataset.x_test,
             dataset.y_test,
             device,

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_map_only
 
 from darts_lite import data
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.parts import Feed, Part
+from darts_lite.data.parts import BatchFeed, ResidentImages
 from darts_lite.data.splits import split
 from darts_lite.genotypes.find import find_genotype
 from darts_lite.methods.build import build_method, build_space
@@ -74,7 +74,7 @@ def write_data(path="data.npz", *, train=96, test=30, seed=0, garbage=None):
 def batch(part, indices, generator):
     """Augmented images and labels of these indices of a part, as a feed makes them of those of a step."""
     pixels, labels = part.pick(next(part.follow(SimpleNamespace(indices=lambda step: indices), 0)))
-    return part.preparation.varied(pixels, generator), labels
+    return part.preparation.augmented(pixels, generator), labels
 
 
 def fed(feed, step, generator):
@@ -204,8 +204,8 @@ def training(config, device="cpu", precision="fp32"):
     def feed(chosen, seed):
         augmentation = Augmentation(None, True, config.cutout)
         images, labels = dataset.x_train[chosen], dataset.y_train[chosen]
-        part = Part(images, labels, device, dataset.mean, dataset.std, augmentation)
-        return Feed(part, config.batch_size, seed)
+        part = ResidentImages(images, labels, device, dataset.mean, dataset.std, augmentation)
+        return BatchFeed(part, config.batch_size, seed)
 
     if isinstance(config, RetrainConfig):
         network = new_network(find_genotype(config.genotype), skeleton, config).to(device)

@@ -14,7 +14,7 @@ from darts_lite.benchmarking import gate as gates
 from darts_lite.benchmarking.arms import GENOTYPE, ours_retrain, ours_search, reference_retrain, reference_search
 from darts_lite.benchmarking.measure import Arm, Hired, Times, alternate, machine, take_turns
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.parts import Feed, Part
+from darts_lite.data.parts import BatchFeed, ResidentImages
 from darts_lite.genotypes.text import published
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.settings.configs import SpaceConfig
@@ -137,8 +137,8 @@ def loading(request: Request) -> Found:
 
     # In this process: workers would add cores, and hide what a batch costs.
     theirs = iter(DataLoader(Pictures(), config.batch_size, shuffle=True))
-    part = Part(pixels, labels, device, mean, std, Augmentation(4, True))
-    feed, generator, step = Feed(part, config.batch_size, 0), torch.Generator(device), count()
+    part = ResidentImages(pixels, labels, device, mean, std, Augmentation(4, True))
+    feed, generator, step = BatchFeed(part, config.batch_size, 0), torch.Generator(device), count()
 
     def ours() -> None:
         feed.load(next(step))

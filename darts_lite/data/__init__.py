@@ -6,7 +6,7 @@ A new data set is a function `DatasetConfig -> Dataset` in its own file and a li
 from collections.abc import Callable
 from dataclasses import replace
 
-from darts_lite.data import arrays, cifar, digits, idx, image_folder, npz, svhn
+from darts_lite.data import arrays, digits, idx, image_folder, npz, published
 from darts_lite.data.arrays import Arrays as Arrays
 from darts_lite.data.arrays import from_torch as from_torch
 from darts_lite.data.dataset import Dataset
@@ -17,15 +17,15 @@ DATASETS: dict[str, Callable[[DatasetConfig], Dataset]] = {
     "digits": digits.load,
     "npz": npz.load,
     "image_folder": image_folder.load,
-    "cifar10": cifar.load,
-    "cifar100": cifar.load,
+    "cifar10": published.load_cifar,
+    "cifar100": published.load_cifar,
     "mnist": idx.load,
     "fashion_mnist": idx.load,
-    "svhn": svhn.load,
+    "svhn": published.load_svhn,
 }
 
 
-def moved(config: DatasetConfig, place: str | None) -> DatasetConfig:
+def relocated(config: DatasetConfig, place: str | None) -> DatasetConfig:
     """The settings for data that lies at `place` now (None: where it was): a file, or the folder of a set that has one.
 
     Raises UserError (CONFIGURATION) for a data set that lies nowhere.

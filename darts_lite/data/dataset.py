@@ -1,16 +1,16 @@
 """A data set: uint8 images and integer labels of its parts, with the checks that every source shares. Nothing here needs torch."""
 
 import hashlib
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from darts_lite.data.images import Files, Images
 from darts_lite.data.splits import split
+from darts_lite.data.statistics import channel_statistics, given_statistics
 from darts_lite.errors import Exit, UserError, all_of, printable
 from darts_lite.settings.datasets import DatasetConfig
 
@@ -20,20 +20,9 @@ LARGEST_LABEL = 99_999  # a guard: labels beyond are identifiers of something; I
 WORDS = {"train": "training", "val": "validation", "test": "test"}
 NO_OTHER_NAMES: Mapping[str, str] = {}
 CHANNELS = 4  # images have no more; where an axis of an array is longer, it counts rows or columns
-MEASURED = 2000  # decoded files whose pixels give mean and std, evenly spaced
-_CHUNK = 1 << 22  # pixels counted at once: bounds the temporary int64 copy to 32 MB
 
 
 Some = TypeVar("Some", np.ndarray, Files)
-
-
-class Form(Protocol):
-    """What is known of an array before it is read: an ndarray has it, the header of a file too."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype: ...
 
 
 @dataclass(frozen=True)
@@ -141,7 +130,7 @@ def channel_order(shape: Sequence[int]) -> str | None:
     return None
 
 
-def check_forms(forms: Mapping[str, Form], where: str, called: Mapping[str, str] = NO_OTHER_NAMES) -> None:
+def check_forms(forms: Mapping[str, Images], where: str, called: Mapping[str, str] = NO_OTHER_NAMES) -> None:
     """Whether the arrays fit together, from dtype and shape alone. Raises UserError (DATA) with every problem.
 
     `called`: what the source calls the arrays, where that is not x_train and so on.
@@ -283,47 +272,6 @@ def fraction_of(images: Some, labels: np.ndarray, fraction: float) -> tuple[Some
     return images[kept], labels[kept]
 
 
-def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and (population) standard deviation of each channel of uint8 (N, H, W, C), of pixels in [0, 1].
-
-    The 256 values are counted and summed as integers: exact, so the same on every machine and thread count. A constant
-    channel gets std 1: without its mean it is zero, and dividing by its true std would be 0/0. Of `Files` every k-th is measured, at most
-    2,000, decoded or not: where the images wait must not change the result.
-    """
-    if isinstance(images, Files):
-        images = np.asarray(images[:: -(-len(images) // MEASURED)])
-    mean, std = [], []
-    for channel in range(images.shape[3]):
-        counts = np.zeros(256, np.int64)
-        rows = max(1, _CHUNK // (images.shape[1] * images.shape[2]))
-        for start in range(0, len(images), rows):
-            counts += np.bincount(images[start : start + rows, ..., channel].ravel(), minlength=256)
-        number = sum(counts.tolist())
-        total = sum(value * count for value, count in enumerate(counts.tolist()))
-        squares = sum(value * value * count for value, count in enumerate(counts.tolist()))
-        mean.append(total / (255 * number))
-        std.append(math.sqrt(number * squares - total * total) / (255 * number) or 1.0)
-    return tuple(mean), tuple(std)
-
-
-def given_statistics(config: DatasetConfig, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """`dataset.mean` and `dataset.std`, or None when they are to be measured. Raises UserError (CONFIGURATION)."""
-    if config.mean is None or config.std is None:
-        return None
-    for key, values in (("dataset.mean", config.mean), ("dataset.std", config.std)):
-        if len(values) != channels:
-            raise UserError(key, f"the images have {channels} channels", f"give {channels} numbers", value=list(values))
-    for value in config.mean:
-        if not 0 <= value <= 1:  # NaN fails too
-            raise UserError("dataset.mean", "pixels lie in [0, 1]", "divide by 255", value=value)
-    for value in config.std:
-        if not 1e-6 <= value < math.inf:
-            raise UserError(
-                "dataset.std", "must be finite, at least 1e-6", "use 1.0 for a constant channel", value=value
-            )
-    return tuple(map(float, config.mean)), tuple(map(float, config.std))
-
-
 def _fingerprint(arrays: Mapping[str, Images | None]) -> str:
     digest = hashlib.sha256()
     for name in (*ARRAYS, *OPTIONAL):
@@ -337,5 +285,5 @@ def _fingerprint(arrays: Mapping[str, Images | None]) -> str:
     return digest.hexdigest()
 
 
-def _image_shape(form: Form) -> tuple[int, ...]:
-    return (*form.shape[1:], 1) if len(form.shape) == 3 else tuple(form.shape[1:])
+def _image_shape(images: Images) -> tuple[int, ...]:
+    return (*images.shape[1:], 1) if len(images.shape) == 3 else tuple(images.shape[1:])

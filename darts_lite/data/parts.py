@@ -90,14 +90,14 @@ class Preparation:
             for values in (mean, std)
         )
 
-    def varied(self, pixels: Tensor, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
+    def augmented(self, pixels: Tensor, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
         """uint8 (B, H, W, C) -> augmented float32 (B, C, H, W), channels_last; each image has its own draws. Waits for nothing.
 
         `mirrored`: bool (B,), the images to flip where that is not drawn (`Augmentation.alternating`).
         """
         images = pixels.permute(0, 3, 1, 2)
         if self.augmentation is None:
-            return self._normalized(images)
+            return self._standardized(images)
         height, width = images.shape[-2:]
         draws = self.augmentation.draw(len(images), height, width, generator)
         if draws.crop:
@@ -109,21 +109,21 @@ class Preparation:
             images = flip(images, mirrored)
         if draws.colors:
             images = jitter(images.to(torch.float32, memory_format=LAST) / 255, *draws.colors) * 255
-        images = self._normalized(images)
+        images = self._standardized(images)
         if draws.cutout:
             images = cutout(images, self.augmentation.cutout, *draws.cutout)
         return images
 
-    def plain(self, pixels: Tensor) -> Tensor:
+    def normalized(self, pixels: Tensor) -> Tensor:
         """The same without augmentation, for evaluation."""
-        return self._normalized(pixels.permute(0, 3, 1, 2))
+        return self._standardized(pixels.permute(0, 3, 1, 2))
 
-    def _normalized(self, images: Tensor) -> Tensor:
+    def _standardized(self, images: Tensor) -> Tensor:
         """(pixel / 255 - mean) / std, as torchvision's ToTensor and Normalize, bit for bit."""
         return images.to(torch.float32, memory_format=LAST).div_(255).sub_(self._mean).div_(self._std)
 
 
-class Part:
+class ResidentImages:
     """Images (n, C, H, W) and labels (n,) that live on the device as uint8 and int64, and batches of them.
 
     Built from uint8 (n, H, W, C) and integer (n,) arrays; the rest is that of `Preparation`.
@@ -159,11 +159,11 @@ class Part:
     def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in order and not augmented, for evaluation: batches of `sizes`; of one number the last may be smaller."""
         for pixels, labels in zip(self._pixels.split(sizes), self.labels.split(sizes), strict=True):
-            yield self.preparation.plain(pixels), labels
+            yield self.preparation.normalized(pixels), labels
 
 
-class Source(Protocol):
-    """Where a feed gets its images from: a `Part`, or a `Stream`."""
+class ImageSource(Protocol):
+    """Where a feed gets its images from: a `ResidentImages`, or a `Stream`."""
 
     preparation: Preparation
     device: torch.device  # of its batches
@@ -175,14 +175,14 @@ class Source(Protocol):
     def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-class Feed:
+class BatchFeed:
     """The batches of a training, by step: what a part holds, in an order drawn from `seed`.
 
     `load` brings what the host knows of a batch, `batch` makes it on the device. What is loaded lies in the same tensors at every step, so
     that a CUDA graph can hold everything that `batch` does (hardware/graph.py).
     """
 
-    def __init__(self, part: Source, batch_size: int, seed: int):
+    def __init__(self, part: ImageSource, batch_size: int, seed: int):
         self.part = part
         self.order = Order(len(part), batch_size, seed, part.order_device)
         self.steps_per_epoch = self.order.steps_per_epoch
@@ -214,4 +214,4 @@ class Feed:
         if self._flips is not None:
             arrived, mirrored = arrived[:-1], arrived[-1]
         pixels, labels = self.part.pick(arrived)
-        return self.part.preparation.varied(pixels, generator, mirrored), labels
+        return self.part.preparation.augmented(pixels, generator, mirrored), labels

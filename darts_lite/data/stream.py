@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from darts_lite.data import images as decoding
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.images import Files, Images
-from darts_lite.data.parts import Order, Part, Preparation
+from darts_lite.data.parts import Order, Preparation, ResidentImages
 from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.hardware.machine import cores
 
@@ -30,7 +30,7 @@ Failed = list[tuple[str, str, str]]  # key, reason and fix of every image of a b
 
 
 class Stream:
-    """What `Part` is, for images that are loaded a batch at a time; `workers` 0 loads them in this process."""
+    """Like `ResidentImages`, but batches are loaded by `workers` processes; 0: by this one."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Stream:
     ):
         self.preparation = Preparation(images.shape[1:], device, mean, std, augmentation)
         self.device, self.order_device = torch.device(device), torch.device("cpu")
-        self._source = _Source(images, np.asarray(labels, dtype=np.int64))
+        self._source = _Loaded(images, np.asarray(labels, dtype=np.int64))
         self.workers, self._warn = workers, warn
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class Stream:
         """Every image once, in order and not augmented, for evaluation: batches of `sizes`; of one number the last may be smaller."""
         pieces = torch.arange(len(self)).split(sizes)
         for pixels, labels in self._loaded(lambda done: iter(pieces[done:])):
-            yield self.preparation.plain(pixels), labels
+            yield self.preparation.normalized(pixels), labels
 
     def _loaded(self, indices: Callable[[int], Iterator[Tensor]]) -> Iterator[Batch]:
         """The batches of `indices(0)`, on the device; `indices(n)` are the same without the first n."""
@@ -106,7 +106,7 @@ class Stream:
         return iterator
 
 
-class _Source:
+class _Loaded:
     """What a worker loads: indices int64 (B,) -> a batch, or what is wrong with its images. Never raises: errors do not travel well."""
 
     def __init__(self, images: Images, labels: np.ndarray):
@@ -120,7 +120,7 @@ class _Source:
         return torch.from_numpy(pixels), torch.from_numpy(self.labels[indices])
 
 
-def part_or_stream(
+def image_source(
     images: Images,
     labels: np.ndarray,
     device: torch.device,
@@ -131,11 +131,11 @@ def part_or_stream(
     storage: str,
     workers: int | None,
     warn: Callable[[str], None],
-) -> Part | Stream:
-    """A `Part` if the images are in memory and fit on the device, else a `Stream`; `storage` and `workers` as in DatasetConfig."""
+) -> ResidentImages | Stream:
+    """`ResidentImages` if the images are in memory and fit on the device, else a `Stream`; `storage`, `workers` as in DatasetConfig."""
     waiting = isinstance(images, Files) and images.pixels is None
     if storage == "device" or (storage == "auto" and not waiting and _fits(images.nbytes, device)):
-        return Part(images, labels, device, mean, std, augmentation)
+        return ResidentImages(images, labels, device, mean, std, augmentation)
     if workers is None:
         workers = min(8, cores() - 1)
     return Stream(images, labels, device, mean, std, augmentation, workers=workers, warn=warn)

@@ -43,7 +43,7 @@ def reduced(config: Any, dataset: Dataset) -> tuple[Any, Dataset]:
     fraction = config.train_fraction if searches and dataset.x_val is None else 1.0
     wanted = _STEPS[config.debug] * config.batch_size / min(fraction, 1 - fraction or 1.0)
     number = math.ceil(wanted / dataset.classes)
-    dataset = few(dataset, number + number % 2)  # even: halves of one length
+    dataset = first_per_class(dataset, number + number % 2)  # even: halves of one length
     smaller = int(len(dataset.y_train) * min(fraction, 1 - fraction or 1.0))
     if config.debug == "profile":  # little data has few steps an epoch
         config = replace(config, epochs=math.ceil(STEPS / max(1, smaller // config.batch_size)))
@@ -54,7 +54,7 @@ def reduced(config: Any, dataset: Dataset) -> tuple[Any, Dataset]:
     return config, dataset
 
 
-def few(dataset: Dataset, number: int) -> Dataset:
+def first_per_class(dataset: Dataset, number: int) -> Dataset:
     """The first `number` images of each class, in every part."""
     kept: dict[str, Any] = {}
     for part in ("train", "val", "test"):

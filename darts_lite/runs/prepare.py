@@ -12,9 +12,9 @@ from darts_lite.data import arrays
 from darts_lite.data.arrays import Arrays
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.dataset import Dataset, in_words, remarks
-from darts_lite.data.parts import Feed, Part
+from darts_lite.data.parts import BatchFeed, ResidentImages
 from darts_lite.data.splits import split
-from darts_lite.data.stream import Stream, part_or_stream
+from darts_lite.data.stream import Stream, image_source
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.device import keep_freed_memory, resolve_device
 from darts_lite.hardware.machine import cores
@@ -47,7 +47,9 @@ class Prepared:
     environment: dict[str, Any]
     report: Any
 
-    def part(self, images: Any, labels: Any, *, augmented: bool, alternating_flip: bool = False) -> Part | Stream:
+    def part(
+        self, images: Any, labels: Any, *, augmented: bool, alternating_flip: bool = False
+    ) -> ResidentImages | Stream:
         """Images and labels on the device, or streamed to it."""
         source, data = self.config.dataset, self.dataset
         varied = Augmentation(
@@ -58,7 +60,7 @@ class Prepared:
             alternating=alternating_flip,
             color_jitter=source.color_jitter,
         )
-        part = part_or_stream(
+        part = image_source(
             images,
             labels,
             self.device,
@@ -86,10 +88,10 @@ class Prepared:
         weights, alphas = split(data.y_train, self.config.train_fraction, self.config.seed)
         return (data.x_train[weights], data.y_train[weights]), (data.x_train[alphas], data.y_train[alphas])
 
-    def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> Feed:
+    def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> BatchFeed:
         """Their augmented batches, in an order of seed and name: with one order, two halves would be paired alike in every epoch."""
         part = self.part(images, labels, augmented=True, alternating_flip=alternating_flip)
-        return Feed(part, self.config.batch_size, derive(self.config.seed, name))
+        return BatchFeed(part, self.config.batch_size, derive(self.config.seed, name))
 
     def learned_and_judging(self) -> tuple[tuple[Any, Any], dict[str, tuple[Any, Any]]]:
         """Images and labels that a retraining learns from, and those that judge it, by name; the last one is what is reported.

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from darts_lite.data.parts import Source
+from darts_lite.data.parts import ImageSource
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.find import find_genotype, genotype_folder
 from darts_lite.genotypes.genotype import Genotype, from_json
@@ -51,7 +51,7 @@ def choose_genotype(ready: Prepared) -> Genotype:
 class RetrainRecord:
     """Writes the curve, if it is asked for, and at the end model.pt and result.json."""
 
-    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton, judges: Mapping[str, Source]):
+    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton, judges: Mapping[str, ImageSource]):
         self.loop, self.genotype, self.judges = loop, genotype, judges
         data = loop.ready.dataset
         loop.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)
@@ -108,7 +108,7 @@ class RetrainRecord:
             loop.report.line(f"next: python -m darts_lite.evaluate run={loop.quoted_path}")
         return result
 
-    def _evaluate(self, state: RetrainState, part: Source) -> dict[str, Any]:
+    def _evaluate(self, state: RetrainState, part: ImageSource) -> dict[str, Any]:
         sizes = batch_sizes(part, max(at_once(state.device, self.loop.config.batch_size), 256))
         classes = self.loop.ready.dataset.classes
         network = lowered(state.reported, state.precision)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from darts_lite.data.parts import Source
+from darts_lite.data.parts import ImageSource
 from darts_lite.drawing import cells as drawing
 from darts_lite.genotypes.genotype import Genotype, to_json
 from darts_lite.hardware.precision import lowered
@@ -18,7 +18,7 @@ from darts_lite.training.search_state import SearchState
 class SearchRecord:
     """Writes alphas.jsonl an epoch, and genotype.json, pictures and result.json at the end."""
 
-    def __init__(self, loop: Loop, space: Any, selection: Any, validation: Source):
+    def __init__(self, loop: Loop, space: Any, selection: Any, validation: ImageSource):
         self.loop, self.space, self.selection, self.validation = loop, space, selection, validation
 
     def start(self, state: SearchState) -> None:
