@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from darts_lite.operations.candidates import DilatedConvolution, Pool, SeparableConvolution, SkipConnect
 from darts_lite.operations.kernels.triton import depthwise
-from darts_lite.operations.kernels.triton.mix import Folded, Gradients, Scales, room
+from darts_lite.operations.kernels.triton.matrices import Folded, Gradients, Scales, room
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.spaces.program import INPUTS, Program
 from darts_lite.spaces.rounds import Pooled, Work

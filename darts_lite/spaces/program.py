@@ -10,7 +10,8 @@ from torch import Tensor
 from darts_lite.operations.candidates import Pool, SeparableConvolution, SkipConnect
 from darts_lite.operations.kernels.triton.mix import mix
 from darts_lite.operations.layers import BatchNorm
-from darts_lite.spaces.rounds import Convolved, Halved, Pooled, Read, Round, Stack, Tables, Term, Work, grouped
+from darts_lite.spaces.rounds import Convolved, Halved, Pooled, Read, Round, Tables, Work, grouped
+from darts_lite.spaces.stacks import Stack, Term
 
 INPUTS = 2  # states that a cell begins with
 
