@@ -263,13 +263,48 @@ def killed_run(config, point):
     run(config)
 
 
-def act(target, call, action, *, after=False, matching=""):
-    """At the `call`-th call of `target` ("module:name", or "module:class.name") that has `matching` in its arguments, `action`."""
-    module, _, names = target.partition(":")
+# A moment is a call of a function: its name here -> "module:name" or "module:class.name".
+MOMENTS = {
+    "rename": "os:replace",
+    "sync": "os:fsync",
+    "remove": "pathlib:Path.unlink",
+    "search step": "darts_lite.training.search_step:search_step",
+    "weight step": "darts_lite.training.search_step:weight_step",
+    "retrain step": "darts_lite.training.retrain_step:retrain_step",
+    "new network": "darts_lite.training.retrain_step:new_network",
+    "evaluation": "darts_lite.runs.retrain_results:evaluate",
+    "next phase": "darts_lite.training.search_state:SearchState.carry_over",
+    "step boundary": "darts_lite.runs.loop:Loop.boundary",
+    "step done": "darts_lite.runs.loop:Loop.step_done",
+    "line": "darts_lite.storage.records:Records.append",
+    "lines taken back": "darts_lite.storage.records:Records.truncate",
+    "status": "darts_lite.storage.run_folder:RunFolder.status",
+    "checkpoint": "darts_lite.storage.run_folder:RunFolder.save",
+    "json": "darts_lite.storage.run_folder:RunFolder.write_json",
+    "text": "darts_lite.storage.run_folder:RunFolder.write_text",
+    "board": "darts_lite.runs.tensorboard:Board._write",
+    "board again": "darts_lite.runs.tensorboard:Board.metrics",
+}
+# Those around which something may have been written, or not yet.
+EVENTS = (
+    *("rename", "sync", "remove", "board", "status", "step boundary", "line", "lines taken back"),
+    *("search step", "weight step", "retrain step"),
+)
+
+
+def place(moment):
+    """(owner, name) of the function of a moment."""
+    module, _, names = MOMENTS[moment].partition(":")
     owner = importlib.import_module(module)
     *parents, name = names.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
+    return owner, name
+
+
+def act(moment, call, action, *, after=False, matching=""):
+    """At the `call`-th call of a moment's function that has `matching` in its arguments, `action`."""
+    owner, name = place(moment)
     function, calls = getattr(owner, name), itertools.count(1)
 
     def counted(*arguments, **named):
@@ -288,12 +323,12 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def before(target, call=1, matching=""):
-    act(target, call, die, matching=matching)
+def before(moment, call=1, matching=""):
+    act(moment, call, die, matching=matching)
 
 
-def after(target, call=1, matching=""):
-    act(target, call, die, after=True, matching=matching)
+def after(moment, call=1, matching=""):
+    act(moment, call, die, after=True, matching=matching)
 
 
 def torn(name, call):
@@ -317,28 +352,8 @@ def at_event(number):
         if next(events) == number:
             die()
 
-    for target in EVENTS:
-        module, _, names = target.partition(":")
-        owner = importlib.import_module(module)
-        *parents, name = names.split(".")
-        for parent in parents:
-            owner = getattr(owner, parent)
+    for owner, name in map(place, EVENTS):
         setattr(owner, name, _between(event, getattr(owner, name)))
-
-
-EVENTS = [
-    "os:replace",
-    "os:fsync",
-    "pathlib:Path.unlink",
-    "darts_lite.runs.tensorboard:Board._write",
-    "darts_lite.storage.run_folder:RunFolder.status",
-    "darts_lite.runs.loop:Loop.boundary",
-    "darts_lite.storage.records:Records.append",
-    "darts_lite.storage.records:Records.truncate",
-    "darts_lite.training.search_step:search_step",
-    "darts_lite.training.search_step:weight_step",
-    "darts_lite.training.retrain_step:retrain_step",
-]
 
 
 def _between(event, function):

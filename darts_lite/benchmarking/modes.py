@@ -17,7 +17,7 @@ from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import BatchFeed, ResidentImages
 from darts_lite.genotypes.text import published
 from darts_lite.operations.layers import BatchNorm
-from darts_lite.settings.configs import SpaceConfig
+from darts_lite.settings.configs import BenchmarkConfig, RetrainConfig, SearchConfig, SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces.darts import DartsSpace, network
 from darts_lite.spaces.network import Network, Skeleton
@@ -39,16 +39,12 @@ GROWTH: dict[str, tuple[Any, ...]] = {
 class Request:
     """What is to be measured."""
 
-    config: Any  # a BenchmarkConfig
-    search: Any  # a SearchConfig of the same size
-    retrain: Any  # a RetrainConfig of the same size
+    config: BenchmarkConfig
+    search: SearchConfig  # of the same size
+    retrain: RetrainConfig  # of the same size
     device: torch.device
     precision: str
     report: Any
-
-    def shown(self, done: int) -> None:
-        """Steps of each arm are done."""
-        self.report.progress(done, self.config.steps + self.config.warm_up, "")
 
 
 @dataclass(frozen=True)
@@ -119,15 +115,8 @@ def loading(request: Request) -> Found:
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
     class Pictures(Dataset):
-        transform = v2.Compose(
-            [
-                v2.ToImage(),
-                v2.RandomCrop(32, 4),
-                v2.RandomHorizontalFlip(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(mean, std),
-            ]
-        )
+        moved = v2.ToImage(), v2.RandomCrop(32, 4), v2.RandomHorizontalFlip()
+        transform = v2.Compose([*moved, v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
 
         def __len__(self) -> int:
             return len(pixels)
@@ -148,11 +137,12 @@ def loading(request: Request) -> Found:
         for tensor in next(theirs):
             tensor.to(device)
 
-    arms = [
-        Arm("torchvision, DataLoader", {"batch": images_to_device}, device),
-        Arm("darts_lite", {"batch": ours}, device),
-    ]
-    times = alternate(arms, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
+    def shown(done: int) -> None:
+        request.report.progress(done, config.steps + config.warm_up, "")
+
+    works = {"torchvision, DataLoader": images_to_device, "darts_lite": ours}
+    arms = [Arm(name, {"batch": work}, device) for name, work in works.items()]
+    times = alternate(arms, steps=config.steps, warm_up=config.warm_up, progress=shown)
     found = {"arms": {one.name: _figures(one, config.batch_size, HALF) for one in times}, "ratios": _ratios(times)}
     return found, _table(found)
 
@@ -166,8 +156,8 @@ def growth(request: Request) -> Found:
         seconds, peaks = [], []
         for value in values:
             names = SpaceConfig().candidates
-            few = replace(request.search.space, candidates=names[-value:]) if key == "operations" else None
-            changed = replace(request.search, **({"space": few} if few else {key: value}))
+            space = replace(request.search.space, candidates=names[-value:])
+            changed = replace(request.search, **({"space": space} if key == "operations" else {key: value}))
             with Hired(ours_search, changed, str(device), precision) as arm:
                 (times,) = alternate([arm], steps=config.steps, warm_up=config.warm_up)
                 seconds.append(times.median())

@@ -171,7 +171,7 @@ def test_bit_identical(verb, photos):
         tiny.assert_same(content(f"workers_{workers}"), expected)
     assert not multiprocessing.active_children()
     killed = make(dataset=settings("stream", 2), run_dir="killed", checkpoint_steps=2)
-    step = "darts_lite.runs.loop:Loop.step_done"
+    step = "step done"
     assert tiny.outcome(tiny.killed_run, killed, ["before", step, 4]) == -signal.SIGKILL
     assert tiny.newest("killed")["step"] == 2
     report = tiny.Report()
