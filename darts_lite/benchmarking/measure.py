@@ -90,7 +90,7 @@ class Times:
         return [sum(times) for times in zip(*self.seconds.values(), strict=True)]
 
     def __add__(self, later: "Times") -> "Times":
-        """The steps of both; the first step of all stays that of this one."""
+        """Times with the steps of both; `cold` stays the first step of `self`."""
         seconds = {part: [*times, *later.seconds[part]] for part, times in self.seconds.items()}
         return Times(self.name, self.cold, seconds)
 

@@ -1,4 +1,4 @@
-"""What the benchmark can measure: mode -> (what result.json gets, lines for people)."""
+"""Modes of the benchmark: name -> function that returns (entries of result.json, lines for people)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ GROWTH: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be measured."""
+    """Settings, sizes and device of one benchmark."""
 
     config: BenchmarkConfig
     search: SearchConfig  # of the same size
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Least:
-    """What a step has to do for an image at least, however it is done."""
+    """Work that no step can avoid, for one image: arithmetic and memory traffic."""
 
     macs: int
     numbers: int  # read from or written to memory
@@ -229,7 +229,7 @@ def _figures(arm: Times, batch_size: int, epoch: int) -> dict[str, Any]:
 
 
 def _ratios(arms: list[Times]) -> dict[str, float]:
-    """How many times longer each other arm takes than ours, which is the last one."""
+    """Arm -> its median seconds divided by those of the last arm, ours."""
     return {arm.name: arm.median() / arms[-1].median() for arm in arms[:-1]}
 
 

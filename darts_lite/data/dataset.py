@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from darts_lite.data.files import data_error
 from darts_lite.data.images import Files, Images
 from darts_lite.data.splits import split
 from darts_lite.data.statistics import channel_statistics, given_statistics
-from darts_lite.errors import Exit, UserError, all_of, printable
+from darts_lite.errors import UserError, printable, raise_all
 from darts_lite.settings.datasets import DatasetConfig
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -63,7 +64,7 @@ class Dataset:
 
     @property
     def source(self) -> str:
-        """The same with every `dataset.fraction`: what runs on parts of the same data have in common."""
+        """SHA-256 of the data before `dataset.fraction` was applied: equal for runs on different fractions of it."""
         return self.whole or self.fingerprint
 
 
@@ -141,7 +142,7 @@ def check_forms(forms: Mapping[str, Images], where: str, called: Mapping[str, st
         return f"{where}:{called.get(name, name)}"
 
     def wrong(name: str, reason: str, fix: str, value: object) -> None:
-        found.append(UserError(key(name), reason, fix, value=value, code=Exit.DATA))
+        found.append(data_error(key(name), reason, fix, value=value))
 
     for part in parts_of(forms):
         x, y = forms[f"x_{part}"], forms[f"y_{part}"]
@@ -172,23 +173,21 @@ def check_forms(forms: Mapping[str, Images], where: str, called: Mapping[str, st
         if _image_shape(forms["x_train"]) != _image_shape(forms[f"x_{part}"]):
             ours, theirs = (size_in_words(_image_shape(forms[name])) for name in ("x_train", f"x_{part}"))
             reason = f"images are {theirs}, those of {called.get('x_train', 'x_train')} {ours} (width x height)"
-            found.append(UserError(key(f"x_{part}"), reason, "bring all parts to one size", code=Exit.DATA))
-    error = all_of(found)
-    if error:
-        raise error
+            found.append(data_error(key(f"x_{part}"), reason, "bring all parts to one size"))
+    raise_all(found)
 
 
 def check_class_names(names: Sequence[str], key: str) -> None:
     """Whether these can name classes: at least two, distinct text that can be written down. Raises UserError (DATA)."""
     fix = "give each class a name of its own, in the order of the labels 0, 1, 2, ..."
     if len(names) < 2 or not all(isinstance(name, str) for name in names):
-        raise UserError(key, "must be the names of at least two classes", fix, value=list(names)[:3], code=Exit.DATA)
+        raise data_error(key, "must be the names of at least two classes", fix, value=list(names)[:3])
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise UserError(key, "is the name of two classes", fix, value=twice, code=Exit.DATA)
+        raise data_error(key, "is the name of two classes", fix, value=twice)
     for name in names:
         if not name or any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise UserError(key, "is no name of a class", fix, value=name, code=Exit.DATA)
+            raise data_error(key, "is no name of a class", fix, value=name)
 
 
 def class_labels(
@@ -205,7 +204,7 @@ def class_labels(
     def wrong(name: str, label: int, reason: str, fix: str) -> UserError:
         position = int(np.flatnonzero(arrays[name].ravel() == label)[0])
         words = f"label {label} at index {position} {reason}"
-        return UserError(f"{where}:{called.get(name, name)}", words, fix, code=Exit.DATA)
+        return data_error(f"{where}:{called.get(name, name)}", words, fix)
 
     labels, ours = np.unique(arrays["y_train"]), called.get("y_train", "y_train")
     low, high = int(labels[0]), int(labels[-1])
@@ -215,7 +214,7 @@ def class_labels(
         raise wrong("y_train", high, f"is above {LARGEST_LABEL}", "number the classes from 0")
     if low == high:
         reason = "every image has the same label: nothing can be learned"
-        raise UserError(f"{where}:{ours}", reason, "use data of at least two classes", value=low, code=Exit.DATA)
+        raise data_error(f"{where}:{ours}", reason, "use data of at least two classes", value=low)
     if class_names is not None:
         if high >= len(class_names):
             reason = f"is outside 0..{len(class_names) - 1}, the numbers of the {len(class_names)} class names"

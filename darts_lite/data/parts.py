@@ -10,16 +10,17 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from darts_lite.data.augmentation import Augmentation, crop, cutout, flip, resized_crop
+from darts_lite.data.files import data_error
 from darts_lite.data.images import Images
 from darts_lite.data.jitter import jitter
-from darts_lite.errors import Exit, UserError
+from darts_lite.errors import UserError
 from darts_lite.seeds import derive
 
 LAST = torch.channels_last
 
 
 class Order:
-    """Which images make the batch of a step: a pure function of the step, so that resume needs no state.
+    """Indices of the images of each step's batch: a pure function of the step, so that resume needs no state.
 
     Each epoch is a fresh permutation of 0..n-1, drawn from (seed, epoch); its last incomplete batch is dropped.
     Two parts need two seeds, as derive(seed, "train"): with one, parts of one length are paired alike in every epoch.
@@ -27,7 +28,7 @@ class Order:
 
     def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str = "cpu"):
         if n < 1:
-            raise UserError("dataset", "a part of it has no image", "use more images of each class", code=Exit.DATA)
+            raise data_error("dataset", "a part of it has no image", "use more images of each class")
         if batch_size > n:
             reason = f"larger than its part of the data ({n} images)"
             raise UserError("batch_size", reason, f"lower it to at most {n}", value=batch_size)
@@ -48,7 +49,7 @@ class Order:
 
 
 class Flips:
-    """Which images of a batch are flipped, each in one of every two epochs: a function of seed, image and epoch alone.
+    """Alternating flips: each image is flipped in one of every two epochs, by seed, image and epoch alone.
 
     In the first epoch a coin decides, in each later one the contrary of the one before. Two successive epochs show an image both ways
     round, where random flips show it twice alike in half of the cases (Jordan 2024, 2404.00498: alternating flip).
@@ -66,7 +67,7 @@ class Flips:
 
 
 class Preparation:
-    """What happens on the device to a batch of uint8 images: augmentation, and normalization to float32.
+    """Augmentation and normalization of a batch of uint8 images, on the device.
 
     `mean` and `std` are of each channel of pixels in [0, 1]; without `augmentation` images stay as they are.
     """
@@ -115,7 +116,7 @@ class Preparation:
         return images
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """The same without augmentation, for evaluation."""
+        """uint8 (B, H, W, C) -> float32 (B, C, H, W), channels_last, not augmented: for evaluation."""
         return self._standardized(pixels.permute(0, 3, 1, 2))
 
     def _standardized(self, images: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class Preparation:
 class ResidentImages:
     """Images (n, C, H, W) and labels (n,) that live on the device as uint8 and int64, and batches of them.
 
-    Built from uint8 (n, H, W, C) and integer (n,) arrays; the rest is that of `Preparation`.
+    Built from uint8 (n, H, W, C) and integer (n,) arrays; mean, std and augmentation as in `Preparation`.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class ResidentImages:
         return len(self.labels)
 
     def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, ...]]:
-        """What the batches of `step`, `step` + 1, ... are picked by, without an end: indices int64 (B,)."""
+        """Endless iterator over the indices, int64 (B,), of the batches of `step`, `step` + 1, ..."""
         return ((order.indices(number),) for number in count(step))
 
     def pick(self, arrived: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -163,7 +164,7 @@ class ResidentImages:
 
 
 class ImageSource(Protocol):
-    """Where a feed gets its images from: a `ResidentImages`, or a `Stream`."""
+    """Images and labels that a feed takes batches from: `ResidentImages` or `Stream`."""
 
     preparation: Preparation
     device: torch.device  # of its batches
@@ -195,7 +196,7 @@ class BatchFeed:
 
     @record_function("data")
     def load(self, step: int) -> None:
-        """Get ready for the batch of `step`. Waits for nothing but, once an epoch, its new order."""
+        """Bring the indices, or the pixels, of `step` to the device. Waits for nothing but, once an epoch, a new order."""
         if step != self._next:  # the first step of a run, or of one that goes on
             self._arriving = self.part.follow(self.order, step)
         arrived = next(self._arriving)

@@ -20,7 +20,7 @@ import numpy as np
 
 from darts_lite.data.dataset import Dataset, assemble
 from darts_lite.data.download import Download, download
-from darts_lite.data.files import damage, open_regular
+from darts_lite.data.files import damage, data_error, open_regular
 from darts_lite.errors import Exit, UserError, show
 from darts_lite.settings.datasets import ROOT, DatasetConfig
 
@@ -36,7 +36,7 @@ class File:
 
 @dataclass(frozen=True)
 class Published:
-    """Where a data set lies and comes from: `folder` is below dataset.root; `classes` are the names of 0, 1, 2, ..."""
+    """Files, origin and class names (of labels 0, 1, 2, ...) of a data set; `folder` lies below dataset.root."""
 
     folder: str
     files: tuple[File, ...]
@@ -50,7 +50,7 @@ LARGEST = 1 << 29  # bytes of a file that is read whole; the largest published o
 
 
 def published(plain: dict[str, Any]) -> Published:
-    """The data set that an entry of published.json describes. MD5 sums of MNIST's are those of the .gz files as they are offered."""
+    """Published data set made of an entry of published.json; MNIST's MD5 sums there are of the .gz files on offer."""
     downloads = (
         Download(tuple(f"{mirror}{name}" for mirror in plain["mirrors"]), name, md5) for name, md5 in plain["downloads"]
     )
@@ -100,7 +100,7 @@ def load_svhn(config: DatasetConfig) -> Dataset:
 
 
 def load_published(config: DatasetConfig, read: Read) -> Dataset:
-    """The data set `config.name`; `read(path, file)` gives what arrays a file holds, and those of one name are joined in order.
+    """Data set `config.name`; `read(path, file)` gives the arrays of a file by name, equal names are joined in order.
 
     With `dataset.download=true` files that are missing or damaged are fetched first. Raises UserError: DATA, or
     ENVIRONMENT for a download that fails.
@@ -116,20 +116,20 @@ def load_published(config: DatasetConfig, read: Read) -> Dataset:
     for name in ("y_train", "y_test"):
         if len(wrong := np.flatnonzero((arrays[name] < 0) | (arrays[name] >= len(source.classes)))):
             reason = f"label {arrays[name][wrong[0]]} at index {wrong[0]} is outside 0..{len(source.classes) - 1}"
-            raise UserError(f"{folder}:{name}", reason, AGAIN, code=Exit.DATA)
+            raise data_error(f"{folder}:{name}", reason, AGAIN)
     # A subset, which only idx files can hold, may lack the last classes.
     classes = source.classes[: int(arrays["y_train"].max(initial=0)) + 1]
     return assemble(config.name, arrays, config, where=str(folder), class_names=classes)
 
 
 def contents(path: Path, file: File) -> bytes:
-    """All of a file with a published MD5 sum, once that is the right one. Raises UserError (DATA)."""
+    """Bytes of a file whose MD5 sum is the published one. Raises UserError (DATA) for any other file."""
     with damage(path, AGAIN), open_regular(path, "the file itself", AGAIN) as stream:
         content = stream.read(LARGEST)
         found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != file.md5:
         reason = f"is not the published file, or only a part of it: its MD5 sum is {found}, not {file.md5}"
-        raise UserError(path, reason, AGAIN, code=Exit.DATA)
+        raise data_error(path, reason, AGAIN)
     return content
 
 
@@ -152,7 +152,7 @@ def _read_all(name: str, root: Path, read: Read) -> tuple[Path, dict[str, np.nda
         reason = f"{name} is not in {show(os.path.abspath(folder), quote=False)}: no {absent[0]}{more}"
         below = f" that {source.folder}/ lies in" if source.folder else " they lie in"
         fix = f"add dataset.download=true, or name the folder{below} (dataset.root=...); offline: dataset=npz dataset.path=<file>.npz"
-        raise UserError("dataset.root", reason, fix, code=Exit.DATA)
+        raise data_error("dataset.root", reason, fix)
     pieces: dict[str, list[np.ndarray]] = {}
     for file in source.files:
         for array_name, array in read(folder / file.name, file).items():
@@ -161,7 +161,7 @@ def _read_all(name: str, root: Path, read: Read) -> tuple[Path, dict[str, np.nda
 
 
 class Described:
-    """What a pickle says of an array or a dtype; stands for the call that would make it, which is never made."""
+    """Description of a numpy array or dtype in a pickle: its arguments and state, kept without calling numpy."""
 
     state: tuple[Any, ...] = ()
 
@@ -187,7 +187,7 @@ def unpickled(content: bytes) -> Any:
 
 
 def uint8_array(value: Any) -> np.ndarray:
-    """The array that is `Described`. Raises ValueError and others unless it is one of bytes."""
+    """uint8 array of a `Described` value. Raises ValueError and others for anything else."""
     if not isinstance(value, Described) or not value.state:
         raise ValueError("there is no array where one should be")
     _, shape, dtype, fortran, raw = value.state

@@ -1,4 +1,4 @@
-"""Parts that do not fit on the device, or not into memory: processes load batches while the device computes.
+"""Images that do not fit on the device, or not into memory: processes load batches while the device computes.
 
 They only read and decode. What is random is drawn on the device (parts.Preparation), and which images make a batch is a function of the
 step (parts.Order), so neither where images wait nor how many processes load them changes a bit of a run, resumed ones included.
@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader
 
 from darts_lite.data import images as decoding
 from darts_lite.data.augmentation import Augmentation
+from darts_lite.data.files import data_error
 from darts_lite.data.images import Files, Images
 from darts_lite.data.parts import Order, Preparation, ResidentImages
-from darts_lite.errors import Exit, UserError, all_of
+from darts_lite.errors import UserError, raise_all
 from darts_lite.hardware.machine import cores
 
 Batch = tuple[Tensor, Tensor]  # pixels uint8 (B, H, W, C), labels int64 (B,)
@@ -68,15 +69,16 @@ class Stream:
             yield self.preparation.normalized(pixels), labels
 
     def _loaded(self, indices: Callable[[int], Iterator[Tensor]]) -> Iterator[Batch]:
-        """The batches of `indices(0)`, on the device; `indices(n)` are the same without the first n."""
+        """Batches of `indices(0)`, on the device; `indices(n)` leaves out the first n, for going on after a killed worker."""
         done = 0
         while True:
             try:
                 for batch in self._loader(indices(done)):
                     if isinstance(batch, list):
-                        raise _error(batch)
-                    done += 1
-                    yield batch[0].to(self.device, non_blocking=True), batch[1].to(self.device, non_blocking=True)
+                        raise_all(data_error(*problem) for problem in batch)
+                    else:
+                        done += 1
+                        yield batch[0].to(self.device, non_blocking=True), batch[1].to(self.device, non_blocking=True)
                 return
             except (RuntimeError, *_CUT_OFF) as error:
                 killed = isinstance(error, _CUT_OFF) or "DataLoader worker" in str(error)
@@ -107,7 +109,7 @@ class Stream:
 
 
 class _Loaded:
-    """What a worker loads: indices int64 (B,) -> a batch, or what is wrong with its images. Never raises: errors do not travel well."""
+    """Map of a worker: indices int64 (B,) -> a batch, or the errors of its images. Never raises: errors do not travel well."""
 
     def __init__(self, images: Images, labels: np.ndarray):
         self.images, self.labels = images, labels
@@ -147,7 +149,7 @@ def _fits(size: int, device: torch.device) -> bool:
 
 
 def _begin(number: int) -> None:
-    """The first thing that a worker does. It ends when its parent ends or is gone, which torch sees to."""
+    """Set up a worker process. torch ends it when its parent is gone."""
     # Ctrl-C and `kill -- -<group>` are for the run, which saves first and needs its batches until then.
     with suppress(OSError):
         os.setpgid(0, 0)
@@ -157,9 +159,3 @@ def _begin(number: int) -> None:
 
 def _as_it_is(batch: Batch | Failed) -> Batch | Failed:
     return batch
-
-
-def _error(failed: Failed) -> UserError:
-    error = all_of(UserError(key, reason, fix, code=Exit.DATA) for key, reason, fix in failed)
-    assert error is not None
-    return error

@@ -1,4 +1,4 @@
-"""What a proof has compared, what was off, and how that is told."""
+"""Findings of a proof: errors beside what is allowed, faults grouped by kind, lines and errors for people."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ def raised(part: str, case: str, error: Exception) -> Fault:
 
 @dataclass
 class Proof:
-    """What was compared, and what was off."""
+    """Ledger of comparisons: their number, the largest errors, the faults."""
 
     device: torch.device
     number: int = 0  # comparisons

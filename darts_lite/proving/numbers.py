@@ -1,4 +1,4 @@
-"""Images, weights and gradients of which rounding cannot make a fault: bf16 holds them, and none is near a kink."""
+"""Images, weights and gradients for a proof: bf16 holds them exactly, and none is near a kink of the network."""
 
 from collections.abc import Sequence
 

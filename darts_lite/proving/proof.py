@@ -35,7 +35,7 @@ from darts_lite.settings.configs import SearchConfig
 
 
 def prove(config: SearchConfig, device: torch.device) -> Proof:
-    """Compute everything on `device`; `config` is that of a search, whose steps are tried on a small network."""
+    """Compare everything that `device` computes with float64; steps are those of the search `config`, on a small network."""
     proof = Proof(device)
     with run_settings(device, True), full_float32(), _one_thread():
         for subject, settings in cases.operation_cases(device):
@@ -61,7 +61,7 @@ def _compare(proof: Proof, part: str, subject: Subject, settings: list[Setting])
 
 
 def _precisions(device: torch.device, wanted: tuple[str, ...]) -> list[str]:
-    """Those that the device has in hardware; a CPU has all."""
+    """The `wanted` precisions that the device has in hardware; a CPU has all."""
     has = device.type == "cpu" or resolve_precision("auto", device) == "bf16"
     return [name for name in wanted if name == "fp32" or has]
 

@@ -49,7 +49,7 @@ def small_state(
 
 
 def small_batches(state: SearchState) -> list[tuple[Tensor, Tensor]]:
-    """Of training and validation images, each with labels."""
+    """(images (12, 3, H, W), labels (12,)) for training and for validation."""
     draws, dtype, shape = Generator().manual_seed(0), state.alpha_lr.dtype, (12, 3, *state.supernet.skeleton.image_size)
     labels = torch.arange(12, device=state.device) % 3
     return [
@@ -79,7 +79,7 @@ def small_config(config: SearchConfig, solver: str, activation: Activation, **ch
 
 
 def prove_steps(proof: Proof, config: SearchConfig) -> None:
-    """Of each solver with a smooth network; of the first one also at both sides of the thresholds of networks, and as published."""
+    """Compare a step of each solver on a smooth network; of the first solver also across the networks' thresholds, and with ReLU."""
     first = next(iter(SOLVERS), "")
     walked: list[tuple[str, Activation, Setting]] = [(solver, nn.SiLU, {}) for solver in SOLVERS]
     walked += [(first, nn.SiLU, setting) for setting in settings_of("network")[1:]] + [(first, nn.ReLU, {})]

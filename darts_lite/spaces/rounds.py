@@ -28,7 +28,7 @@ class Tables:
         self.made: dict[torch.device, Tensor] = {}
 
     def add(self, numbers: Sequence[int]) -> slice:
-        """Where in the tensor a list is."""
+        """Append a list; returns its slice of the tensor."""
         self.numbers.extend(numbers)
         return slice(len(self.numbers) - len(numbers), len(self.numbers))
 
@@ -50,7 +50,7 @@ def grouped(keys: Sequence[int], groups: Sequence[int]) -> tuple[list[int], list
 
 @dataclass
 class Work:
-    """What a cell computes with in one pass."""
+    """Tensors that a cell computes with in one pass."""
 
     tables: Tensor
     weights: dict[str, Tensor]
@@ -72,7 +72,7 @@ class Work:
 
 @dataclass
 class Back:
-    """What a round computes with on its way back."""
+    """Tensors that a round computes with on its way back."""
 
     work: Work
     x: Tensor  # what the round reads
@@ -107,7 +107,7 @@ class Convolved:
         depthwise.forward(x, made, weight, sources, read=self.read, **self.how)
 
     def backward(self, back: Back) -> None:
-        """Pass on the gradients of the planes, and note that of the weight."""
+        """Pass on the gradients of the planes; note the gradient of the weight in `back.found`."""
         work, g = back.work, back.of(self.planes)
         x, of_x = (work.planes, back.of_hidden) if self.hidden else (back.x, back.of_x)
         weight = work.weights[self.weight]
@@ -222,9 +222,9 @@ class Round:
         into: Gradients,
         found: dict[str, Tensor] | None,
     ) -> None:
-        """From the gradients g of the targets, add to those of what was read, `of_x`, and write those of hidden planes and of the terms.
+        """Add to `of_x`, the gradients of what was read, and write `of_hidden` and `into`, from g, the gradients of the targets.
 
-        `found` gets those of depthwise weights, by name; None: they are frozen.
+        `found` gets the gradients of depthwise weights, by name; None: they are frozen.
         """
         matrix, folded, scales = work.matrix[self.terms], work.folded[self.terms], work.scales[self.terms]
         targets, planes, edges, has_norm = work.table(self.targets, self.planes, self.edges, self.has_norm)

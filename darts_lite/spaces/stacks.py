@@ -12,7 +12,7 @@ from darts_lite.operations.kernels.triton.matrices import Gradients
 
 @dataclass(frozen=True)
 class Term:
-    """What a plane brings to a target."""
+    """One summand of a target: a plane, convolved, normalized and scaled."""
 
     plane: int
     target: int  # its number among the targets of the round
@@ -22,7 +22,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Stack:
-    """The terms of one operation, copy by copy; of a factorized reduction first those of all even halves."""
+    """Terms of one operation, copy by copy; a factorized reduction has first the even halves, then the odd ones."""
 
     kind: str  # convolution, halves, pool or identity
     name: str  # of the layer that has the weights
@@ -67,7 +67,7 @@ class Stack:
         return [mean[copy : copy + 1] for copy in self.copies], [variance[copy : copy + 1] for copy in self.copies]
 
     def batch(self, of_terms: Tensor) -> Tensor:
-        """(copies * C,): a statistic of BatchNorm's copies, of that of the terms (terms, C)."""
+        """(terms, C) -> (copies * C,): a statistic of the terms as that of BatchNorm's copies."""
         if self.kind == "halves":  # what a half does not fill is zero
             of_terms = torch.add(*of_terms.chunk(2))
         if self.kind == "pool":  # edges share it, and those into the first node come first
@@ -78,7 +78,7 @@ class Stack:
         return of_terms.flatten()
 
     def gradients(self, weights: dict[str, Tensor], of: Gradients) -> dict[str, Tensor]:
-        """Of the weights, by name, from those of the terms."""
+        """Gradients of the weights, by name, made of the gradients of the terms."""
         found = {}
         if self.kind == "convolution":
             found[self.layers[0]] = of.matrix.reshape(weights[self.layers[0]].shape)

@@ -20,7 +20,7 @@ TABLES = ["sources", "targets", "starts", "copies"]
 
 @triton.jit
 def relu(a):
-    """What is above zero. A number that is none stays one."""
+    """max(a, 0); NaN stays NaN."""
     return tl.maximum(a, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 

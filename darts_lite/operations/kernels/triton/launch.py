@@ -29,7 +29,7 @@ class Launch:
 
 @dataclass
 class Ledger:
-    """What has been launched."""
+    """Launches noted inside of `counting`."""
 
     launches: list[Launch] = field(default_factory=list)
 

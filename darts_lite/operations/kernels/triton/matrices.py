@@ -33,13 +33,13 @@ ROWS = 16  # of a matrix that a program folds; the least that `tl.dot` takes
 
 @dataclass(frozen=True)
 class Scales:
-    """What multiplies the output of the terms: factors (T,), and (T, C) the weight of an affine BatchNorm; None: 1."""
+    """Scales of the output of T terms: factor (T,), and (T, C) the weight of an affine BatchNorm; None: 1."""
 
     factor: Tensor | None
     weight: Tensor | None
 
     def __getitem__(self, terms: slice) -> "Scales":
-        """Those of some terms."""
+        """The rows of some terms."""
         return Scales(*(None if scale is None else scale[terms] for scale in (self.factor, self.weight)))
 
 
@@ -180,7 +180,7 @@ def _curvature(
 
 @dataclass(frozen=True)
 class Folded:
-    """What `fold` finds of T terms, float32."""
+    """Results of `fold` for T terms, float32."""
 
     combined: Tensor  # (T, C, C): A
     spread: Tensor  # (T, C, C): W S
@@ -190,7 +190,7 @@ class Folded:
     variance: Tensor  # (T, C) of W x, biased
 
     def __getitem__(self, terms: slice) -> "Folded":
-        """Those of some terms."""
+        """The rows of some terms."""
         return Folded(*(getattr(self, one.name)[terms] for one in fields(self)))
 
 
@@ -203,7 +203,7 @@ class Gradients:
     shift: Tensor  # (T, C): of b
 
     def __getitem__(self, terms: slice) -> "Gradients":
-        """Those of some terms."""
+        """The rows of some terms."""
         return Gradients(self.matrix[terms], self.scale[terms], self.shift[terms])
 
 

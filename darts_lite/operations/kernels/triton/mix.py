@@ -131,7 +131,7 @@ def unmix(
     *,
     read: int,
 ) -> None:
-    """Write the gradients of planes, of_x (planes, N, H, W, C), from those of the targets, g, and what `unfold` returned, `bent`.
+    """Write the gradients of planes, of_x (planes, N, H, W, C), from g, the gradients of the targets; `bent`: from `unfold`.
 
     `tables`: the planes (of x and mean), which terms each has (starts, terms), and target and edge of each term. Reads `read` planes.
     """

@@ -53,7 +53,7 @@ def _forward(
 
 @triton.jit
 def _inside(first, side):
-    """How many of three places from `first` on lie in the image; at least one, for those outside of it."""
+    """Number, 1 to 3, of the places first, first + 1, first + 2 that lie in the image; 1 where none does."""
     return tl.maximum(tl.minimum(first + 3, side) - tl.maximum(first, 0), 1).to(tl.float32)
 
 

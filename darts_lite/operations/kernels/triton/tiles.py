@@ -1,4 +1,4 @@
-"""What kernels share: where the block of a program lies, how a block of a matrix is read, and products of blocks."""
+"""Helpers of all kernels: the block of a program, the block of a matrix, products of blocks."""
 
 import triton
 import triton.language as tl
@@ -8,7 +8,7 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 @triton.jit
 def place(OTHERS, C, BP: tl.constexpr, BC: tl.constexpr):
-    """(number, c, p) of a program: that of its copy, plane or target, its BC of the C channels, and its BP pixels.
+    """(number, c, p) of a program: index of its copy, plane or target, BC of the C channels, BP pixels.
 
     Programs of the same pixels, OTHERS in number, follow one another: what they read is in the cache.
     """
