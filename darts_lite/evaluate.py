@@ -30,6 +30,7 @@ def evaluate(
     Raises UserError, whose `code` is the exit code.
     """
     from darts_lite import data
+    from darts_lite.data.parts import Preparation
     from darts_lite.data.stream import image_source
     from darts_lite.hardware.device import current, peak_memory, resolve_device
     from darts_lite.hardware.precision import lowered, resolve_precision
@@ -63,16 +64,8 @@ def evaluate(
     with folder as run, current(device):
         run.status("running", 0)
         network = network.to(device)
-        test = image_source(
-            dataset.x_test,
-            dataset.y_test,
-            device,
-            model["mean"],
-            model["std"],
-            storage=source.storage,
-            workers=source.workers,
-            warn=report.warning,
-        )
+        preparation = Preparation(dataset.x_test.shape[1:], device, model["mean"], model["std"])
+        test = image_source(dataset.x_test, dataset.y_test, preparation, source, report.warning)
         report.line(f"measuring on {len(test):,} test images, then the time of single batches, on {facts['device']}")
         costs = network.costs()
         assert config.run is not None  # restore_model has refused it

@@ -15,7 +15,7 @@ import tiny
 import torch
 
 from darts_lite import data
-from darts_lite.data.parts import Order, ResidentImages
+from darts_lite.data.parts import Order
 from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.genotype import from_json
@@ -40,8 +40,7 @@ def make(config):
     skeleton = Skeleton(config.cells, config.channels, dataset.classes, dataset.channels, dataset.image_size)
     halves = split(dataset.y_train, config.train_fraction, config.seed)
     parts = [
-        ResidentImages(dataset.x_train[half], dataset.y_train[half], "cpu", dataset.mean, dataset.std)
-        for half in halves
+        tiny.resident(dataset.x_train[half], dataset.y_train[half], "cpu", dataset.mean, dataset.std) for half in halves
     ]
     orders = [
         Order(len(half), config.batch_size, derive(config.seed, name)) for half, name in zip(halves, "ab", strict=True)

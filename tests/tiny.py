@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_map_only
 
 from darts_lite import data
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.parts import BatchFeed, ResidentImages
+from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.data.splits import split
 from darts_lite.genotypes.find import find_genotype
 from darts_lite.methods.build import build_method, build_space
@@ -69,6 +69,11 @@ def write_data(path="data.npz", *, train=96, test=30, seed=0, garbage=None):
         arrays["y_test"] = noise.integers(0, 3, arrays["y_test"].shape)
     np.savez(path, **arrays)
     return path
+
+
+def resident(images, labels, *how):
+    """Images on a device; `how`: device, mean, std and, or not, an augmentation."""
+    return ResidentImages(images, labels, Preparation(images.shape[1:], *how))
 
 
 def batch(part, indices, generator):
@@ -204,7 +209,7 @@ def training(config, device="cpu", precision="fp32"):
     def feed(chosen, seed):
         augmentation = Augmentation(None, True, config.cutout)
         images, labels = dataset.x_train[chosen], dataset.y_train[chosen]
-        part = ResidentImages(images, labels, device, dataset.mean, dataset.std, augmentation)
+        part = resident(images, labels, device, dataset.mean, dataset.std, augmentation)
         return BatchFeed(part, config.batch_size, seed)
 
     if isinstance(config, RetrainConfig):

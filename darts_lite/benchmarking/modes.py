@@ -14,7 +14,7 @@ from darts_lite.benchmarking import gate as gates
 from darts_lite.benchmarking.arms import GENOTYPE, ours_retrain, ours_search, reference_retrain, reference_search
 from darts_lite.benchmarking.measure import Arm, Hired, Times, alternate, machine, take_turns
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.parts import BatchFeed, ResidentImages
+from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.genotypes.text import published
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.settings.configs import BenchmarkConfig, RetrainConfig, SearchConfig, SpaceConfig
@@ -26,6 +26,7 @@ from darts_lite.training.evaluation import evaluating
 
 Found = tuple[dict[str, Any], list[str]]
 Maker = Callable[..., Arm]
+Settings = SearchConfig | RetrainConfig
 HALF = 25_000  # images of an epoch of the search on CIFAR-10
 GROWTH: dict[str, tuple[Any, ...]] = {
     "channels": (8, 16, 24),
@@ -126,7 +127,8 @@ def loading(request: Request) -> Found:
 
     # In this process: workers would add cores, and hide what a batch costs.
     theirs = iter(DataLoader(Pictures(), config.batch_size, shuffle=True))
-    part = ResidentImages(pixels, labels, device, mean, std, Augmentation(4, True))
+    preparation = Preparation((32, 32, 3), device, mean, std, Augmentation(4, True))
+    part = ResidentImages(pixels, labels, preparation)
     feed, generator, step = BatchFeed(part, config.batch_size, 0), torch.Generator(device), count()
 
     def ours() -> None:
@@ -188,7 +190,7 @@ MODES: dict[str, Callable[..., Found]] = {
 }
 
 
-def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, least: Least, epoch: int) -> Found:
+def _compare(request: Request, reference: Maker, ours: Maker, settings: Settings, least: Least, epoch: int) -> Found:
     """The reference as published and at its best, and ours. `epoch`: images of an epoch."""
     config, device, place = request.config, request.device, str(request.device)
     hire = [

@@ -43,8 +43,8 @@ def damage(key: object, fix: str) -> Iterator[None]:
 
 
 def why(error: object) -> str:
-    """The first line of what an exception says."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    """The first line of what an exception says, without the number and the path of an OSError."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return text.splitlines()[0][:100]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from darts_lite.data.dataset import Dataset, assemble, fraction_of
-from darts_lite.data.files import data_error
+from darts_lite.data.files import data_error, why
 from darts_lite.data.images import EXTENSIONS, LISTED, Files, check_each, inspect
 from darts_lite.data.splits import held_out
 from darts_lite.errors import UserError, did_you_mean, raise_all, show
@@ -189,7 +189,7 @@ def _entries(path: str) -> dict[str, bool]:
         with os.scandir(path) as entries:
             return {e.name: e.is_dir() for e in sorted(entries, key=lambda e: e.name) if not e.name.startswith(".")}
     except (OSError, ValueError) as error:
-        reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        reason = f"cannot be read ({why(error)})"
         fix = "check dataset.root; a relative path starts in the working directory"
         raise data_error(path, reason, _neighbour(path) + fix) from error
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from darts_lite.data.files import data_error
-from darts_lite.errors import UserError, raise_all, show
+from darts_lite.data.files import data_error, why
+from darts_lite.errors import UserError, raise_all
 from darts_lite.hardware.machine import cores
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -187,11 +187,6 @@ def _opened(path: str) -> Iterator[Image.Image]:
         reason = f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels: a decompression bomb?"
         raise data_error(path, reason, "make it smaller, or remove it") from error
     except Exception as error:
-        words = getattr(error, "strerror", None) or str(error).splitlines()[:1] or type(error).__name__
-        words = words if isinstance(words, str) else words[0]
-        reason = (
-            "is no image that can be read"
-            if "cannot identify" in words
-            else f"cannot be read ({show(words, quote=False)})"
-        )
+        unknown = "cannot identify" in why(error)
+        reason = "is no image that can be read" if unknown else f"cannot be read ({why(error)})"
         raise data_error(path, reason, "repair or remove it") from error

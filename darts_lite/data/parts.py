@@ -83,7 +83,7 @@ class Preparation:
         height, width, channels = image_shape
         if augmentation:
             augmentation.check(height, width, channels)
-        self.augmentation = augmentation
+        self.device, self.augmentation = torch.device(device), augmentation
         # One value a pixel, laid out as the images: one long inner loop instead of C steps, 5 times faster on a CPU.
         shape = (1, channels, height, width)
         self._mean, self._std = (
@@ -127,22 +127,15 @@ class Preparation:
 class ResidentImages:
     """Images (n, C, H, W) and labels (n,) that live on the device as uint8 and int64, and batches of them.
 
-    Built from uint8 (n, H, W, C) and integer (n,) arrays; mean, std and augmentation as in `Preparation`.
+    Built from uint8 (n, H, W, C) and integer (n,) arrays.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        labels: np.ndarray,
-        device: torch.device | str,
-        mean: Sequence[float],
-        std: Sequence[float],
-        augmentation: Augmentation | None = None,
-    ):
-        self.preparation = Preparation(images.shape[1:], device, mean, std, augmentation)
-        self._pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)  # (n, H, W, C): gathered as whole rows
+    def __init__(self, images: Images, labels: np.ndarray, preparation: Preparation):
+        self.preparation = preparation
+        pixels = torch.from_numpy(np.ascontiguousarray(images))
+        self._pixels = pixels.to(preparation.device)  # (n, H, W, C): gathered as whole rows
         self.images = self._pixels.permute(0, 3, 1, 2)
-        self.labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
+        self.labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(preparation.device)
         self.device = self.order_device = self.labels.device
 
     def __len__(self) -> int:

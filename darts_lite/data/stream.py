@@ -7,7 +7,7 @@ step (parts.Order), so neither where images wait nor how many processes load the
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 
@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from darts_lite.data import images as decoding
-from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.files import data_error
 from darts_lite.data.images import Files, Images
 from darts_lite.data.parts import Order, Preparation, ResidentImages
 from darts_lite.errors import UserError, raise_all
 from darts_lite.hardware.machine import cores
+from darts_lite.settings.datasets import DatasetConfig
 
 Batch = tuple[Tensor, Tensor]  # pixels uint8 (B, H, W, C), labels int64 (B,)
 # Of a batch that was announced, and whose memory was to be fetched from a worker that is gone.
@@ -37,16 +37,13 @@ class Stream:
         self,
         images: Images,
         labels: np.ndarray,
-        device: torch.device | str,
-        mean: Sequence[float],
-        std: Sequence[float],
-        augmentation: Augmentation | None = None,
+        preparation: Preparation,
         *,
         workers: int = 0,
         warn: Callable[[str], None],
     ):
-        self.preparation = Preparation(images.shape[1:], device, mean, std, augmentation)
-        self.device, self.order_device = torch.device(device), torch.device("cpu")
+        self.preparation = preparation
+        self.device, self.order_device = preparation.device, torch.device("cpu")
         self._source = _Loaded(images, np.asarray(labels, dtype=np.int64))
         self.workers, self._warn = workers, warn
 
@@ -125,22 +122,17 @@ class _Loaded:
 def image_source(
     images: Images,
     labels: np.ndarray,
-    device: torch.device,
-    mean: Sequence[float],
-    std: Sequence[float],
-    augmentation: Augmentation | None = None,
-    *,
-    storage: str,
-    workers: int | None,
+    preparation: Preparation,
+    config: DatasetConfig,
     warn: Callable[[str], None],
 ) -> ResidentImages | Stream:
-    """`ResidentImages` if the images are in memory and fit on the device, else a `Stream`; `storage`, `workers` as in DatasetConfig."""
+    """`ResidentImages` if the images are in memory and fit on the device, else a `Stream`; `config` may say which."""
     waiting = isinstance(images, Files) and images.pixels is None
-    if storage == "device" or (storage == "auto" and not waiting and _fits(images.nbytes, device)):
-        return ResidentImages(images, labels, device, mean, std, augmentation)
-    if workers is None:
-        workers = min(8, cores() - 1)
-    return Stream(images, labels, device, mean, std, augmentation, workers=workers, warn=warn)
+    fits = not waiting and _fits(images.nbytes, preparation.device)
+    if config.storage == "device" or (config.storage == "auto" and fits):
+        return ResidentImages(images, labels, preparation)
+    workers = min(8, cores() - 1) if config.workers is None else config.workers
+    return Stream(images, labels, preparation, workers=workers, warn=warn)
 
 
 def _fits(size: int, device: torch.device) -> bool:

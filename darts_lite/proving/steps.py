@@ -70,7 +70,7 @@ def _step_values(
     return values | {gradient_of(name, w): w.grad for name, w in weights if w.grad is not None}
 
 
-def small_config(config: SearchConfig, solver: str, activation: Activation, **changes: Any) -> Any:
+def small_config(config: SearchConfig, solver: str, activation: Activation, **changes: Any) -> SearchConfig:
     """The configuration of a small search whose alphas are far from each other; with a smooth activation, without pools that choose."""
     usual = SpaceConfig().candidates  # which the kernels of a GPU serve
     candidates = [name for name in OPERATIONS if name in usual and (name not in KINKED or activation is nn.ReLU)]

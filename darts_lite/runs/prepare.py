@@ -12,7 +12,7 @@ from darts_lite.data import arrays
 from darts_lite.data.arrays import Arrays
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.dataset import Dataset, in_words, remarks
-from darts_lite.data.parts import BatchFeed, ResidentImages
+from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.data.splits import split
 from darts_lite.data.stream import Stream, image_source
 from darts_lite.errors import Exit, UserError
@@ -60,17 +60,9 @@ class Prepared:
             alternating=alternating_flip,
             color_jitter=source.color_jitter,
         )
-        part = image_source(
-            images,
-            labels,
-            self.device,
-            data.mean,
-            data.std,
-            varied if augmented else None,
-            storage=source.storage,
-            workers=source.workers,
-            warn=self.report.warning,
-        )
+        how = varied if augmented else None
+        preparation = Preparation(images.shape[1:], self.device, data.mean, data.std, how)
+        part = image_source(images, labels, preparation, source, self.report.warning)
         if source.storage == "auto" and isinstance(part, Stream):
             where = "in memory" if self.device.type == "cpu" else f"on {self.device}"
             size = f"{len(part):,} images, {images.nbytes / 1e9:.1f} GB"

@@ -22,7 +22,7 @@ from darts_lite.data import DATASETS, digits, files, load, npz, problems
 from darts_lite.data.arrays import Arrays, from_torch
 from darts_lite.data.augmentation import AREA, RATIO, Augmentation, crop, cutout, flip, random_windows
 from darts_lite.data.dataset import channel_order, in_words, remarks
-from darts_lite.data.parts import BatchFeed, Order, ResidentImages
+from darts_lite.data.parts import BatchFeed, Order
 from darts_lite.data.splits import split
 from darts_lite.data.statistics import channel_statistics
 from darts_lite.errors import Exit, UserError
@@ -628,7 +628,7 @@ def test_batch_is_the_slow_loop(height, width, channels, padding, mirror, side, 
     images = uint8_images(9, height, width, channels, seed)
     mean, std = [0.3, 0.5, 0.1, 0.9][:channels], [0.2, 0.7, 1.0, 0.05][:channels]
     augmentation = Augmentation(padding, mirror, side, resized)
-    part = ResidentImages(images, np.arange(9), "cpu", mean, std, augmentation)
+    part = tiny.resident(images, np.arange(9), "cpu", mean, std, augmentation)
     indices = torch.tensor([8, 0, 3, 3, 5])
     batch, labels = tiny.batch(part, indices, torch.Generator().manual_seed(seed))
     draws = augmentation.draw(5, height, width, torch.Generator().manual_seed(seed))
@@ -649,7 +649,7 @@ def test_batch_is_the_slow_loop(height, width, channels, padding, mirror, side, 
 def test_normalization_is_that_of_torchvision():
     transforms = pytest.importorskip("torchvision.transforms")
     images, mean, std = uint8_images(5, 8, 8, 3), (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
-    part = ResidentImages(images, np.zeros(5), "cpu", mean, std)
+    part = tiny.resident(images, np.zeros(5), "cpu", mean, std)
     expected = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
     batch, _ = tiny.batch(part, torch.arange(5), torch.Generator())
     for got, image in zip(batch, images, strict=True):
@@ -689,7 +689,7 @@ def test_windows_are_those_of_torchvision(height, width):
 
 def test_augmentation_that_leaves_nothing_is_refused():
     def part(augmentation):
-        return ResidentImages(uint8_images(4, 8, 9, 1), np.zeros(4), "cpu", [0.5], [0.5], augmentation)
+        return tiny.resident(uint8_images(4, 8, 9, 1), np.zeros(4), "cpu", [0.5], [0.5], augmentation)
 
     error = refused(lambda: part(Augmentation(10**9, False, 16)), Exit.CONFIGURATION, "9x8", "got 1000000000", "got 16")
     assert [problem.key for problem in error.problems] == ["dataset.crop_padding", "cutout"]
@@ -701,7 +701,7 @@ def test_augmentation_that_leaves_nothing_is_refused():
 def test_augmentation_off_makes_no_draw():
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    part = ResidentImages(uint8_images(4, 7, 7, 1), np.zeros(4), "cpu", [0.5], [0.5], Augmentation(None, False, 0))
+    part = tiny.resident(uint8_images(4, 7, 7, 1), np.zeros(4), "cpu", [0.5], [0.5], Augmentation(None, False, 0))
     tiny.batch(part, torch.arange(4), generator)  # an eighth of 7 is 0
     assert torch.equal(generator.get_state(), before)
     assert (
@@ -712,7 +712,7 @@ def test_augmentation_off_makes_no_draw():
 
 
 def test_batch_is_determined_by_the_generator():
-    part = ResidentImages(
+    part = tiny.resident(
         uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, Augmentation(None, True, 4)
     )
     indices = torch.arange(16)
@@ -725,7 +725,7 @@ def alternating(count, batch_size=5, seed=0, flip=True):
     images = uint8_images(count, 3, 4, 1)
     augmentation = Augmentation(0, flip, alternating=True)
     return BatchFeed(
-        ResidentImages(images, np.arange(count), "cpu", [0.5], [0.2], augmentation), batch_size, seed
+        tiny.resident(images, np.arange(count), "cpu", [0.5], [0.2], augmentation), batch_size, seed
     ), images
 
 
@@ -772,7 +772,7 @@ def test_alternating_flips_draw_nothing_and_need_flips():
 
 
 def test_images_of_a_batch_have_their_own_draws():
-    part = ResidentImages(
+    part = tiny.resident(
         np.tile(uint8_images(1, 16, 16, 1), (32, 1, 1, 1)),
         np.zeros(32),
         "cpu",
@@ -800,8 +800,8 @@ def test_pure_functions():
 
 def test_evaluation_batches():
     images, labels = uint8_images(10, 8, 8, 2), np.arange(10)
-    part = ResidentImages(images, labels, "cpu", [0.5, 0.4], [0.2, 0.3], Augmentation(None, True, 4))
-    plain = ResidentImages(images, labels, "cpu", [0.5, 0.4], [0.2, 0.3])
+    part = tiny.resident(images, labels, "cpu", [0.5, 0.4], [0.2, 0.3], Augmentation(None, True, 4))
+    plain = tiny.resident(images, labels, "cpu", [0.5, 0.4], [0.2, 0.3])
     batches = list(part.batches(4))
     assert [len(y) for _, y in batches] == [4, 4, 2] and len(part) == 10
     assert torch.equal(torch.cat([y for _, y in batches]), torch.arange(10))
@@ -814,7 +814,7 @@ def test_evaluation_batches():
 @pytest.mark.parametrize("resized", [False, True])
 def test_batch_never_waits_for_the_device(resized):
     augmentation = Augmentation(1, True, 4, resized)
-    part = ResidentImages(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, augmentation)
+    part = tiny.resident(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, augmentation)
     indices, generator = torch.arange(16), torch.Generator()
     with tiny.NoSync():
         tiny.batch(part, indices, generator)
@@ -826,7 +826,7 @@ def test_batch_never_waits_for_the_device(resized):
 
 @pytest.mark.cuda
 def test_batch_never_waits_for_the_gpu():
-    part = ResidentImages(
+    part = tiny.resident(
         uint8_images(16, 8, 8, 3), np.arange(16), "cuda", [0.5] * 3, [0.2] * 3, Augmentation(1, True, 4)
     )
     order, generator = Order(16, 8, 0, "cuda"), torch.Generator("cuda").manual_seed(0)
@@ -842,7 +842,7 @@ def test_batch_never_waits_for_the_gpu():
 @pytest.mark.cuda
 def test_gpu_batch_is_the_slow_loop():
     images, augmentation = uint8_images(9, 12, 10, 3), Augmentation(2, True, 5)
-    part = ResidentImages(images, np.arange(9), "cuda", [0.5] * 3, [0.25] * 3, augmentation)
+    part = tiny.resident(images, np.arange(9), "cuda", [0.5] * 3, [0.25] * 3, augmentation)
     indices = torch.tensor([8, 0, 3, 3, 5], device="cuda")
     batch, _ = tiny.batch(part, indices, torch.Generator("cuda").manual_seed(3))
     draws = augmentation.draw(5, 12, 10, torch.Generator("cuda").manual_seed(3))

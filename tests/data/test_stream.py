@@ -22,7 +22,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from darts_lite.data import stream
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.parts import BatchFeed, Order, ResidentImages
+from darts_lite.data.parts import BatchFeed, Order, Preparation, ResidentImages
 from darts_lite.data.stream import Stream, image_source
 from darts_lite.errors import Exit
 from darts_lite.evaluate import EvaluateConfig, evaluate
@@ -36,8 +36,8 @@ def warned(text):
 
 def both(images, workers, warn=warned, augmentation=None):
     """A part and a stream of the same images on the CPU."""
-    plain = np.arange(len(images)), "cpu", [0.4] * 3, [0.2] * 3, augmentation
-    return ResidentImages(images, *plain), Stream(images, *plain, workers=workers, warn=warn)
+    given = images, np.arange(len(images)), Preparation(images.shape[1:], "cpu", [0.4] * 3, [0.2] * 3, augmentation)
+    return ResidentImages(*given), Stream(*given, workers=workers, warn=warn)
 
 
 def same(left, right):
@@ -112,7 +112,8 @@ def test_an_image_that_breaks_on_the_way_is_named(tmp_path, workers):
     images = read(root, storage="stream", mean=[0.5] * 3, std=[0.5] * 3).x_train
     path = Path(images.path(2))
     path.write_bytes(path.read_bytes()[:60])
-    other = Stream(images, np.zeros(8), "cpu", [0.4] * 3, [0.2] * 3, workers=workers, warn=warned)
+    preparation = Preparation(images.shape[1:], "cpu", [0.4] * 3, [0.2] * 3)
+    other = Stream(images, np.zeros(8), preparation, workers=workers, warn=warned)
     refused(lambda: list(other.batches(3)), Exit.DATA, str(path.name), "cannot be read")
 
 
@@ -120,8 +121,10 @@ def test_who_streams(tmp_path, monkeypatch):
     images, root = uint8_images(8, 8, 8, 3), folder(tmp_path)
 
     def made(images, storage, device="cpu", workers=3):
-        plain = np.zeros(len(images)), torch.device(device), [0.4] * 3, [0.2] * 3
-        return image_source(images, *plain, storage=storage, workers=workers, warn=warned)
+        preparation = Preparation(images.shape[1:], "cpu", [0.4] * 3, [0.2] * 3)
+        preparation.device = torch.device(device)  # nothing is brought there
+        config = DatasetConfig(storage=storage, workers=workers)
+        return image_source(images, np.zeros(len(images)), preparation, config, warned)
 
     assert isinstance(made(images, "auto"), ResidentImages) and isinstance(made(images, "device"), ResidentImages)
     assert made(images, "stream").workers == 3
