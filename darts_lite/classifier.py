@@ -66,7 +66,7 @@ class Classifier(nn.Module):
         """uint8 (N, *image_shape) -> what `prepare` returns, where the network lies now."""
         weight = next(self.network.parameters())
         preparation = Preparation(self.image_shape, weight.device, self.mean, self.std)
-        return lambda pixels: preparation.plain(pixels.to(weight.device)).to(weight.dtype)
+        return lambda pixels: preparation.normalized(pixels.to(weight.device)).to(weight.dtype)
 
     def _pixels(self, images: Several) -> Tensor:
         """uint8 (N, *image_shape), on the CPU unless it is a tensor that has that shape already."""

@@ -29,7 +29,8 @@ def evaluate(
     Raises UserError, whose `code` is the exit code.
     """
     from darts_lite import data
-    from darts_lite.data.stream import part_or_stream
+    from darts_lite.data.parts import Preparation
+    from darts_lite.data.stream import image_source
     from darts_lite.hardware.device import current, peak_memory, resolve_device
     from darts_lite.hardware.precision import lowered, resolve_precision
     from darts_lite.runs.report import Plain
@@ -48,7 +49,7 @@ def evaluate(
     network, state = restore_model(config.run)
     model = state["model"]
     source = stored_part(state, "dataset", DatasetConfig, config.run)
-    source = replace(data.moved(source, config.dataset_path), download=False)
+    source = replace(data.relocated(source, config.dataset_path), download=False)
     try:
         dataset = data.load(source, dataset)
     except UserError as error:
@@ -62,16 +63,8 @@ def evaluate(
     with folder as run, current(device):
         run.status("running", 0)
         network = network.to(device)
-        test = part_or_stream(
-            dataset.x_test,
-            dataset.y_test,
-            device,
-            model["mean"],
-            model["std"],
-            storage=source.storage,
-            workers=source.workers,
-            warn=report.warning,
-        )
+        preparation = Preparation(dataset.x_test.shape[1:], device, model["mean"], model["std"])
+        test = image_source(dataset.x_test, dataset.y_test, preparation, source, report.warning)
         report.line(f"measuring on {len(test):,} test images, then the time of single batches, on {facts['device']}")
         costs = network.costs()
         assert config.run is not None  # restore_model has refused it

@@ -47,7 +47,7 @@ def reduced(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
     fraction = 1.0 if fraction is None else fraction
     least = min(fraction, 1 - fraction or 1.0)
     number = math.ceil(_STEPS[kind] * config.batch_size / least / dataset.classes)
-    dataset = few(dataset, number + number % 2)  # even: halves of one length
+    dataset = first_per_class(dataset, number + number % 2)  # even: halves of one length
     images = len(dataset.y_train)
     if kind == "profile":  # little data has few steps an epoch
         config = replace(config, epochs=math.ceil(STEPS / max(1, int(images * least) // config.batch_size)))
@@ -57,7 +57,7 @@ def reduced(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
     return config, dataset
 
 
-def few(dataset: Dataset, number: int) -> Dataset:
+def first_per_class(dataset: Dataset, number: int) -> Dataset:
     """The first `number` images of each class, in every part."""
     kept: dict[str, Any] = {}
     for part in ("train", "val", "test"):

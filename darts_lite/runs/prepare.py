@@ -13,9 +13,9 @@ from darts_lite.data import arrays
 from darts_lite.data.arrays import Arrays
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.dataset import Dataset, in_words, remarks
-from darts_lite.data.parts import Feed, Part
+from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.data.splits import split
-from darts_lite.data.stream import Stream, part_or_stream
+from darts_lite.data.stream import Stream, image_source
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.device import keep_freed_memory, resolve_device, run_settings, using_threads
 from darts_lite.hardware.machine import cores
@@ -55,7 +55,9 @@ class RunPlan(Generic[Config]):
         with using_threads(self.environment["threads"]), run_settings(self.device, self.config.deterministic):
             yield
 
-    def part(self, images: Any, labels: Any, *, augmented: bool, alternating_flip: bool = False) -> Part | Stream:
+    def part(
+        self, images: Any, labels: Any, *, augmented: bool, alternating_flip: bool = False
+    ) -> ResidentImages | Stream:
         """Images and labels on the device, or streamed to it."""
         source, data = self.config.dataset, self.dataset
         varied = Augmentation(
@@ -66,17 +68,9 @@ class RunPlan(Generic[Config]):
             alternating=alternating_flip,
             color_jitter=source.color_jitter,
         )
-        part = part_or_stream(
-            images,
-            labels,
-            self.device,
-            data.mean,
-            data.std,
-            varied if augmented else None,
-            storage=source.storage,
-            workers=source.workers,
-            warn=self.report.warning,
-        )
+        how = varied if augmented else None
+        preparation = Preparation(images.shape[1:], self.device, data.mean, data.std, how)
+        part = image_source(images, labels, preparation, source, self.report.warning)
         if source.storage == "auto" and isinstance(part, Stream):
             where = "in memory" if self.device.type == "cpu" else f"on {self.device}"
             size = f"{len(part):,} images, {images.nbytes / 1e9:.1f} GB"
@@ -96,10 +90,10 @@ class RunPlan(Generic[Config]):
         weights, alphas = split(data.y_train, fraction, self.config.seed)
         return (data.x_train[weights], data.y_train[weights]), (data.x_train[alphas], data.y_train[alphas])
 
-    def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> Feed:
+    def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> BatchFeed:
         """Augmented batches of images and labels, in an order of seed and `name`: with one order, two halves would be paired alike."""
         part = self.part(images, labels, augmented=True, alternating_flip=alternating_flip)
-        return Feed(part, self.config.batch_size, derive(self.config.seed, name))
+        return BatchFeed(part, self.config.batch_size, derive(self.config.seed, name))
 
     def learned_and_judging(self) -> tuple[tuple[Any, Any], dict[str, tuple[Any, Any]]]:
         """Images and labels that a retraining learns from, and those that judge it, by name; the last one is what is reported.

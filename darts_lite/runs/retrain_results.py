@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from darts_lite.data.parts import Source
+from darts_lite.data.parts import ImageSource
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.find import find_genotype, genotype_folder
 from darts_lite.genotypes.genotype import Genotype, from_plain
@@ -57,7 +57,7 @@ def choose_genotype(plan: RunPlan[RetrainConfig]) -> tuple[RunPlan[RetrainConfig
 class RetrainResults:
     """Writes the curve, if it is asked for, and at the end model.pt and result.json."""
 
-    def __init__(self, steps: Steps, genotype: Genotype, skeleton: Skeleton, judges: Mapping[str, Source]):
+    def __init__(self, steps: Steps, genotype: Genotype, skeleton: Skeleton, judges: Mapping[str, ImageSource]):
         self.steps, self.genotype, self.judges = steps, genotype, judges
         data = steps.plan.dataset
         steps.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)
@@ -106,7 +106,7 @@ class RetrainResults:
             steps.report.line(f"next: python -m darts_lite.evaluate run={steps.session.quoted_path}")
         return result
 
-    def _evaluate(self, state: RetrainState, part: Source) -> dict[str, Any]:
+    def _evaluate(self, state: RetrainState, part: ImageSource) -> dict[str, Any]:
         sizes = batch_sizes(part, max(at_once(state.device, self.steps.config.batch_size), 256))
         network = lowered(state.reported, state.precision)
         with evaluating(state.reported):

@@ -35,9 +35,6 @@ from darts_lite.training import retrain_step as retrain_state
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 
-RETRAIN_STEP = "darts_lite.training.retrain_step:retrain_step"
-WRITE = "darts_lite.storage.run_folder:RunFolder.write_json"
-
 
 def seeds(**changes):
     """Two retrainings of two steps."""
@@ -277,23 +274,23 @@ def test_where_one_run_is_needed(call, config, said, both):
             "seeds",
             seeds(),
             [
-                ("before", "darts_lite.training.retrain_step:new_network"),  # the parent is there, and no child
-                ("after", RETRAIN_STEP, 2),
+                ("before", "new network"),  # the parent is there, and no child
+                ("after", "retrain step", 2),
                 (
                     "before",
-                    "darts_lite.storage.run_folder:RunFolder.save",
+                    "checkpoint",
                     2,
                 ),  # the first is finished, the parent does not know
-                ("before", WRITE, 1, "'runs': 2"),  # all is done but the result
+                ("before", "json", 1, "'runs': 2"),  # all is done but the result
             ],
         ),
         (
             "restarts",
             restarts(),
             [
-                ("before", RETRAIN_STEP, 2),
-                ("after", "darts_lite.storage.run_folder:RunFolder.write_text", 1, "'genotype.json', '{"),
-                ("after", WRITE, 1, "'picked'"),
+                ("before", "retrain step", 2),
+                ("after", "text", 1, "'genotype.json', '{"),
+                ("after", "json", 1, "'picked'"),
             ],
         ),
     ],
@@ -309,7 +306,7 @@ def test_killed(name, config, points, made):
 
 
 def test_data_that_has_moved(made, capsys):
-    assert tiny.outcome(tiny.killed_run, seeds(), ("after", RETRAIN_STEP, 3)) == -signal.SIGKILL
+    assert tiny.outcome(tiny.killed_run, seeds(), ("after", "retrain step", 3)) == -signal.SIGKILL
     Path("data.npz").rename("moved.npz")
     tiny.write_data("other.npz", seed=1)
     assert run_verb("retrain", ["resume=run", "dataset.path=other.npz"]) == Exit.RUN

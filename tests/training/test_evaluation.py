@@ -119,12 +119,13 @@ def test_the_sizes_of_batches_do_not_matter(tiny_folder):
 
 def test_streams_come_in_these_batches_too(tiny_folder):
     from darts_lite import data
-    from darts_lite.data.parts import Part
+    from darts_lite.data.parts import Preparation, ResidentImages
     from darts_lite.data.stream import Stream
 
     found = data.load(tiny.data_config())
-    arguments = found.x_test, found.y_test, CPU, found.mean, found.std
-    for part in (Part(*arguments), Stream(*arguments, workers=0, warn=print)):
+    preparation = Preparation(found.x_test.shape[1:], CPU, found.mean, found.std)
+    arguments = found.x_test, found.y_test, preparation
+    for part in (ResidentImages(*arguments), Stream(*arguments, workers=0, warn=print)):
         batches = list(part.batches([11, 10, 9]))
         assert [len(images) for images, _ in batches] == [11, 10, 9]
         assert torch.equal(torch.cat([labels for _, labels in batches]), torch.from_numpy(found.y_test))
