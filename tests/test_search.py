@@ -20,6 +20,7 @@ from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.genotype import from_json
 from darts_lite.methods.build import build_method, build_space
+from darts_lite.methods.method import Stateful
 from darts_lite.methods.phases import Phase
 from darts_lite.retrain import retrain
 from darts_lite.search import search
@@ -210,7 +211,7 @@ class Gumbel:
         return torch.softmax(logits.masked_fill(~table.alive, -torch.inf), dim=-1)
 
 
-class Budget:
+class Budget(Stateful):
     """A Lagrange multiplier that rises while there are too many convolutions: it has memory."""
 
     def __init__(self):
@@ -238,7 +239,7 @@ class Attack:
         return tuple((leaf + 0.01 * gradient.sign()).detach() for leaf, gradient in zip(leaves, gradients, strict=True))
 
 
-class Shrink:
+class Shrink(Stateful):
     """Smaller and smaller gradients, by the number of calls."""
 
     def __init__(self):

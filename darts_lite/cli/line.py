@@ -15,7 +15,7 @@ from darts_lite.errors import UserError, choice, did_you_mean
 from darts_lite.settings.configs import CONFIGS
 from darts_lite.settings.datasets import unknown_name
 from darts_lite.settings.elsewhere import MISSING, OURS, or_words, ours, spelled
-from darts_lite.settings.schema import leaves, unknown_key
+from darts_lite.settings.schema import leaves, part_kinds, unknown_key
 
 VERBS = tuple(CONFIGS)
 PATHS = {"run_dir", "resume", "run", "genotype", "init", "dataset.path", "dataset.root", "dataset_path"}
@@ -69,7 +69,7 @@ def config_class(verb: str) -> type:
 def default_options(verb: str) -> dict[str, str]:
     """Group -> its default option, in the order of conf/<verb>.yaml; `null` where nothing is chosen."""
     text = (conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
-    return dict(re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE))
+    return dict(re.findall(r"^  - (\w+): (\S+)", text, re.MULTILINE))
 
 
 def group_options(group: str, verb: str) -> list[str]:
@@ -80,11 +80,29 @@ def group_options(group: str, verb: str) -> list[str]:
     return [file.stem for file in files]
 
 
+def file_keys(name: str) -> list[str]:
+    """The settings of a YAML file of conf/ at its outermost level; none where there is no such file."""
+    file = conf_folder() / f"{name}.yaml"
+    text = file.read_text(encoding="utf-8").partition("\n\n")[2] if file.is_file() else ""
+    return re.findall(r"^(\w+):", text, re.MULTILINE)
+
+
+def part_options(verb: str) -> dict[str, str]:
+    """Dotted key -> setting that it belongs to, of every option of every part: relaxation.start -> relaxation."""
+    return {
+        f"{kind}.{part}.{key}" if several else f"{kind}.{key}": kind
+        for kind, several in part_kinds(config_class(verb)).items()
+        for part in group_options(kind, verb)
+        for key in file_keys(f"{kind}/{part}")
+        if key != "name"
+    }
+
+
 def read_line(verb: str, argv: list[str]) -> Line:
     """Check the words of a command line."""
     problems: list[UserError] = []
     groups = {group: group_options(group, verb) for group in default_options(verb)}
-    known = leaves(config_class(verb))
+    known, several = {*leaves(config_class(verb)), *part_options(verb)}, part_kinds(config_class(verb))
     flags, words = _flags(argv, [*known, *groups], problems)
     mode = [word.partition("=")[2].upper() for word in words if word.startswith("hydra.mode=")]
     sweep = any(flag in SWEEP_FLAGS for flag in flags) or "MULTIRUN" in mode
@@ -95,7 +113,11 @@ def read_line(verb: str, argv: list[str]) -> Line:
             overrides[key] = value
         except UserError as problem:
             problems.append(problem)
-    typed = (key if key in known else f"{key}.name" for key in overrides if not _of_hydra(key))
+    typed = set()
+    for key in overrides:
+        kind = key.partition(".")[0]
+        if not _of_hydra(key):
+            typed.add(kind if several.get(kind) else key if key in known else f"{key}.name")
     return Line(flags, overrides, sweep, frozenset(typed), problems)
 
 
@@ -134,7 +156,7 @@ def _of_hydra(key: str) -> bool:
     return key.startswith(("hydra.", "hydra/"))
 
 
-def _override(verb: str, word: str, sweep: bool, groups: dict[str, list[str]], known: dict) -> tuple[str, str]:
+def _override(verb: str, word: str, sweep: bool, groups: dict[str, list[str]], known: set[str]) -> tuple[str, str]:
     """Key and value of one word, the value as Hydra's grammar wants it."""
     if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
         raise UserError(word, "is not UTF-8", "rename the file or folder")  # Hydra could not write it down
@@ -160,7 +182,7 @@ def _override(verb: str, word: str, sweep: bool, groups: dict[str, list[str]], k
     if _of_hydra(key):
         return key, _launcher(value, sweep) if key == "hydra/launcher" else value
     if key in groups:
-        return key, _option(key, value, groups[key], sweep)
+        return key, _option(verb, key, value, groups[key], sweep)
     if key not in known:
         raise _not_ours(verb, key, names) or unknown_key(key, names)
     if key in TEXTS:
@@ -219,12 +241,14 @@ def _launcher(name: str, sweep: bool) -> str:
     return name
 
 
-def _option(group: str, value: str, options: list[str], sweep: bool) -> str:
+def _option(verb: str, group: str, value: str, options: list[str], sweep: bool) -> str:
     """The value of a group, once each of its options is known to exist."""
-    if "," in value and not sweep:
+    listed = part_kinds(config_class(verb)).get(group, False)
+    if "," in value and not sweep and not listed:
         raise UserError(group, "several values need a sweep", "add -m, or give one value", value=value)
-    allowed = [*options, "null"] if group == "experiment" else options
-    for name in value.split(",") if sweep else [value]:
+    allowed = [*options, "null"] if default_options(verb)[group] == "null" else options
+    names = re.findall(r"[^\s,\[\]]+", value) if listed else value.split(",") if sweep else [value]
+    for name in names:
         if name.strip() not in allowed:
             raise unknown_name(group, name, allowed) if group == "dataset" else choice(group, name, allowed)
     return value

@@ -10,19 +10,29 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import darts_lite
 from darts_lite.cli.endings import Stop, disk_error, interruption, print_error, reason, tell
-from darts_lite.cli.line import LAUNCHER_KEYS, SWEEP_FLAGS, VERBS, Line, conf_folder, config_class, read_line
+from darts_lite.cli.line import (
+    LAUNCHER_KEYS,
+    SWEEP_FLAGS,
+    VERBS,
+    Line,
+    conf_folder,
+    config_class,
+    file_keys,
+    part_options,
+    read_line,
+)
 from darts_lite.cli.sweep import Job, Sweep, failures
 from darts_lite.errors import Exit, UserError, all_of, choice, out_of_memory
 from darts_lite.hardware.machine import cores, is_own, own_process, share
 from darts_lite.runs.report import silence, write
-from darts_lite.settings.schema import describe, from_plain, leaves, unknown_key
+from darts_lite.settings.schema import describe, from_plain, leaves, part_kinds, unknown_key
 
 
 def command(verb: str, argv: list[str] | None = None) -> int:
@@ -90,7 +100,7 @@ def _run(verb: str, line: Line) -> int:
         codes.append(_job(verb, line, composed, sweep))
 
     try:
-        _hydra(verb, [*line.flags, *(f"{key}={value}" for key, value in settings.items())], task)
+        _hydra(verb, [*line.flags, *(_word(key, value) for key, value in settings.items())], task)
     except UserError as error:
         raise _all([*line.problems, error]) from error
     finally:
@@ -100,6 +110,11 @@ def _run(verb: str, line: Line) -> int:
         print_error(failures(len(jobs), failed))
         codes = [Exit.BUG if job["code"] is None else job["code"] for job in jobs]
     return next((code for code in codes if code), Exit.FINISHED)
+
+
+def _word(key: str, value: str) -> str:
+    """An override; an option is added where the chosen part has none of its name, so that it is refused with our own reason."""
+    return f"{'++' if '.' in key and not key.startswith('hydra') else ''}{key}={value}"
 
 
 def _say_loading(verb: str) -> None:
@@ -201,7 +216,7 @@ def _job_of(sweep: Sweep) -> Job:
     from hydra.core.hydra_config import HydraConfig
 
     config = HydraConfig.get()
-    return sweep.job(config.job.num, list(config.overrides.task))
+    return sweep.job(config.job.num, [word.lstrip("+") for word in config.overrides.task])
 
 
 def _memory_error(error: BaseException, verb: str, config: Any, report: Any) -> UserError:
@@ -214,12 +229,23 @@ def _memory_error(error: BaseException, verb: str, config: Any, report: Any) -> 
 def _checked(verb: str, line: Line, plain: Any) -> Any:
     """The configuration; raises what is wrong with it together with what was wrong with the words."""
     try:
-        config: Any = from_plain(config_class(verb), plain)
+        config: Any = from_plain(config_class(verb), _of_chosen_parts(verb, plain, line.overrides))
     except UserError as error:
         raise _all([*line.problems, error]) from None
     if line.problems:
         raise _all(line.problems)
     return config
+
+
+def _of_chosen_parts(verb: str, plain: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
+    """Leave out options that files of conf/ give to parts that are not chosen; typed ones stay, and are refused."""
+    for key, kind in part_options(verb).items():
+        *parents, option = key.split(".")
+        part = plain[kind] if len(parents) == 1 else plain[kind].get(parents[1])
+        if part and option in part and key not in typed and option not in file_keys(f"{kind}/{part.get('name')}"):
+            del part[option]
+    several = [kind for kind, listed in part_kinds(config_class(verb)).items() if listed]
+    return plain | {kind: {name: part for name, part in plain[kind].items() if part} for kind in several}
 
 
 def _all(problems: list[UserError]) -> UserError:

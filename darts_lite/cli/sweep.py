@@ -15,6 +15,7 @@ from typing import Any
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.machine import take_process
 from darts_lite.runs.report import duration, write
+from darts_lite.settings.configs import RunConfig
 from darts_lite.storage.files import make_folders, read_json, remove_folders, write_atomic
 
 STATES = {Exit.FINISHED: "finished", Exit.SIGINT: "interrupted", Exit.SIGTERM: "interrupted", None: "killed"}
@@ -83,10 +84,11 @@ class Job:
         """
         parent, number = Path(config.run_dir or self.sweep.folder), self.number
         found, placed = None, dataclasses.replace(config, run_dir=str(parent / str(number)))
-        if getattr(config, "resume", None) == "auto":
+        if isinstance(config, RunConfig) and config.resume == "auto":
+            from darts_lite.methods.build import completed
             from darts_lite.runs.resume import resolve
 
-            found = resolve(self.sweep.verb, placed, typed).folder
+            found = resolve(self.sweep.verb, completed(placed), typed).folder
             if found is not None:
                 placed = dataclasses.replace(config, resume=str(found), run_dir=None)
             else:

@@ -7,12 +7,14 @@ Each is called as
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
 Mixed = tuple[Tensor, ...]
 
 
+@dataclass(frozen=True)
 class NoPerturbation:
     """The weights are trained at the mixing that was sampled."""
 
@@ -21,6 +23,7 @@ class NoPerturbation:
         return mixing
 
 
+@dataclass(frozen=True)
 class NoRegularization:
     """The gradients are used as they are."""
 

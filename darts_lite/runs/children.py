@@ -22,7 +22,7 @@ from darts_lite.genotypes.genotype import Genotype, from_json
 from darts_lite.runs.prepare import Prepared
 from darts_lite.runs.resume import Resolution, refuse_other_data, relocate, resolve
 from darts_lite.runs.signals import Signals
-from darts_lite.settings.schema import leaves
+from darts_lite.settings.identity import plain_leaves
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import read_json, refuse_links, refused
 from darts_lite.storage.run_folder import RunFolder
@@ -53,7 +53,7 @@ class Child:
     @property
     def compared(self) -> set[str]:
         """What must agree with the run that is there. A path to a sibling's genotype does not, after the parent was moved."""
-        return set(leaves(type(self.config))) - {"genotype"}
+        return set(plain_leaves(self.config)) - {"genotype"}
 
 
 def run_children(

@@ -33,7 +33,7 @@ from darts_lite.runs.signals import Signals
 from darts_lite.runs.tensorboard import Board
 from darts_lite.settings import schema
 from darts_lite.settings.datasets import DatasetConfig, preset_config
-from darts_lite.settings.identity import essence
+from darts_lite.settings.identity import result_settings
 from darts_lite.settings.options import USUAL_BATCH, USUAL_FRACTION
 from darts_lite.storage import environment
 from darts_lite.storage.run_folder import RunFolder
@@ -202,7 +202,7 @@ class Loop:
             for name in ("accuracy", "loss")
         }
         self.record("final", state, scores)
-        self.board.settings(essence(self.config), list(scores))
+        self.board.settings(result_settings(self.config), list(scores))
         result = self.run.finish(state.clock.done, result)
         if line := verdict(self.config, self.means):
             self.report.line(line)

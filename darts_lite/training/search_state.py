@@ -109,7 +109,7 @@ class SearchState:
             "architecture": self.architecture.state_dict(),
             "alpha_optimizer": memory(self.alpha_optimizer),
             "meters": self.meters.state_dict(),
-            "parts": {name: part.state_dict() for name, part in self.method.with_memory().items()},
+            "parts": {name: part.state_dict() for name, part in self.method.stateful_parts().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -119,5 +119,5 @@ class SearchState:
         self.architecture.load_state_dict(state["architecture"])
         restore(self.alpha_optimizer, state["alpha_optimizer"])
         self.meters.load_state_dict(state["meters"], self.device)
-        for name, part in self.method.with_memory().items():
+        for name, part in self.method.stateful_parts().items():
             part.load_state_dict(state["parts"][name])

@@ -24,6 +24,7 @@ from darts_lite.benchmarking import measure
 from darts_lite.errors import Interrupted, out_of_memory
 from darts_lite.hardware import graph
 from darts_lite.hardware.graph import Recorder, tensors_of, undone
+from darts_lite.methods.method import Stateful
 from darts_lite.methods.relaxations import RELAXATIONS
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.solvers import SOLVERS
@@ -324,7 +325,7 @@ def compared(run):
     return trace
 
 
-class Drifting:
+class Drifting(Stateful):
     """A perturbation that remembers how often it was called."""
 
     def __init__(self, in_place=True):
@@ -378,7 +379,7 @@ def test_a_run_does_not_notice_where_its_step_is_recorded(name, without_a_gpu, m
 
 def test_the_key_cannot_change_a_result():
     for kind in (SearchConfig, RetrainConfig):
-        assert "cuda_graph" in configuration.inert(kind) and "cuda_graph" in schema.leaves(kind)
+        assert "cuda_graph" in configuration.without_effect(kind) and "cuda_graph" in schema.leaves(kind)
 
 
 # What cannot be recorded
