@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from darts_lite.errors import UserError, choice, did_you_mean
-from darts_lite.settings.configs import CONFIGS
+from darts_lite.settings.configs import CONFIGS, AnyConfig
 from darts_lite.settings.datasets import unknown_name
 from darts_lite.settings.elsewhere import MISSING, OURS, or_words, ours, spelled
 from darts_lite.settings.schema import leaves, part_kinds, unknown_key
@@ -61,7 +61,7 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def config_class(verb: str) -> type:
+def config_class(verb: str) -> type[AnyConfig]:
     """The dataclass of a verb: `search` -> `SearchConfig`."""
     return CONFIGS[verb]
 

@@ -15,7 +15,7 @@ from typing import Any
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.machine import take_process
 from darts_lite.runs.report import duration, write
-from darts_lite.settings.configs import RunConfig
+from darts_lite.settings.configs import AnyConfig, RunConfig
 from darts_lite.storage.files import make_folders, read_json, remove_folders, write_atomic
 
 STATES = {Exit.FINISHED: "finished", Exit.SIGINT: "interrupted", Exit.SIGTERM: "interrupted", None: "killed"}
@@ -76,7 +76,7 @@ class Job:
         self.made: list[Path] = []
         self._note()
 
-    def place(self, config: Any, typed: frozenset[str]) -> Any:
+    def place(self, config: AnyConfig, typed: frozenset[str]) -> AnyConfig:
         """The configuration with the job's folder in it.
 
         `resume=auto`: the folder of the run with an equal configuration, else a free number, because the numbers of an earlier

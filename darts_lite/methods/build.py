@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from darts_lite.errors import UserError, all_of, choice
+from darts_lite.errors import UserError, choice, raise_all
 from darts_lite.methods.method import Method
 from darts_lite.methods.penalties import PENALTIES
 from darts_lite.methods.phases import PHASES
@@ -44,8 +44,7 @@ def completed(config: Config) -> Config:
         if isinstance(given, (list, tuple)) or parts:
             changes[kind] = parts if isinstance(given, (list, tuple)) else parts[0]
     config = dataclasses.replace(config, **changes)
-    if error := all_of([*schema.problems(config), *problems]):
-        raise error
+    raise_all([*schema.problems(config), *problems])
     return config
 
 

@@ -199,8 +199,10 @@ class BenchmarkConfig:
     run_dir: str | None = option(None)
 
 
+AnyConfig = SearchConfig | RetrainConfig | EvaluateConfig | DiscretizeConfig | DoctorConfig | BenchmarkConfig
+
 # In the order of their use.
-CONFIGS: dict[str, type] = {
+CONFIGS: dict[str, type[AnyConfig]] = {
     "search": SearchConfig,
     "discretize": DiscretizeConfig,
     "retrain": RetrainConfig,

@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from darts_lite.errors import UserError, all_of, choice, nearest, show
+from darts_lite.errors import UserError, choice, nearest, raise_all, show
 from darts_lite.settings.elsewhere import MISSING, or_words, ours, spelled
 from darts_lite.settings.parts import PartConfig
 from darts_lite.settings.relations import RELATIONS
@@ -68,8 +68,7 @@ def flat(config: "DataclassInstance") -> dict[str, Any]:
 
 def check(config: "DataclassInstance") -> None:
     """Raise one UserError with everything that is wrong with a configuration made in Python."""
-    if error := all_of(problems(config)):
-        raise error
+    raise_all(problems(config))
 
 
 def problems(config: "DataclassInstance") -> list[UserError]:
@@ -95,9 +94,7 @@ def from_plain(cls: type[Config], plain: Any, prefix: str = "") -> Config:
     """
     found: list[UserError] = []
     config: Any = _build(cls, plain, prefix, found)
-    error = all_of([*found, *_inspect(config, prefix)])
-    if error:
-        raise error
+    raise_all([*found, *_inspect(config, prefix)])
     return config
 
 

@@ -78,7 +78,7 @@ def extended(tmp_path, monkeypatch):
     (folder / "penalties").mkdir(exist_ok=True)
     (folder / "penalties/weighted.yaml").write_text(WEIGHTED)
     (folder / "method/tested.yaml").write_text(METHOD)
-    for module in ("line", "run", "usage"):
+    for module in ("line", "compose", "usage"):
         monkeypatch.setattr(f"darts_lite.cli.{module}.conf_folder", lambda: folder)
     monkeypatch.setitem(build.PENALTIES, "weighted", Weighted)
     return folder
