@@ -28,14 +28,6 @@ LAUNCHERS = {
     "submitit_slurm": "slurm",
 }  # -> extra to install
 LAUNCHER_KEYS = ("n_jobs", "timeout_min", "partition", "gpus_per_node", "cpus_per_task", "mem_gb", "array_parallelism")
-HYDRA_GROUPS = (
-    "hydra/sweeper",
-    "hydra/hydra_logging",
-    "hydra/job_logging",
-    "hydra/callbacks",
-    "hydra/output",
-    "hydra/help",
-)
 SWEEP_FLAGS = ("-m", "--multirun")
 VALUE_FLAGS = {
     "--cfg": ("job", "hydra", "all"),
@@ -102,7 +94,7 @@ def read_line(verb: str, argv: list[str]) -> Line:
     """Check the words of a command line."""
     problems: list[UserError] = []
     groups = {group: group_options(group, verb) for group in default_options(verb)}
-    known, several = {*leaves(config_class(verb)), *part_options(verb)}, part_kinds(config_class(verb))
+    known, several = [*leaves(config_class(verb)), *part_options(verb)], part_kinds(config_class(verb))
     flags, words = _flags(argv, [*known, *groups], problems)
     mode = [word.partition("=")[2].upper() for word in words if word.startswith("hydra.mode=")]
     sweep = any(flag in SWEEP_FLAGS for flag in flags) or "MULTIRUN" in mode
@@ -113,11 +105,8 @@ def read_line(verb: str, argv: list[str]) -> Line:
             overrides[key] = value
         except UserError as problem:
             problems.append(problem)
-    typed = set()
-    for key in overrides:
-        kind = key.partition(".")[0]
-        if not _of_hydra(key):
-            typed.add(kind if several.get(kind) else key if key in known else f"{key}.name")
+    settings = [(key, key.partition(".")[0]) for key in overrides if not key.startswith(("hydra.", "hydra/"))]
+    typed = (kind if several.get(kind) else key if key in known else f"{key}.name" for key, kind in settings)
     return Line(flags, overrides, sweep, frozenset(typed), problems)
 
 
@@ -137,13 +126,10 @@ def _flags(argv: list[str], names: list[str], problems: list[UserError]) -> tupl
             if value not in VALUE_FLAGS[name]:
                 problems.append(choice(name, value, VALUE_FLAGS[name]))
             flags += [name, value]
-        elif name.lstrip("-").replace("-", "_") in names:
-            setting = f"{name.lstrip('-').replace('-', '_')}={value or '<value>'}"
-            problems.append(UserError(word, "unknown option", f"settings are given as key=value: write {setting}"))
         elif spelled(name) in MISSING:
             reason, fix = MISSING[spelled(name)]
             problems.append(UserError(word, f"unknown option: {reason}", fix))
-        elif close := ours(name, names):
+        elif close := [key for key in names if key == name.lstrip("-").replace("-", "_")] or ours(name, names):
             setting = " or ".join(f"{key}={value or '<value>'}" for key in close)
             problems.append(UserError(word, "unknown option", f"settings are given as key=value: write {setting}"))
         else:
@@ -152,11 +138,7 @@ def _flags(argv: list[str], names: list[str], problems: list[UserError]) -> tupl
     return flags, words
 
 
-def _of_hydra(key: str) -> bool:
-    return key.startswith(("hydra.", "hydra/"))
-
-
-def _override(verb: str, word: str, sweep: bool, groups: dict[str, list[str]], known: set[str]) -> tuple[str, str]:
+def _override(verb: str, word: str, sweep: bool, groups: dict[str, list[str]], known: list[str]) -> tuple[str, str]:
     """Key and value of one word, the value as Hydra's grammar wants it."""
     if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
         raise UserError(word, "is not UTF-8", "rename the file or folder")  # Hydra could not write it down
@@ -165,22 +147,20 @@ def _override(verb: str, word: str, sweep: bool, groups: dict[str, list[str]], k
     if key.startswith("~"):
         raise UserError(word, "a setting cannot be deleted", "leave it out, or give key=null where null is allowed")
     if key.startswith("+"):
-        bare = key.lstrip("+")
-        raise (
-            UserError(key, "settings are given without +", f"write {bare}=...")
-            if bare in names
-            else unknown_key(bare, names)
-        )
+        bare, said = key.lstrip("+"), "settings are given without +"
+        raise UserError(key, said, f"write {bare}=...") if bare in names else unknown_key(bare, names)
     if "_target_" in key or ("_target_" in value and key not in PATHS):
         raise UserError(word, "_target_ is not allowed: settings hold names and numbers only", "give a plain value")
     if "${" in word:
         raise UserError(key, "${...} is not allowed: nothing is resolved", "give a plain value", value=value)
     if not equals or not key:
         raise _no_setting(word, names)
-    if key.startswith("hydra/") and key != "hydra/launcher" and key not in HYDRA_GROUPS:
-        raise unknown_key(key, ["hydra/launcher", *HYDRA_GROUPS])
-    if _of_hydra(key):
-        return key, _launcher(value, sweep) if key == "hydra/launcher" else value
+    if key.startswith("hydra/"):
+        if key != "hydra/launcher":
+            raise unknown_key(key, ["hydra/launcher"])
+        return key, _launcher(value, sweep)
+    if key.startswith("hydra."):
+        return key, value
     if key in groups:
         return key, _option(verb, key, value, groups[key], sweep)
     if key not in known:
@@ -210,18 +190,13 @@ def _not_ours(verb: str, key: str, names: list[str]) -> UserError | None:
     if ours(key, names) or spelled(key) in MISSING:
         return None
     close = [name for name in names if key in name or name in key]  # epoch, epochs; but not recipe, precision
-    if others := _verbs_with(key):
-        fix = f"{did_you_mean(key, close)}it is a key of {' and '.join(others)}; --help lists those of {verb}"
-        return UserError(key, "unknown key", fix)
-    for meant in OURS.get(spelled(key), ()):
-        if others := _verbs_with(meant):
-            fix = f"{or_words([meant])}it is a key of {' and '.join(others)}; --help lists those of {verb}"
+    for meant in (key, *OURS.get(spelled(key), ())):
+        others = [other for other in VERBS if meant in (*leaves(config_class(other)), *default_options(other))]
+        if others:
+            hint = did_you_mean(key, close) if meant == key else or_words([meant])
+            fix = f"{hint}it is a key of {' and '.join(others)}; --help lists those of {verb}"
             return UserError(key, "unknown key", fix)
     return None
-
-
-def _verbs_with(key: str) -> list[str]:
-    return [verb for verb in VERBS if key in leaves(config_class(verb)) or key in default_options(verb)]
 
 
 def _launcher(name: str, sweep: bool) -> str:

@@ -117,10 +117,10 @@ def _lookup(config: Any, key: str) -> Any:
 
 def _build(cls: Any, plain: Any, prefix: str, found: list[UserError]) -> Any:
     """An instance whose values are not yet checked; unknown keys and misplaced values are added to `found`."""
-    fields = {field.name for field in dataclasses.fields(cls) if field.init}
+    fields = [field.name for field in dataclasses.fields(cls) if field.init]
     if not isinstance(plain, dict):
         key = prefix.rstrip(".") or "configuration"
-        found.append(UserError(key, "must be a mapping", f"its keys are {', '.join(sorted(fields))}", value=plain))
+        found.append(UserError(key, "must be a mapping", f"its keys are {', '.join(fields)}", value=plain))
         return cls()
     hints = get_type_hints(cls)
     values = {}
