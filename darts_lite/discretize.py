@@ -10,8 +10,7 @@ import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from darts_lite.settings.configs import DiscretizeConfig, SpaceConfig
-from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.settings.configs import DiscretizeConfig, SearchConfig
 
 if TYPE_CHECKING:
     from darts_lite.runs.report import Reporter
@@ -27,13 +26,12 @@ def discretize(
     from darts_lite.drawing import cells as drawing
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotypes.genotype import to_plain
-    from darts_lite.methods.build import build_selection, build_space
+    from darts_lite.methods.build import build_selection, build_space, completed
     from darts_lite.methods.selections.hooks import rule_of
     from darts_lite.methods.views import SelectionView, costs_of
     from darts_lite.runs.pictures import write_genotype
     from darts_lite.runs.report import Plain
-    from darts_lite.runs.stored import stored_part, stored_run
-    from darts_lite.settings import schema
+    from darts_lite.runs.stored import stored_run, usable
     from darts_lite.spaces.network import Skeleton
     from darts_lite.storage import environment
     from darts_lite.storage.files import refuse_links
@@ -42,17 +40,20 @@ def discretize(
     from darts_lite.training import alphas
 
     report = report or Plain()
-    schema.check(config)
-    chosen = None if config.selection is None else build_selection(config.selection)
+    config = completed(config)
     folder, state = stored_run(config.run, "search")
     refuse_links(folder, WRITTEN)
-    selection = chosen or _own_selection(state["config"].get("selection"))
+    searched = usable(SearchConfig, state["config"], folder)
+    if config.selection is None and searched.selection.is_own:
+        reason, fix = "the search has another rule than those with a name", "give one, such as selection=darts"
+        raise UserError("selection", reason, fix, value=searched.selection.name)
+    selection = build_selection(searched if config.selection is None else config)
     rule = rule_of(selection)
     if rule is not selection:
         report.line(
             "the selection validates or trains, which cannot be done here: the rule that ranked its candidates is used"
         )
-    space = build_space(stored_part(state, "space", SpaceConfig, folder))
+    space = build_space(searched.space)
     path = folder / "alphas.jsonl"
     lines = {line.get("epoch"): line for line in JsonLines(path).read()}
     if not lines:
@@ -67,7 +68,7 @@ def discretize(
     except (ArithmeticError, ValueError) as error:
         raise UserError(path, f"epoch {epoch}: {error}", "restore the file", code=Exit.RUN) from error
 
-    dataset = stored_part(state, "dataset", DatasetConfig, folder).name
+    dataset = searched.dataset.name
     facts = environment.describe("cpu", state["env"].get("data"), state["env"].get("source"))
     with RunFolder.create("discretize", dataset, config.run_dir, config, facts, report.warning) as run:
         run.status("running", 0)
@@ -83,18 +84,6 @@ def discretize(
     report.line(drawing.describe(genotype))
     report.line(f"epoch {epoch}; genotype: {run.path / 'genotype.json'}, pictures: {run.path / 'cells'}")
     return result
-
-
-def _own_selection(stored: Any) -> Any:
-    """The rule that the search itself used. Raises UserError (2) where that was an object from Python, which no file holds."""
-    from darts_lite.errors import UserError
-    from darts_lite.methods.build import build_selection
-
-    try:
-        return build_selection(stored if isinstance(stored, str) else "")
-    except UserError as error:
-        reason = "the search has another rule than those with a name"
-        raise UserError("selection", reason, "give one, such as selection=darts", value=stored) from error
 
 
 def main(argv: list[str] | None = None) -> int:

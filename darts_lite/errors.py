@@ -60,7 +60,7 @@ def all_of(problems: Iterable[UserError]) -> UserError | None:
 
 
 def raise_all(problems: Iterable[UserError]) -> None:
-    """Raise one UserError that carries every problem, where there is one."""
+    """Raise one exception that carries every problem found; none where there is no problem."""
     if error := all_of(problems):
         raise error
 

@@ -21,6 +21,7 @@ from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.genotype import from_json
 from darts_lite.methods.architecture import flatten, unflatten
 from darts_lite.methods.build import build_method, build_space
+from darts_lite.methods.method import Stateful
 from darts_lite.methods.phases import Phase
 from darts_lite.retrain import retrain
 from darts_lite.search import search
@@ -213,7 +214,7 @@ class Gumbel:
         return torch.softmax(logits.masked_fill(~table.alive, -torch.inf), dim=-1)
 
 
-class Budget:
+class Budget(Stateful):
     """A Lagrange multiplier that rises while there are too many convolutions: it has memory."""
 
     def __init__(self):
@@ -242,7 +243,7 @@ class Attack:
         return unflatten(mixing, tuple(moved))
 
 
-class Shrink:
+class Shrink(Stateful):
     """Smaller and smaller gradients, by the number of calls."""
 
     def __init__(self):

@@ -80,7 +80,7 @@ def reference_search(config: SearchConfig, device: str, precision: str, best: bo
     names = [name for name, _ in network.named_parameters()]
     structure = dict(zip(CELLS, map(Mixing, alphas), strict=True))
     rate = torch.tensor(config.lr, device=device)
-    if config.solver != "first_order":  # zeros are what the first step would begin with
+    if config.solver.name != "first_order":  # zeros are what the first step would begin with
         for weight in network.parameters():
             descent.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
     solver = build_method(config).solver
@@ -117,7 +117,7 @@ def reference_search(config: SearchConfig, device: str, precision: str, best: bo
         mark_capture(adam)
         adam.step()
 
-    architecture = first_order if config.solver == "first_order" else second_order
+    architecture = first_order if config.solver.name == "first_order" else second_order
     weights = partial(descend, network, descent, lambda: plain(train), config.gradient_clip)
     return _reference({"alphas": architecture, "weights": weights}, device, best)
 

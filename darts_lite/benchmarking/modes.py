@@ -19,6 +19,7 @@ from darts_lite.genotypes.text import published
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.settings.configs import BenchmarkConfig, RetrainConfig, SearchConfig, SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.settings.parts import PartConfig
 from darts_lite.spaces.darts import DartsSpace, network
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.spaces.table import Mixing
@@ -85,7 +86,7 @@ def normalized(network: Network, *arguments: Any) -> int:
 
 def search(request: Request, solver: str = "first_order") -> Found:
     """A step of the search: architecture, then weights."""
-    settings = replace(request.search, solver=solver)
+    settings = replace(request.search, solver=PartConfig(solver))
     space = DartsSpace(settings.space)
     tables = space.tables()
     mixing = {cell: Mixing(torch.ones(table.alive.shape, device="meta")) for cell, table in tables.items()}

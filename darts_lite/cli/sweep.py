@@ -15,6 +15,7 @@ from typing import Any
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.machine import take_process
 from darts_lite.runs.report import columns, duration, write
+from darts_lite.settings.configs import AnyConfig, RetrainConfig, SearchConfig
 from darts_lite.storage.files import make_folders, read_json, remove_folders, write_atomic
 
 STATES = {Exit.FINISHED: "finished", Exit.SIGINT: "interrupted", Exit.SIGTERM: "interrupted", None: "killed"}
@@ -75,7 +76,7 @@ class Job:
         self.made: list[Path] = []
         self._note()
 
-    def place(self, config: Any, typed: frozenset[str]) -> Any:
+    def place(self, config: AnyConfig, typed: frozenset[str]) -> AnyConfig:
         """The configuration with the job's folder in it.
 
         `resume=auto`: the folder of the run with an equal configuration, else a free number, because the numbers of an earlier
@@ -83,10 +84,13 @@ class Job:
         """
         parent, number = Path(config.run_dir or self.sweep.folder), self.number
         found, placed = None, dataclasses.replace(config, run_dir=str(parent / str(number)))
-        if getattr(config, "resume", None) == "auto":
+        if isinstance(config, SearchConfig | RetrainConfig) and config.resume == "auto":
+            from darts_lite.methods.build import completed
             from darts_lite.runs.resume import resolve
 
-            found = resolve(self.sweep.verb, placed, typed).folder
+            found = resolve(
+                self.sweep.verb, completed(dataclasses.replace(config, run_dir=placed.run_dir)), typed
+            ).folder
             if found is not None:
                 placed = dataclasses.replace(config, resume=str(found), run_dir=None)
             else:

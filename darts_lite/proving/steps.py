@@ -21,6 +21,7 @@ from darts_lite.proving.cases import KINKED, Setting, at_thresholds, settings_of
 from darts_lite.proving.findings import ALLOWED, Fault, Proof, Tensors, raised
 from darts_lite.proving.subject import CPU, gradient_of
 from darts_lite.settings.configs import SearchConfig, SpaceConfig
+from darts_lite.settings.parts import PartConfig
 from darts_lite.spaces.stem import choose
 from darts_lite.training.search_state import SearchState
 from darts_lite.training.search_step import search_step
@@ -75,7 +76,9 @@ def small_config(config: SearchConfig, solver: str, activation: Activation, **ch
     usual = SpaceConfig().candidates  # which the kernels of a GPU serve
     candidates = [name for name in OPERATIONS if name in usual and (name not in KINKED or activation is nn.ReLU)]
     space = replace(config.space, nodes=2, candidates=[*candidates, NONE], edge_candidates=None)
-    return replace(config, solver=solver, space=space, alpha_init_std=0.5, seed=STEP_SEED, debug=None, **changes)
+    return replace(
+        config, solver=PartConfig(solver), space=space, alpha_init_std=0.5, seed=STEP_SEED, debug=None, **changes
+    )
 
 
 def prove_steps(proof: Proof, config: SearchConfig) -> None:

@@ -19,7 +19,7 @@ from darts_lite.genotypes.genotype import Genotype, from_plain
 from darts_lite.runs.prepare import RunPlan
 from darts_lite.runs.resume import Resolution, resolve
 from darts_lite.runs.session import Session
-from darts_lite.settings.schema import leaves
+from darts_lite.settings.identity import plain_leaves
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import read_json, refuse_links
 from darts_lite.storage.run_folder import RunFolder
@@ -50,7 +50,7 @@ class Child:
     @property
     def compared(self) -> set[str]:
         """Keys that must agree with the run that is there: all but the path to a sibling's genotype: the parent may be moved."""
-        return set(leaves(type(self.config))) - {"genotype"}
+        return set(plain_leaves(self.config)) - {"genotype"}
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.device import keep_freed_memory, resolve_device, run_settings, using_threads
 from darts_lite.hardware.machine import cores
 from darts_lite.hardware.precision import resolve_precision
+from darts_lite.methods.build import completed
 from darts_lite.runs.debug import reduced
 from darts_lite.runs.report import Plain, Reporter
 from darts_lite.runs.resume import Config, given_keys, resolve
 from darts_lite.seeds import derive
-from darts_lite.settings import schema
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces.cell import no_kernels
@@ -159,7 +159,7 @@ def prepare(
     `dataset`: images and labels of a Python program; or, for one of several runs, what its parent has loaded and said.
     """
     report = report or Plain()
-    schema.check(config)
+    config = completed(config)
     given = dataset if isinstance(dataset, Arrays) else None
     parents = dataset if isinstance(dataset, Dataset) else None
     if given is not None and config.dataset.name == DatasetConfig().name:

@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 from darts_lite.errors import Exit, UserError, show
 from darts_lite.runs.stored import existing, usable
 from darts_lite.settings.configs import RetrainConfig, SearchConfig
-from darts_lite.settings.identity import DATA_PLACES, PLACES, digest, essence, inert, plain_leaves
-from darts_lite.settings.schema import flat, leaves, to_plain
+from darts_lite.settings.identity import DATA_PLACES, PLACES, digest, plain_leaves, result_settings, without_effect
+from darts_lite.settings.parts import PartConfig
+from darts_lite.settings.schema import flat, to_plain
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import read_json
 from darts_lite.storage.run_folder import RunFolder, silent
@@ -48,10 +49,10 @@ def resolve(verb: str, config: Config, typed: Collection[str] | None = None) -> 
     folder = existing(config.resume, verb, "resume")
     stored = _stored_config(verb, folder, type(config))
     given, old, keys = plain_leaves(config), plain_leaves(stored), given_keys(config, typed)
-    changed = [key for key in keys if key not in PLACES and given[key] != old[key]]
-    free = inert(type(config))
+    changed = [key for key in keys if key not in PLACES and given[key] != old.get(key)]
+    free = without_effect(type(config))
     # Data that has moved is compared before anything changes in the folder (`refuse_other_data`).
-    elsewhere = [key for key in changed if key in DATA_PLACES and given[key] is not None and old[key] is not None]
+    elsewhere = [key for key in changed if key in DATA_PLACES and given[key] is not None and old.get(key) is not None]
     if refused := [key for key in changed if key not in free and key not in elsewhere]:
         listed = ", ".join(_change(key, old, given) for key in refused)
         fix = "leave these keys out, or start a new run with another run_dir"
@@ -68,7 +69,7 @@ def resolve(verb: str, config: Config, typed: Collection[str] | None = None) -> 
         _set(stored, key, flat(config)[key])
     lost, finished = _keep_objects(stored, config), _finished(folder)
     if lost and not finished:
-        listed = ", ".join(f"{key}={show(old[key])}" for key in lost)
+        listed = ", ".join(f"{key}={show(value)}" for key, value in lost.items())
         fix = "resume it from Python, with an object of that class"
         raise UserError("resume", f"the run was started from Python with {listed}", fix, code=Exit.RUN)
     return Resolution(stored, folder, finished, notices)
@@ -77,9 +78,9 @@ def resolve(verb: str, config: Config, typed: Collection[str] | None = None) -> 
 def given_keys(config: SearchConfig | RetrainConfig, typed: Collection[str] | None) -> list[str]:
     """The dotted keys that the user gave: those that were typed; from Python, those that are off their default."""
     if typed is not None:
-        return [key for key in leaves(type(config)) if key in typed]
+        return [key for key in plain_leaves(config) if key in typed]
     given, default = plain_leaves(config), plain_leaves(type(config)())
-    return [key for key in given if given[key] != default[key]]
+    return [key for key in given if given[key] != default.get(key)]
 
 
 def refuse_other_data(path: Path, stored: dict[str, Any], data: str) -> None:
@@ -146,7 +147,7 @@ def _newest_equal(verb: str, config: Config) -> Resolution[Config]:
             if known or error.code not in (Exit.RUN, Exit.IN_USE):  # in use, and no status yet: it has only just begun
                 raise  # this one is meant, and starting another instead would be silent
             continue
-        if essence(stored) == essence(wanted):
+        if result_settings(stored) == result_settings(wanted):
             return Resolution(wanted, folder, _finished(folder))
     return Resolution(config)
 
@@ -191,20 +192,26 @@ def _finished(folder: Path) -> bool:
 
 
 def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
-    return f"{key} {show(old[key])} -> {show(new[key])}"
+    return f"{key} {show(old.get(key))} -> {show(new[key])}"
 
 
-def _keep_objects(stored: Any, given: Any) -> list[str]:
-    """An object passed from Python, or a list with one, is stored by the name of its class; put the object of that name back.
+def _keep_objects(stored: Any, given: Any) -> dict[str, Any]:
+    """Put back the parts that were given from Python as objects, and stored by the names of their classes.
 
-    Returns the keys for which none was given.
+    Returns the settings for which none was given, with these names.
     """
-    names, given_names, objects, lost = plain_leaves(stored), plain_leaves(given), flat(given), []
-    for key, leaf in leaves(type(stored)).items():
-        if names[key] == given_names[key]:
-            _set(stored, key, objects[key])
-        elif "Any" in str(leaf.hint) and "<" in str(names[key]):
-            lost.append(key)
+    lost = {}
+    for key, old in list(vars(stored).items()):
+        new = getattr(given, key)
+        names = [
+            part.name
+            for part in (old if isinstance(old, list) else [old])
+            if isinstance(part, PartConfig) and part.is_own
+        ]
+        if old == new:
+            setattr(stored, key, new)
+        elif names:
+            lost[key] = names if isinstance(old, list) else names[0]
     return lost
 
 

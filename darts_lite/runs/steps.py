@@ -16,7 +16,7 @@ from darts_lite.runs.forecast import Forecast
 from darts_lite.runs.profile import Profile
 from darts_lite.runs.session import Session
 from darts_lite.runs.tensorboard import Board
-from darts_lite.settings.identity import essence
+from darts_lite.settings.identity import result_settings
 from darts_lite.spaces.table import Table
 from darts_lite.storage import environment
 from darts_lite.training.meters import read
@@ -125,7 +125,7 @@ class Steps:
             for name in SCORES
         }
         self.record("final", state, scores)
-        self.board.settings(essence(self.config), list(scores))
+        self.board.settings(result_settings(self.config), list(scores))
         result = {
             "seed": self.config.seed,
             "class_names": list(self.plan.dataset.class_names),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_lite.errors import Exit, UserError, did_you_mean
+from darts_lite.methods.build import completed
 from darts_lite.settings.schema import from_plain
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import is_folder, is_there
@@ -48,7 +49,7 @@ def stored_part(state: dict[str, Any], name: str, kind: type, folder: str | Path
 def usable(kind: type, plain: Any, folder: str | Path | None) -> Any:
     """The configuration of class `kind` in plain data of a checkpoint. Raises UserError (4)."""
     try:
-        return from_plain(kind, plain)
+        return completed(from_plain(kind, plain))
     except UserError as error:
         fix = "use the version that wrote it, or start a new run"
         raise UserError(folder, f"its stored configuration cannot be used: {error}", fix, code=Exit.RUN) from error

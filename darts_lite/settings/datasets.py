@@ -19,7 +19,7 @@ class DatasetConfig:
     name: str = option("digits")  # a name of darts_lite.data.DATASETS
     path: str | None = option(None)  # npz: the file
     root: str | None = option(None)  # folder of data sets that have one
-    download: bool = option(False, inert=True)  # fetch what is missing there
+    download: bool = option(False, without_effect=True)  # fetch what is missing there
     # A random crop of the image with zeros around, or of a random part of it, which is resized to its size.
     crop: str = option("pad", choices=("pad", "resized"))
     crop_padding: int | None = option(None, low=0)  # crop=pad: pixels of zeros; None: an eighth of the side
@@ -33,9 +33,11 @@ class DatasetConfig:
     channels: int = option(3, low=1, high=3)  # image_folder: 3 (RGB) or 1 (grey)
     test_fraction: float = option(0.2, above=0, high=0.9)  # image_folder without test/: of train/, drawn from the names
     fraction: float = option(1.0, above=0, high=1)  # of the training images of each class, for search and retraining
-    storage: str = option("auto", choices=("auto", "device", "stream"), inert=True)  # where images wait for their step
+    storage: str = option(
+        "auto", choices=("auto", "device", "stream"), without_effect=True
+    )  # where images wait for their step
     # Processes that load a stream; None: cores - 1, at most 8.
-    workers: int | None = option(None, low=0, high=256, inert=True)
+    workers: int | None = option(None, low=0, high=256, without_effect=True)
 
 
 # What conf/dataset/<name>.yaml says beside the defaults of DatasetConfig, which know nothing of single data sets.

@@ -24,6 +24,7 @@ from darts_lite.benchmarking import measure
 from darts_lite.errors import Interrupted, out_of_memory
 from darts_lite.hardware import graph
 from darts_lite.hardware.graph import GraphedStep, state_restored, tensors_of
+from darts_lite.methods.method import Stateful
 from darts_lite.methods.relaxations import RELAXATIONS
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.solvers import SOLVERS
@@ -330,7 +331,7 @@ def compared(run):
     return trace
 
 
-class Drifting:
+class Drifting(Stateful):
     """A perturbation that remembers how often it was called."""
 
     def __init__(self, in_place=True):
@@ -418,7 +419,7 @@ def test_graphs_of_a_state_share_their_memory(without_a_gpu, monkeypatch):
 
 def test_the_key_cannot_change_a_result():
     for kind in (SearchConfig, RetrainConfig):
-        assert "cuda_graph" in configuration.inert(kind) and "cuda_graph" in schema.leaves(kind)
+        assert "cuda_graph" in configuration.without_effect(kind) and "cuda_graph" in schema.leaves(kind)
 
 
 # What cannot be recorded

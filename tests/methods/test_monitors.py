@@ -10,6 +10,7 @@ import tiny
 
 from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.genotypes.genotype import from_json
+from darts_lite.methods.method import Stateful
 from darts_lite.methods.monitors import Verdict
 from darts_lite.methods.phases import Phase
 from darts_lite.methods.selections.darts import darts
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("tiny_folder")
 STEP = "search step"
 
 
-class Patience:
+class Patience(Stateful):
     """Stops in epoch 4 with the genotype of epoch 2; remembers every loss, and changes two settings after the first epoch."""
 
     def __init__(self):

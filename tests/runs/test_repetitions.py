@@ -22,6 +22,7 @@ from darts_lite.errors import Exit, Interrupted, UserError
 from darts_lite.evaluate import EvaluateConfig, evaluate
 from darts_lite.genotypes.find import find_genotype
 from darts_lite.genotypes.genotype import from_json, to_json
+from darts_lite.methods.method import Stateful
 from darts_lite.models import load_model
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.runs import repetitions
@@ -142,7 +143,7 @@ def test_each_restart_is_the_search_that_it_would_be_by_itself(both):
     tiny.assert_same(without(ours), without(theirs))
 
 
-class Tired:
+class Tired(Stateful):
     """A regularization that does less each time."""
 
     def __init__(self):

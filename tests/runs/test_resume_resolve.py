@@ -144,7 +144,7 @@ class MyRelaxation:
 def test_objects_from_python_are_passed_again():
     path = make(relaxation=MyRelaxation())
     mine = MyRelaxation()
-    assert resolve("search", SearchConfig(resume=str(path), relaxation=mine)).config.relaxation is mine
+    assert resolve("search", SearchConfig(resume=str(path), relaxation=mine)).config.relaxation.own is mine
     other = refused(SearchConfig(resume=str(path), relaxation=object()))
     assert "MyRelaxation" in str(other) and other.code == Exit.RUN
 
