@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from darts_lite.engine import checkpoint
-from darts_lite.engine.configuration import digest
+from darts_lite.engine.configuration import DATA_PLACES, digest
 from darts_lite.engine.files import (
     is_folder,
     is_there,
@@ -96,7 +96,7 @@ class RunFolder:
             remove_folders(made)
             raise
         run = cls(path, held, made)
-        facts = {"verb": verb, "configuration": digest(config)}
+        facts = {"verb": verb, "configuration": digest(config), "apart_from_places": digest(config, DATA_PLACES)}
         if getattr(config, "debug", None):
             facts["debug"] = config.debug  # so that nobody takes its result for one
         run._facts = {"run": facts, "config": to_plain(config), "env": environment}

@@ -22,9 +22,9 @@ from darts_lite.engine.files import read_json
 from darts_lite.engine.folder import RunFolder
 from darts_lite.engine.precision import resolve_precision
 from darts_lite.engine.report import Plain
-from darts_lite.engine.resume import resolve
+from darts_lite.engine.resume import find_moved, resolve
 from darts_lite.errors import Exit, UserError
-from darts_lite.machine import cores
+from darts_lite.machine import cores, threads_are_given
 from darts_lite.options import DatasetConfig
 from darts_lite.seeds import derive
 from darts_lite.spaces.cell import no_kernels
@@ -173,6 +173,11 @@ def prepare(
         report.line(f"{why}, so {slow}; fix: install triton, and a C compiler")
     fresh = loaded is None
     dataset = loaded or (data.load(config.dataset) if given is None else data.load(config.dataset, given))
+    if config.resume == "auto" and resolution.folder is None:
+        resolution = find_moved(verb, config, dataset.fingerprint)
+        config = resolution.config
+        for notice in resolution.notices:
+            report.line(notice)
     if fresh and resolution.folder is None:
         for line in (in_words(dataset), *remarks(dataset)):
             report.line(line)
@@ -199,8 +204,10 @@ def prepare(
 
 
 def _threads(folder: Path | None, here: int) -> int:
-    """Those that a run began with, where the machine has them: with others its sums are rounded otherwise."""
-    began: Any = None if folder is None else read_json(folder / "env.json").get("threads")
+    """Threads that a run began with, since with others its sums are rounded otherwise; `here`, where the user has said how many, or the
+    machine lacks them.
+    """
+    began: Any = None if folder is None or threads_are_given() else read_json(folder / "env.json").get("threads")
     return began if type(began) is int and 1 <= began <= cores() else here
 
 
