@@ -23,11 +23,12 @@ from darts_lite.engine import checkpoint
 from darts_lite.engine.files import is_folder, is_there, read_json
 from darts_lite.engine.fit import check_fit
 from darts_lite.engine.folder import existing, silent
+from darts_lite.engine.resume import stored_part
 from darts_lite.engine.several import refuse_several
 from darts_lite.errors import Exit, UserError, did_you_mean, show
 from darts_lite.genotype import Genotype
 from darts_lite.genotype_text import looks_like_text
-from darts_lite.options import SpaceConfig
+from darts_lite.options import DatasetConfig, SpaceConfig
 from darts_lite.seeds import derive
 from darts_lite.spaces.darts import network as build
 from darts_lite.spaces.network import Network, Skeleton
@@ -114,7 +115,8 @@ def load_model(run: str | Path) -> Classifier:
     """
     network, state = restore_model(run)
     model = state["model"]
-    return Classifier(network, model["class_names"], model["mean"], model["std"]).eval()
+    center = stored_part(state, "dataset", DatasetConfig, run).test_center
+    return Classifier(network, model["class_names"], model["mean"], model["std"], center).eval()
 
 
 def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, dict[str, Any]]:

@@ -52,6 +52,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "image_size": ("image_folder",),
     "channels": ("image_folder",),
     "test_fraction": ("image_folder",),
+    "test_center": ("image_folder",),
 }
 
 
