@@ -446,6 +446,7 @@ def test_auto_finds_a_run_whose_data_has_moved(stopped, capsys):
         assert run_verb("search", [*words, "resume=auto", "dataset.path=here.npz"]) == 0
         found = capsys.readouterr()
         assert f"{said}" in found.out and f"{run}" in found.out and not found.err
+        assert "is a trial" not in found.out, "that is for who begins"
         assert ("the same data lay elsewhere" in found.out) == (said == "resumed at step 3 of 6"), "then it knows where"
     assert len(list(runs.iterdir())) == 2
     assert run_verb("search", [*words, "resume=auto", "dataset.path=here.npz", "lr=0.1"]) == 0

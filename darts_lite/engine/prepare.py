@@ -159,12 +159,6 @@ def prepare(
     for notice in resolution.notices:
         report.line(notice)
     config = resolution.config
-    size = getattr(config, "preset", None) or getattr(config, "recipe", None)
-    trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
-    if trial and config.dataset.name != "digits" and resolution.folder is None and loaded is None:
-        report.line(
-            f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
-        )
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     keep_freed_memory(device)
@@ -178,6 +172,12 @@ def prepare(
         config = resolution.config
         for notice in resolution.notices:
             report.line(notice)
+    size = getattr(config, "preset", None) or getattr(config, "recipe", None)
+    trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
+    if trial and config.dataset.name != "digits" and resolution.folder is None and fresh:
+        report.line(
+            f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
+        )
     if fresh and resolution.folder is None:
         for line in (in_words(dataset), *remarks(dataset)):
             report.line(line)
