@@ -18,12 +18,12 @@ from darts_lite.data.splits import split
 from darts_lite.data.stream import Stream, image_source
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.device import keep_freed_memory, resolve_device, run_settings, using_threads
-from darts_lite.hardware.machine import cores
+from darts_lite.hardware.machine import cores, threads_are_given
 from darts_lite.hardware.precision import resolve_precision
 from darts_lite.methods.build import completed
 from darts_lite.runs.debug import reduced
 from darts_lite.runs.report import Plain, Reporter
-from darts_lite.runs.resume import Config, given_keys, resolve
+from darts_lite.runs.resume import Config, find_moved, given_keys, resolve
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.settings.datasets import DatasetConfig
@@ -168,10 +168,6 @@ def prepare(
     for notice in resolution.notices:
         report.line(notice)
     config = resolution.config
-    kind, size = ("preset", config.preset) if isinstance(config, SearchConfig) else ("recipe", config.recipe)
-    trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
-    if trial and config.dataset.name != "digits" and resolution.folder is None and parents is None:
-        report.line(f"the quick {kind} is a trial: good enough for digits, not for {config.dataset.name}")
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     keep_freed_memory(device)
@@ -180,6 +176,15 @@ def prepare(
         report.line(f"{why}, so {slow}; fix: install triton, and a C compiler")
     fresh = parents is None
     loaded: Dataset = parents or data.load(config.dataset, given)
+    if config.resume == "auto" and resolution.folder is None:
+        resolution = find_moved(verb, config, loaded.fingerprint)
+        config = resolution.config
+        for notice in resolution.notices:
+            report.line(notice)
+    kind, size = ("preset", config.preset) if isinstance(config, SearchConfig) else ("recipe", config.recipe)
+    trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
+    if trial and config.dataset.name != "digits" and resolution.folder is None and fresh:
+        report.line(f"the quick {kind} is a trial: good enough for digits, not for {config.dataset.name}")
     if fresh and resolution.folder is None:
         for line in (in_words(loaded), *remarks(loaded), *_stem_words(config, loaded)):
             report.line(line)
@@ -204,6 +209,8 @@ def _stem_words(config: Config, dataset: Dataset) -> list[str]:
 
 
 def _threads(folder: Path | None, here: int) -> int:
-    """The number of threads that a run began with, where the machine has them: with others its sums are rounded otherwise."""
-    began: Any = None if folder is None else read_json(folder / "env.json").get("threads")
+    """Threads that a run began with, since with others its sums are rounded otherwise; `here`, where the user has said how many, or the
+    machine lacks them.
+    """
+    began: Any = None if folder is None or threads_are_given() else read_json(folder / "env.json").get("threads")
     return began if type(began) is int and 1 <= began <= cores() else here

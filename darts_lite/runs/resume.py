@@ -83,6 +83,15 @@ def given_keys(config: SearchConfig | RetrainConfig, typed: Collection[str] | No
     return [key for key in given if given[key] != default.get(key)]
 
 
+def find_moved(verb: str, config: Config, data: str) -> Resolution[Config]:
+    """The newest run of `resume=auto` on the same `data` (a fingerprint), which lay elsewhere then; asked where `resolve` finds none."""
+    found = _newest_equal(verb, config, data)
+    notice = "there is no run of this configuration on this data, so a new one begins"
+    if found.folder is not None:
+        notice = f"the same data lay elsewhere when {found.folder} began"
+    return replace(found, notices=[f"resume=auto: {notice}"])
+
+
 def refuse_other_data(path: Path, stored: dict[str, Any], data: str) -> None:
     """Refuse (4) to go on with other data than a run began with; `stored`: its checkpoint, `data`: the fingerprint."""
     if stored["env"]["data"] != data:
@@ -130,14 +139,17 @@ def runs_below(base: Path) -> Iterator[Path]:
         )  # a run by its own name, not as `latest`
 
 
-def _newest_equal(verb: str, config: Config) -> Resolution[Config]:
-    """The newest run with this configuration: unfinished, to go on with; finished, to say so; none: a new run."""
+def _newest_equal(verb: str, config: Config, data: str | None = None) -> Resolution[Config]:
+    """The newest run of this configuration; with `data`, a fingerprint: on that data, wherever it lay."""
     completed = cache(lambda source: _completed(config, source))
+    ignored, digested = ((), "configuration") if data is None else (DATA_PLACES, "apart_from_places")
     for folder in _newest_first(_places(verb, config.run_dir)):
         known = read_json(folder / "status.json")
         wanted = completed(str(read_json(folder / "env.json").get("source")))
-        name = digest(wanted)
-        if known.get("verb", verb) != verb or known.get("configuration", name) != name:
+        name = digest(wanted, ignored)
+        if known.get("verb", verb) != verb or known.get(digested, name) != name:
+            continue
+        if data is not None and read_json(folder / "env.json").get("data") != data:
             continue
         if not checkpoint.files(folder / "checkpoints"):
             continue  # killed before its first checkpoint: nothing to go on from
@@ -147,7 +159,7 @@ def _newest_equal(verb: str, config: Config) -> Resolution[Config]:
             if known or error.code not in (Exit.RUN, Exit.IN_USE):  # in use, and no status yet: it has only just begun
                 raise  # this one is meant, and starting another instead would be silent
             continue
-        if result_settings(stored) == result_settings(wanted):
+        if result_settings(stored, ignored) == result_settings(wanted, ignored):
             return Resolution(wanted, folder, _finished(folder))
     return Resolution(config)
 
