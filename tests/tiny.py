@@ -27,12 +27,12 @@ from darts_lite import data
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import Feed, Part
 from darts_lite.data.splits import split
-from darts_lite.genotypes.find import find_genotype
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.search import SearchConfig, search
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.spaces import SPACES, find_genotype, space_of
 from darts_lite.spaces.network import Skeleton
 from darts_lite.storage import checkpoint
 from darts_lite.storage.records import Records
@@ -111,6 +111,16 @@ def retrain_config(**changes):
         auxiliary_weight=0.4, drop_path=0.3, cutout=3, label_smoothing=0.1, test_every=1,
     )  # fmt: skip
     return replace(plain, **changes)
+
+
+def random_genotype(nodes, candidates, rng):
+    """A genotype of the DARTS space."""
+    return SPACES["darts"](SpaceConfig(nodes=nodes, candidates=list(candidates))).random(rng)
+
+
+def network(genotype, skeleton, **how):
+    """The network of a genotype, by its space."""
+    return space_of(genotype).network(genotype, skeleton, **how)
 
 
 class Report:

@@ -137,7 +137,7 @@ def taken_apart(network: Network, tensors: dict[str, Tensor]) -> dict[str, Tenso
         f"cells.{c}.stages.{s}.": stage for c, cell in enumerate(network.cells) for s, stage in enumerate(cell.stages)
     }
     apart: dict[str, Tensor] = {}
-    for prefix, keys in network.stacks():
+    for prefix, _, _, keys in network.stacks():
         stage = stages[prefix.partition("operations.")[0]]
         for name in tensors:
             if name.startswith(prefix):

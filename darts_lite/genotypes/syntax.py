@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from darts_lite.errors import UserError
-from darts_lite.genotypes.schema import INPUTS, MOST_NODES
+from darts_lite.genotypes.schema import MOST_NODES, SPACE_RULES
 
 MOST_CHARACTERS = 65_536  # tokens take some hundred times the memory of their text
 DEEPEST = 8  # brackets inside each other; a genotype needs 5
@@ -317,6 +317,10 @@ class _Reader:
             first = self.number(self.take())
             self.take()
             last = self.number(self.take())
-            if self.taken(")") and type(first) is type(last) is int and 0 <= first < last <= INPUTS + MOST_NODES:
+            if (
+                self.taken(")")
+                and type(first) is type(last) is int
+                and 0 <= first < last <= SPACE_RULES["darts"].inputs + MOST_NODES
+            ):
                 return list(range(first, last))
         raise self.wrong("only strings, integers, lists, pairs and range(2, 6) may stand here", start)

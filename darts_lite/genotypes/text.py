@@ -10,9 +10,11 @@ from typing import Any
 
 from darts_lite.errors import UserError, all_of, choice, did_you_mean
 from darts_lite.genotypes.genotype import Genotype, from_plain
-from darts_lite.genotypes.schema import CELLS, FORMAT, INPUTS, key_problems, validate
+from darts_lite.genotypes.schema import FORMAT, SPACE_RULES, key_problems, validate
 from darts_lite.genotypes.syntax import definitions
 
+RULES = SPACE_RULES["darts"]  # the field's form is that of the DARTS space
+INPUTS = RULES.inputs
 PUBLISHED = ("darts_v1", "darts_v2", "pc_darts", "p_darts", "snas", "gdas_v1", "drnas")
 
 
@@ -40,10 +42,12 @@ def parse_text(text: str, key: object = "genotype") -> Genotype:
 
 
 def to_text(genotype: Genotype) -> str | None:
-    """The field's form of the genotype on one line, or None unless each node has exactly two edges."""
+    """The field's form of the genotype on one line, or None unless it is of the DARTS space and each node has exactly two edges."""
+    if genotype.space != "darts":
+        return None
     parts = []
     for name, cell in genotype.cells.items():
-        if any(len(cell.into(node)) != 2 for node in range(INPUTS, INPUTS + cell.nodes)):
+        if any(len(cell.into(node)) != 2 for node in range(INPUTS, cell.last + 1)):
             return None
         first, last = cell.concat[0], cell.concat[-1] + 1
         contiguous = cell.concat == tuple(range(first, last))
@@ -67,7 +71,7 @@ def published(name: str) -> Genotype:
 
 def _from_arguments(values: dict[str, Any], key: object) -> Genotype:
     """The genotype of the named arguments of a `Genotype(...)`."""
-    names = CELLS["darts"]
+    names = RULES.cells
     problem = all_of(key_problems(values, [part for name in names for part in (name, f"{name}_concat")], f"{key} "))
     if problem:
         raise problem

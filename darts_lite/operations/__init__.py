@@ -12,12 +12,14 @@ from torch import nn
 from darts_lite.operations.candidates import (
     CrossedConvolution,
     DilatedConvolution,
+    Noise,
     Pool,
     SeparableConvolution,
     SkipConnect,
 )
 
 NONE = "none"
+NOISE = "noise"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ OPERATIONS = {
     "sep_conv_5x5": Candidate(partial(SeparableConvolution, 5), SeparableConvolution.shared),
     "dil_conv_3x3": Candidate(partial(DilatedConvolution, 3), DilatedConvolution.shared),
     "dil_conv_5x5": Candidate(partial(DilatedConvolution, 5), DilatedConvolution.shared),
+    NOISE: Candidate(Noise, Noise.shared),  # of S4; a search has it among its candidates only where it is told to
     # Of NASNet-A and AmoebaNet-A; a search has them among its candidates only where it is told to.
     "sep_conv_7x7": Candidate(partial(SeparableConvolution, 7), SeparableConvolution.shared),
     "conv_7x1_1x7": Candidate(partial(CrossedConvolution, 7), CrossedConvolution.shared),

@@ -34,15 +34,17 @@ from darts_lite.hardware.graph import Recorder, tensors_of
 from darts_lite.hardware.precision import call, computing, full_float32, resolve_precision
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.methods.solvers import SOLVERS
-from darts_lite.operations import NONE, OPERATIONS
+from darts_lite.operations import NOISE, NONE, OPERATIONS
 from darts_lite.operations.candidates import Activation
 from darts_lite.operations.kernels.thresholds import CHANNELS, TABLE, Threshold
-from darts_lite.operations.layers import tracking_statistics
+from darts_lite.operations.layers import FORMS, tracking_statistics
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces import SPACES
-from darts_lite.spaces.cell import Cell, Plan
+from darts_lite.spaces.cell import Cell
 from darts_lite.spaces.network import Skeleton
+from darts_lite.spaces.plan import CellPlan
 from darts_lite.spaces.stem import choose
+from darts_lite.spaces.table import Mixing
 from darts_lite.training.search_state import SearchState
 from darts_lite.training.search_step import search_step
 
@@ -285,12 +287,14 @@ def _candidates(
     """Each operation with each stride and role: weights, alphas (weights are frozen), final, evaluated (final, with running statistics)."""
     channels, batch, height, width = shape
     for name, candidate in OPERATIONS.items():
+        if name == NOISE:  # reads no image
+            continue
         for stride in (1, 2):
             for role in roles:
                 form = "search" if role in ("weights", "alphas") else "final"
                 copies = 2 if form == "search" else 1
                 draws = Generator().manual_seed(channels)
-                operation = candidate.build(channels, stride, copies, form, activation).double()
+                operation = candidate.build(channels, stride, copies, FORMS[form], activation).double()
                 kinked = activation is nn.ReLU and bool(_early(operation))
                 _fill(operation, draws, kinked=kinked)
                 inputs = {"input": image(draws, (batch, copies * channels, height, width), kinked=kinked)}
@@ -337,15 +341,15 @@ def _cells(device: torch.device) -> Iterator[tuple[Subject, list[Setting]]]:
                         yield _cell(kind.plan, kind.reduction, shape, role), settings if whole else [{}]
 
 
-def _cell(plan: Plan, reduction: bool, shape: tuple[int, int, int, int], role: str) -> Subject:
+def _cell(plan: CellPlan, reduction: bool, shape: tuple[int, int, int, int], role: str) -> Subject:
     """A cell whose two states are given, for its preprocessing would round them."""
     channels, batch, height, width = shape
     draws, form = Generator().manual_seed(CELL_SEED), "search" if role in ("weights", "alphas") else "final"
     cell = Cell(
-        *(plan, channels, channels, channels),
+        *(plan, (channels, channels), channels),
         reduction=reduction,
         previous_reduces=False,
-        form=form,
+        form=FORMS[form],
         activation=nn.ReLU,
     ).double()
     cell.preprocess = nn.ModuleList([nn.Identity(), nn.Identity()])
@@ -379,7 +383,8 @@ class _Cell(nn.Module):
         """Two images (N, C, H, W) -> (N, nodes * C, H, W), halved by a reduction."""
         first, keep = inputs["first state"], inputs.get("drop-path")
         keep = None if keep is None else keep.to(first.dtype)
-        return self.cell(first, inputs["second state"], inputs.get("mixing"), keep)
+        mixing = Mixing(inputs["mixing"]) if "mixing" in inputs else None
+        return self.cell((first, inputs["second state"]), mixing, keep)
 
 
 # Numbers

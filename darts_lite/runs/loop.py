@@ -20,7 +20,6 @@ from torch import Tensor
 
 from darts_lite.data import arrays
 from darts_lite.data.splits import split
-from darts_lite.drawing import cells as drawing
 from darts_lite.errors import Exit, Interrupted, UserError
 from darts_lite.genotypes.genotype import Genotype, to_plain
 from darts_lite.hardware.device import peak_memory
@@ -35,6 +34,7 @@ from darts_lite.settings import schema
 from darts_lite.settings.datasets import DatasetConfig, preset_config
 from darts_lite.settings.identity import essence
 from darts_lite.settings.options import USUAL_BATCH, USUAL_FRACTION
+from darts_lite.spaces import space_of
 from darts_lite.storage import environment
 from darts_lite.storage.run_folder import RunFolder
 from darts_lite.training.health import not_finite
@@ -232,7 +232,7 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 def draw(run: RunFolder, genotype: Genotype) -> None:
     """A picture of each cell in cells/."""
     for name, cell in genotype.cells.items():
-        run.write_text(f"cells/{name}.svg", drawing.svg(cell, name))
+        run.write_text(f"cells/{name}.svg", space_of(genotype).picture(cell, name))
 
 
 def data_words(config: DatasetConfig) -> str:

@@ -6,13 +6,14 @@ from typing import Any
 
 from darts_lite.data.parts import Source
 from darts_lite.errors import Exit, UserError
-from darts_lite.genotypes.find import find_genotype, genotype_folder
+from darts_lite.genotypes.find import genotype_folder
 from darts_lite.genotypes.genotype import Genotype, from_json
 from darts_lite.hardware.precision import lowered
 from darts_lite.runs.loop import Loop, draw, first_search, has_next
 from darts_lite.runs.prepare import Prepared
 from darts_lite.runs.resume import newest_finished
 from darts_lite.runs.trained import describe_model
+from darts_lite.spaces import find_genotype
 from darts_lite.spaces.network import Skeleton
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import read_json

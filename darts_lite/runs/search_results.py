@@ -9,7 +9,6 @@ from darts_lite.drawing import cells as drawing
 from darts_lite.genotypes.genotype import Genotype, to_json
 from darts_lite.hardware.precision import lowered
 from darts_lite.runs.loop import Loop, draw, next_retraining
-from darts_lite.spaces.darts import network
 from darts_lite.training import alphas
 from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
 from darts_lite.training.search_state import SearchState
@@ -48,7 +47,7 @@ class SearchRecord:
         loop.run.write_text("genotype.json", to_json(genotype))
         draw(loop.run, genotype)
         with torch.device("meta"):
-            costs = network(genotype, loop.ready.skeleton()).costs()
+            costs = self.space.network(genotype, loop.ready.skeleton()).costs()
         score = self._validate(state)
         result = loop.finish(state, genotype, {"validation": score, "parameters": costs.parameters, "macs": costs.macs})
         loop.report.line(drawing.describe(genotype))

@@ -20,6 +20,7 @@ from typing import Any
 from darts_lite.drawing import cells as drawing
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.genotype import Genotype, to_json
+from darts_lite.spaces import space_of
 from darts_lite.storage.files import make_folders, refused
 from darts_lite.storage.records import Records
 
@@ -98,7 +99,7 @@ class Board:
         values = [_text("genotype", text)]
         for name, cell in genotype.cells.items():
             if self._shown is None or self._shown.cells.get(name) != cell:
-                values.append(_image(f"cells/{name}", drawing.raster(cell, name)))
+                values.append(_image(f"cells/{name}", space_of(genotype).picture(cell, name, drawing.raster)))
         self._shown = genotype
         self._write(step, values)
 

@@ -13,8 +13,9 @@ from darts_lite.methods.method import Method
 from darts_lite.methods.phases import Phase
 from darts_lite.methods.solvers.bilevel import Loss, Tensors
 from darts_lite.seeds import derive
-from darts_lite.spaces.network import Skeleton, carry
+from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Mixing
+from darts_lite.spaces.transfer import transfer
 from darts_lite.training.clock import Clock
 from darts_lite.training.health import Health
 from darts_lite.training.meters import Meters
@@ -91,8 +92,8 @@ class SearchState:
         self.clock.follow(before.clock)
         if self.phase.carry == "nothing":
             return
-        self.supernet.load_state_dict(carry(before.supernet, self.supernet, before.supernet.state_dict()))
-        momentum = carry(before.supernet, self.supernet, before.descent.momentum())
+        self.supernet.load_state_dict(transfer(before.supernet, self.supernet, before.supernet.state_dict()))
+        momentum = transfer(before.supernet, self.supernet, before.descent.momentum())
         for name, buffer in self.descent.momentum().items():
             buffer.copy_(momentum[name])
         if self.phase.carry == "all":
