@@ -1,11 +1,13 @@
 """The DARTS space: what it refuses, the tables it makes, reduced spaces with candidates of their own on every edge."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import network
 
+import darts_lite
 from darts_lite.benchmarking.reference import CANDIDATES
 from darts_lite.errors import UserError
 from darts_lite.methods.relaxations.softmax import Softmax
@@ -293,6 +295,12 @@ def test_random_genotypes_and_mutations_keep_to_the_candidates_of_every_edge():
     assert (edge.operation, edge.source) == (SKIP, 1)
     with pytest.raises(ValueError, match="no other genotype"):
         narrow.mutate(narrow.random(random.Random(0)), random.Random(0))
+
+
+def test_nobody_knows_the_file_of_a_space():
+    package = Path(darts_lite.__file__).parent
+    found = [path for path in package.rglob("*.py") if "darts_lite.spaces.darts" in path.read_text(encoding="utf-8")]
+    assert found == [package / "spaces" / "__init__.py"]
 
 
 # Every space -----------------------------------------------------------------------
