@@ -12,11 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")  # who sets one of these has decided how threads wait
-# Turns of the loop in which a thread of OpenMP waits for the others before it sleeps. By default it waits for so long that a thread
-# without a core of its own is kept from getting one by those that wait for it. A search of the digits, two epochs, beside two busy programs
-# on two cores (n = 1 each): 109 s by default, 43 s with 10,000, 32 s with 1,000, 31 s with one thread; with idle cores 10,000 is as fast as
-# the default, and OMP_WAIT_POLICY=PASSIVE takes twice as long. These were measured one after the other; in turns, 1,000 on idle cores
-# included, they are still to be measured.
+# Turns of the loop in which a thread of OpenMP waits for the others before it sleeps. By default (300,000) it waits for so long that a
+# thread without a core of its own is kept from getting one by those that wait for it. Medians of four searches of the digits in turns:
+# beside two busy programs on two cores 86 s by default, 40 s with 10,000, 24 s with 1,000; on idle cores 12.8, 10.5 and 13.9 s
+# (results/cpu_thread_spinning.json). Earlier, once each: one thread 31 s where 1,000 took 32 s, OMP_WAIT_POLICY=PASSIVE twice the default.
 SPINS = "10000"
 
 _own = False
