@@ -1,4 +1,4 @@
-"""What a text means where a genotype is wanted: a published name, `random`, a file, a run folder, or the field's form itself."""
+"""The genotype that a text means: a published name, `random`, a file, a run folder, or the field's form itself."""
 
 import errno
 import os
@@ -8,8 +8,7 @@ from pathlib import Path
 
 from darts_lite.errors import Exit, UserError, did_you_mean
 from darts_lite.genotypes.genotype import Genotype, from_result
-from darts_lite.genotypes.syntax import looks_like_text
-from darts_lite.genotypes.text import parse_text, published, published_table
+from darts_lite.genotypes.text import looks_like_text, parse_text, published, published_table
 from darts_lite.storage.files import is_folder, is_there
 
 SOURCES = ("genotype.json", "result.json")  # what a folder's genotype is read from, in this order
@@ -59,7 +58,7 @@ def read(path: str | os.PathLike[str]) -> Genotype:
                 raise UserError(path, "is not a regular file", fix)
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        number = getattr(error, "errno", errno.EINVAL)
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
         if number == errno.ELOOP:
             raise UserError(path, "is a symbolic link, not a regular file", "give the file that it points to") from None
         known = number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)

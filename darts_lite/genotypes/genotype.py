@@ -14,8 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from darts_lite.errors import UserError
-from darts_lite.genotypes.schema import FORMAT, SPACE_RULES, validate
-from darts_lite.genotypes.syntax import DEEPEST
+from darts_lite.genotypes.schema import FORMAT, SPACE_RULES, refuse_deep, validate
 
 
 @dataclass(frozen=True)
@@ -121,17 +120,8 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, (tuple, list)) else value
 
 
-def _refuse_deep(text: str, key: object) -> None:
-    """Before any parser recurses. Brackets in strings count too: no name in a genotype has one."""
-    depth = 0
-    for match in re.finditer(r"[\[({\])}]", text):
-        depth += 1 if match[0] in "[({" else -1
-        if depth > DEEPEST:
-            raise UserError(key, f"is nested deeper than {DEEPEST} levels", "give a genotype as darts_lite writes it")
-
-
 def _json(text: str, key: object) -> Any:
-    _refuse_deep(text, key)
+    refuse_deep(text, key)
     try:
         return json.loads(text, object_pairs_hook=functools.partial(_distinct, key), parse_constant=_not_a_number(key))
     except (ValueError, RecursionError) as error:

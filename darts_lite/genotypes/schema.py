@@ -1,6 +1,7 @@
-"""What a genotype of each space may hold, checked in one place on plain dicts and lists, whoever made them (no torch)."""
+"""Rules of the genotypes of each space, checked in one place on plain dicts and lists, whoever made them (no torch)."""
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ OPERATION_NAMES = (
 
 @dataclass(frozen=True)
 class SpaceRules:
-    """What the genotypes of one space may hold."""
+    """Rules of the genotypes of one space."""
 
     cells: tuple[str, ...]  # cell types
     inputs: int  # states of a cell before its first node
@@ -38,6 +39,7 @@ FORMAT = 1
 MOST_NODES = 16
 MOST_EDGES = 1368  # all nine usual operations on all 152 edges of a cell of 16 nodes and two inputs
 MOST_PROBLEMS = 10  # reported at once
+DEEPEST = 8  # brackets inside each other; a genotype needs 5
 
 
 def validate(data: object, key: object = "genotype", *, none: bool = False) -> None:
@@ -107,6 +109,15 @@ def _cell_problems(cell: Any, rules: SpaceRules, at: str) -> Iterator[UserError]
             yield UserError(f"{at}concat[{index}]", "must be a node", f"an integer, {first} to {last}", value=node)
         elif node in concat[:index]:
             yield UserError(f"{at}concat[{index}]", "repeats a node", "name each node once", value=node)
+
+
+def refuse_deep(text: str, key: object) -> None:
+    """Raise UserError where brackets nest too deeply, before any parser recurses. Brackets in strings count, too: no name has one."""
+    depth = 0
+    for match in re.finditer(r"[\[({\])}]", text):
+        depth = max(0, depth + (1 if match[0] in "[({" else -1))
+        if depth > DEEPEST:
+            raise UserError(key, f"is nested deeper than {DEEPEST} levels", "give a genotype as darts_lite writes it")
 
 
 def key_problems(data: object, names: Sequence[str], at: str) -> Iterator[UserError]:

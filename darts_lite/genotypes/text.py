@@ -5,6 +5,7 @@ Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[.
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ INPUTS = RULES.inputs
 PUBLISHED = ("darts_v1", "darts_v2", "pc_darts", "p_darts", "snas", "gdas_v1", "drnas")
 
 
+def looks_like_text(value: str) -> bool:
+    """Whether a text is meant as a genotype in the field's form, rather than as a name or a path."""
+    pattern = r"\bGenotype\s*\(|^\s*(normal|reduce)(_concat)?\s*=|^\s*\w+\s*=\s*[\w.]+\s*$"
+    return re.search(pattern, value) is not None
+
+
 def parse_text(text: str, key: object = "genotype") -> Genotype:
     """The genotype in the field's form, as `genotype_text` reads it. Raises UserError.
 
@@ -26,13 +33,13 @@ def parse_text(text: str, key: object = "genotype") -> Genotype:
     """
     found, alias = definitions(text, key)
     if alias is not None:
-        named = [one for one in found if one.name == alias.target]
-        if not named and alias.target.lower() in published_table():
-            return published(alias.target.lower())
+        named = [one for one in found if one.name == alias]
+        if not named and alias.lower() in published_table():
+            return published(alias.lower())
         if not named:
             names = [*(one.name for one in found if one.name), *PUBLISHED]
-            fix = f"{did_you_mean(alias.target, names)}define it in the text"
-            raise UserError(key, "ends with a name that it does not define", fix, value=alias.target)
+            fix = f"{did_you_mean(alias, names)}define it in the text"
+            raise UserError(key, "ends with a name that it does not define", fix, value=alias)
         found = named[-1:]
     genotypes = [_from_arguments(one.arguments, key) for one in found]
     if any(genotype != genotypes[0] for genotype in genotypes):

@@ -1,9 +1,8 @@
 """The candidate operations of the DARTS space, each written once for `copies` parallel copies (Liu et al. 2019, section 3.1).
 
 Every class is built as `Operation(channels, stride, copies, form, activation)` and maps (N, copies * C, H, W) to
-(N, copies * C, ceil(H / stride), ceil(W / stride)). It also says how the edges out of a state share it:
+(N, copies * C, ceil(H / stride), ceil(W / stride)). It also says:
 
-    shared(stride)   static: the output is the same on every edge, so one copy a state is enough; called without `scale`
     activated        the input is activation(state), which the caller computes once for a state, rather than the state itself
     identity         the operation changes nothing, so drop-path spares it (released code of the paper)
 
@@ -38,11 +37,6 @@ class Pool(nn.Module):
         if form.pool_norm:
             self.norm = BatchNorm(channels, copies=copies, affine=False, statistics=form.statistics)
 
-    @staticmethod
-    def shared(stride: int) -> bool:
-        """It has no weights."""
-        return True
-
     def forward(self, x: Tensor, scale: Tensor | None = None, first_copy: int = 0) -> Tensor:
         """Pool every copy."""
         x = self.pool(x)
@@ -60,11 +54,6 @@ class SkipConnect(nn.Module):
         if not self.identity:
             how: Any = {"affine": form.affine, "statistics": form.statistics}
             self.reduce = FactorizedReduce(channels, channels, copies=copies, **how)
-
-    @staticmethod
-    def shared(stride: int) -> bool:
-        """A reduction has weights."""
-        return stride == 1
 
     def forward(self, x: Tensor, scale: Tensor | None = None, first_copy: int = 0) -> Tensor:
         """Pass on or reduce every copy."""
@@ -84,11 +73,6 @@ class SeparableConvolution(nn.Module):
         self.activation = activation()
         self.second = DepthwiseSeparable(channels, kernel, stride=1, **how)
 
-    @staticmethod
-    def shared(stride: int) -> bool:
-        """It has weights."""
-        return False
-
     def forward(self, x: Tensor, scale: Tensor | None = None, first_copy: int = 0) -> Tensor:
         """Convolve every copy with its own kernels."""
         return self.second(self.activation(self.first(x, None, first_copy)), scale, first_copy)
@@ -105,11 +89,6 @@ class DilatedConvolution(nn.Module):
         how: Any = {"dilation": 2, "copies": copies, "affine": form.affine, "statistics": form.statistics}
         self.only = DepthwiseSeparable(channels, kernel, stride=stride, **how)
 
-    @staticmethod
-    def shared(stride: int) -> bool:
-        """It has weights."""
-        return False
-
     def forward(self, x: Tensor, scale: Tensor | None = None, first_copy: int = 0) -> Tensor:
         """Convolve every copy with its own kernels."""
         return self.only(x, scale, first_copy)
@@ -124,11 +103,6 @@ class Noise(nn.Module):
     def __init__(self, channels: int, stride: int, copies: int, form: Form, activation: Activation):
         super().__init__()
         self.channels = channels  # of a copy
-
-    @staticmethod
-    def shared(stride: int) -> bool:
-        """Every edge has numbers of its own."""
-        return False
 
     def forward(self, draws: Tensor, scale: Tensor | None = None, first_copy: int = 0) -> Tensor:
         """Scale what was drawn for some copies, (N, copies * C, H, W): it is handed in where others get the state."""
@@ -152,11 +126,6 @@ class CrossedConvolution(nn.Module):
         self.along_rows = line((1, kernel), (1, stride))
         self.along_columns = line((kernel, 1), (stride, 1))
         self.norm = BatchNorm(channels, copies=copies, affine=form.affine, statistics=form.statistics)
-
-    @staticmethod
-    def shared(stride: int) -> bool:
-        """It has weights."""
-        return False
 
     def forward(self, x: Tensor, scale: Tensor | None = None, first_copy: int = 0) -> Tensor:
         """Convolve every copy with its own kernels."""

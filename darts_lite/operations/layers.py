@@ -22,7 +22,7 @@ from darts_lite.operations.kernels.pointwise import pointwise, pointwise_norm, s
 
 @dataclass(frozen=True)
 class Form:
-    """How the operations of a cell normalize: constructor data that a space chooses."""
+    """Normalization of a cell's operations: constructor data that a space chooses."""
 
     affine: bool  # BatchNorm has weights and biases
     pool_norm: bool  # BatchNorm follows pools

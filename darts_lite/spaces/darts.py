@@ -46,7 +46,7 @@ class DartsSpace:
             raise problem
 
     def tables(self, *, weighs_edges: bool = False, alive: dict[str, Tensor] | None = None) -> dict[str, Table]:
-        """What is to be decided: one table a cell type; edges node by node, operations in the configured order.
+        """One table for each cell type; edges node by node, operations in the configured order.
 
         `alive` (E, O) of a cell type replaces the configured candidates, where a later phase has fewer.
         """
@@ -84,7 +84,7 @@ class DartsSpace:
         return Network(plans, types(skeleton), skeleton, self.forms[form], auxiliary=auxiliary)
 
     def costs(self, tables: dict[str, Table], skeleton: Skeleton, form: str = "final") -> dict[str, list[list[Costs]]]:
-        """What each operation costs on each edge, summed over the cells of the type: (E, O) nested lists a cell type.
+        """Costs of each operation on each edge, summed over the cells of the type: (E, O) nested lists for each cell type.
 
         The costs of a network are those of its chosen operations and of what is around them (stem, preprocessing, classifier).
         """
@@ -151,7 +151,7 @@ class DartsSpace:
                 yield replace(edge, source=source)
 
     def _choices(self, cell: str, source: int, target: int) -> list[str]:
-        """What an edge can carry."""
+        """Candidates of an edge, without `none`."""
         rows = self.allowed[cell]
         row = None if rows is None else rows[self.edges.index((source, target))]
         return [name for name in (row or self.columns) if name != NONE]

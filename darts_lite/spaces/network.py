@@ -21,7 +21,7 @@ from darts_lite.spaces.table import Mixing
 
 @dataclass(frozen=True)
 class Skeleton:
-    """What is around the cells."""
+    """Number, widths and sizes of the cells, and what is around them."""
 
     cells: int
     channels: int  # of the first cell's nodes; doubled by each reduction
@@ -133,6 +133,7 @@ class Network(nn.Module):
         if auxiliary:
             size = sizes[self.auxiliary_cell + 1]
             self.auxiliary = auxiliary_head(size, outputs[self.auxiliary_cell + 2], skeleton.classes)
+        self.random = any(NOISE in stage.stacks for cell in self.cells for stage in cell.stages)
         self.classifier = nn.Linear(outputs[-1], skeleton.classes)
         self.to(memory_format=torch.channels_last)
 
@@ -150,22 +151,17 @@ class Network(nn.Module):
         """(N, input channels, H, W) -> logits (N, classes).
 
         `mixing` makes it a supernet; of its operations only those of `drawn`, by cell type, are computed (None: all), see `drawn_pairs`.
-        `draws`: what `draw` returned, the numbers of a random forward pass; without them those of seed 0.
-        `drop_path` (0-d) is the probability to drop an edge for a sample, drawn through `generator`.
+        `drop_path` (0-d) is the probability to drop an edge for a sample, drawn through `generator`. `draws`: what `draw` returned, the
+        numbers of a random forward pass; without them they are drawn through `generator`, and without that from seed 0.
         `auxiliary`: return also the logits of the auxiliary head, None without one: (logits, logits).
         """
-        if draws is None:
-            draws = self.draw(Generator(images.device).manual_seed(0), len(images)) if self.random else {}
+        if draws is None and self.random:
+            draws = self.draw(generator or Generator(images.device).manual_seed(0), len(images))
         features = self._features(images, mixing, drawn, draws or {}, drop_path, generator)
         if not auxiliary:
             return self._classify(features[-1])
         beside = None if self.auxiliary is None else self.auxiliary(features[self.auxiliary_cell])
         return self._classify(features[-1]), beside
-
-    @property
-    def random(self) -> bool:
-        """Whether a forward pass is random: an edge has the operation `noise`."""
-        return any(NOISE in stage.stacks for cell in self.cells for stage in cell.stages)
 
     def draw(self, generator: Generator, n: int) -> Draws | None:
         """The random numbers of a forward pass of `n` images, to be handed to each pass that shall be the same; None: none is random."""

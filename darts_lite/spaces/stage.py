@@ -35,7 +35,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Factors:
-    """What one pass of one cell is computed with, beside its inputs."""
+    """Arguments of one pass of one cell, beside its inputs."""
 
     weights: Tensor | None = None  # (E, O): factor of each operation on each edge; None: plain sums
     edges: Tensor | None = None  # (E,): factor of what bypasses the operations of an edge; None: 1
@@ -173,7 +173,7 @@ class Stage(nn.Module):
     def _contributions(
         self, states: Sequence[Tensor], factors: Tensor | None, given: Factors, together: int
     ) -> Iterator[Contribution]:
-        """All that the operations compute, up to `together` copies at a time; sums of what is not shared come last."""
+        """Outputs of the operations, up to `together` copies at a time; sums of unshared operations come last."""
         gathered = Gathered(states, self.activation)
         counts = [len(edges) for edges in self.stacks.values()]
         scales = [None] * len(counts) if factors is None else factors.split(counts)
@@ -211,7 +211,7 @@ class Stage(nn.Module):
         return given.draws[self.number][:, self.width * part.start : self.width * part.stop]
 
     def _product(self, contributions: Iterator[Contribution], factors: Tensor) -> Sequence[Tensor]:
-        """What comes to each target, as one matrix product over all copies side by side, where few kernels count more than few FLOPs."""
+        """One sum for each target, by one matrix product over all copies side by side, where few kernels count more than few FLOPs."""
         entries = torch.cat((self.constants, factors)).index_select(0, self.matrix.flatten())
         weight = torch.kron(entries.view_as(self.matrix), self.unit)  # (targets * C, copies * C)
         # Shared operations come first and have their factors here; the factor of a sum is 1.
@@ -245,7 +245,7 @@ class Gathered:
 
 
 def copies_together(state: Tensor) -> int:
-    """How many copies of a stack to compute at once, on states like this one (N, C, H, W).
+    """Number of copies of a stack that are computed at once, on states like this one (N, C, H, W).
 
     A GPU wants few large kernels. A CPU wants tensors that stay in its cache: above 4 MB one copy at a time is up to 3 times faster. It
     also convolves pointwise, two groups of 32 channels together, in 1.3 to 1.7 times the time of one after the other (AVX2). What is

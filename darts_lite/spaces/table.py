@@ -1,4 +1,4 @@
-"""What is to be decided in one cell type (`Table`), and how it is relaxed at the moment (`Mixing`)."""
+"""`Table`: the open choices of one cell type. `Mixing`: the factors that stand for them in one step."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What two networks have in common: weights that move from one to the other, and those that one step leaves alone."""
+"""Copies of stacks by (cell, operation, edge): moved from one network to another, or left alone by a step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from darts_lite.spaces.plan import Pairs
 
 
 def transfer(old: Network, new: Network, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What belongs to `new` of `tensors` of `old`: weights, buffers or optimizer state, by parameter name.
+    """Tensors for `new`, taken from `tensors` of `old`: weights, buffers or optimizer state, by parameter name.
 
     The copies of each stack are taken by (cell, operation, edge); what is in no stack (stem, preprocessing, classifier) as it is. This one
     primitive serves pruning, discretization and warm start: momentum moves with its weight. Where `new` has wider operations (partial

@@ -13,7 +13,7 @@ from darts_lite.hardware.graph import tensors_of
 from darts_lite.hardware.precision import call
 from darts_lite.methods.solvers import SOLVERS
 from darts_lite.operations import OPERATIONS
-from darts_lite.operations.layers import FORMS, BatchNorm, tracking_statistics
+from darts_lite.operations.layers import FORMS, BatchNorm, Form, tracking_statistics
 from darts_lite.runs import prepare
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
@@ -267,6 +267,36 @@ def test_a_cell_with_an_operation_of_no_kernel_is_torchs(monkeypatch):
     cell = made("crossed", "final", True, 4).to(DEVICE)
     cell([torch.randn(2, channels, 6, 4, device=DEVICE) for channels in (2, 3)]).sum().backward()
     assert all(parameter.grad is not None for parameter in cell.parameters())
+
+
+@pytest.mark.parametrize("reason", ["partial channels", "noise", "no statistics", "one input", "drawn operations"])
+def test_a_cell_of_another_kind_is_torchs(reason, monkeypatch):
+    """By itself, on a device where kernels serve the DARTS cell: they would compute something else, without an error."""
+    monkeypatch.setattr(cells, "on_gpu", lambda x: True)
+    entered = []
+    monkeypatch.setattr(fused, "combine", lambda *given: entered.append(given) or pytest.fail("entered"))
+    inputs = 1 if reason == "one input" else 2
+    columns = ("noise", "skip_connect") if reason == "noise" else ("skip_connect", "sep_conv_3x3")
+    edges = tuple((source, inputs) for source in range(inputs))
+    how = {"inputs": inputs, "partial": 2 if reason == "partial channels" else 1}
+    form = Form(affine=False, pool_norm=False, statistics=reason != "no statistics")
+    cell = Cell(
+        CellPlan(edges, columns, every(edges, columns), 1, (inputs,), **how),
+        (3, 3)[:inputs],
+        4,
+        reduction=False,
+        previous_reduces=False,
+        form=form,
+        activation=torch.nn.ReLU,
+    ).to(DEVICE)
+    images = [torch.randn(2, 3, 4, 4, device=DEVICE)] * inputs
+    mixing = Mixing(torch.full((inputs, 2), 0.5, device=DEVICE))
+    drawn = frozenset({(0, "skip_connect")}) if reason == "drawn operations" else None
+    draws = {0: torch.randn(2, 8, 4, 4, device=DEVICE)} if reason == "noise" else None
+    assert cell(images, mixing, drawn=drawn, draws=draws).shape == (2, 4, 4, 4)
+    if reason == "drawn operations":  # of all it serves
+        with pytest.raises(pytest.fail.Exception):
+            cell(images, mixing)
 
 
 @pytest.mark.filterwarnings("ignore:overflow")

@@ -40,6 +40,7 @@ def test_equal_draws_are_equal_outputs(partial):
     state = torch.get_rng_state()
     assert torch.equal(network(images(), mixing), outputs[0]), "without draws: those of seed 0"
     assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(network(images(), mixing, generator=generator(1)), outputs[2]), "or those of a generator"
 
 
 def test_draws_are_standard_normal_and_of_the_shape_of_the_outputs():

@@ -153,7 +153,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, groups: int) -
 
 
 def _native(gradient: Tensor, x: Tensor, weight: Tensor, groups: int, mask: list[bool]) -> Any:
-    """What torch computes itself."""
+    """Gradients by torch's own operator: of the input, the weight and the bias, as `mask` says."""
     return torch.ops.aten.convolution_backward(
         gradient, x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], groups, mask
     )
