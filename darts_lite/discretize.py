@@ -63,7 +63,7 @@ def discretize(
         raise UserError("epoch", f"the search has the epochs 0 to {len(lines) - 1}", "give one of them", value=epoch)
     try:
         tables, mixing = alphas.from_record(lines[epoch], space.tables())
-        costs = costs_of(tables, Skeleton.described(state["skeleton"]))
+        costs = costs_of(space, tables, Skeleton.described(state["skeleton"]))
         genotype = rule(SelectionView(space.name, tables, mixing, costs), None)
     except (ArithmeticError, ValueError) as error:
         raise UserError(path, f"epoch {epoch}: {error}", "restore the file", code=Exit.RUN) from error

@@ -23,13 +23,13 @@ from darts_lite.data.parts import Order
 from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.evaluate import EvaluateConfig, _of_the_data, evaluate
-from darts_lite.genotypes.find import find_genotype
 from darts_lite.genotypes.genotype import from_json, to_json
 from darts_lite.genotypes.text import parse_text, published
 from darts_lite.models import load_model
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.runs import retrain_results as retrain_record
 from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.spaces import find_genotype
 from darts_lite.storage import checkpoint
 from darts_lite.storage.run_folder import RunFolder
 from darts_lite.training import evaluation

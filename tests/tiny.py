@@ -27,13 +27,13 @@ from darts_lite import data
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.data.splits import split
-from darts_lite.genotypes.find import find_genotype
 from darts_lite.methods.architecture import flatten, unflatten
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.search import SearchConfig, search
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.spaces import SPACES, find_genotype, space_of
 from darts_lite.spaces.network import Skeleton
 from darts_lite.storage import checkpoint
 from darts_lite.storage.json_lines import JsonLines
@@ -127,6 +127,16 @@ def scaled(mixing, factor):
 def moved(gradients):
     """Gradients of the weights that have one, of what a regularization is given."""
     return [gradient for _, gradient in gradients.values() if gradient is not None]
+
+
+def random_genotype(nodes, candidates, rng):
+    """A genotype of the DARTS space."""
+    return SPACES["darts"](SpaceConfig(nodes=nodes, candidates=list(candidates))).random(rng)
+
+
+def network(genotype, skeleton, **how):
+    """The network of a genotype, by its space."""
+    return space_of(genotype).network(genotype, skeleton, **how)
 
 
 class Report:

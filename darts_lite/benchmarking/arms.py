@@ -24,7 +24,6 @@ from darts_lite.methods.architecture import unflatten
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.methods.solvers.bilevel import Bilevel, Lookahead, Tensors
 from darts_lite.settings.configs import RetrainConfig, SearchConfig
-from darts_lite.spaces.darts import CELLS
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Mixing
 from darts_lite.training.optimizers import cosine
@@ -32,6 +31,7 @@ from darts_lite.training.retrain_step import RetrainState, new_network, retrain_
 from darts_lite.training.search_state import Batch, SearchState
 from darts_lite.training.search_step import alpha_step, weight_step
 
+CELLS = ("normal", "reduce")
 Some = TypeVar("Some", bound=nn.Module)
 GENOTYPE = "darts_v2"  # what the arms of retraining train
 

@@ -108,7 +108,7 @@ def _same_search(config: SearchConfig, dataset: Dataset, steps: int) -> dict[str
     reference.load_state_dict(taken_apart(ours, ours.state_dict()), strict=False)
     space, selection = build_space(config.space), build_selection(config)
     tables, results = space.tables(), []
-    costs = costs_of(tables, ours.skeleton)
+    costs = costs_of(space, tables, ours.skeleton)
     for network in (ours, reference):
         logits = _logits(config, torch.float64, 1e-3)
         losses = _losses(config, dataset, network, steps, logits)
@@ -129,7 +129,7 @@ def taken_apart(network: Network, tensors: dict[str, Tensor]) -> dict[str, Tenso
         f"cells.{c}.stages.{s}.": stage for c, cell in enumerate(network.cells) for s, stage in enumerate(cell.stages)
     }
     apart: dict[str, Tensor] = {}
-    for prefix, keys in network.stacks():
+    for prefix, _, _, keys in network.stacks():
         stage = stages[prefix.partition("operations.")[0]]
         for name in tensors:
             if name.startswith(prefix):

@@ -16,11 +16,12 @@ from darts_lite.benchmarking.measure import Arm, Hired, Times, alternate, machin
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.genotypes.text import published
+from darts_lite.methods.build import build_space
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.settings.configs import BenchmarkConfig, RetrainConfig, SearchConfig, SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.settings.parts import PartConfig
-from darts_lite.spaces.darts import DartsSpace, network
+from darts_lite.spaces import space_of
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.spaces.table import Mixing
 from darts_lite.training.evaluation import evaluating
@@ -87,7 +88,7 @@ def normalized(network: Network, *arguments: Any) -> int:
 def search(request: Request, solver: str = "first_order") -> Found:
     """A step of the search: architecture, then weights."""
     settings = replace(request.search, solver=PartConfig(solver))
-    space = DartsSpace(settings.space)
+    space = build_space(settings.space)
     tables = space.tables()
     mixing = {cell: Mixing(torch.ones(table.alive.shape, device="meta")) for cell, table in tables.items()}
     supernet = space.supernet(Skeleton(settings.cells, settings.channels, 10), tables).to("meta")
@@ -101,7 +102,8 @@ def retrain(request: Request) -> Found:
     """A step of the retraining of a published genotype."""
     settings = request.retrain
     with torch.device("meta"):
-        final = network(published(GENOTYPE), Skeleton(settings.cells, settings.channels, 10))
+        genotype = published(GENOTYPE)
+        final = space_of(genotype).network(genotype, Skeleton(settings.cells, settings.channels, 10))
     least = Least(3 * final.costs().macs, PASS * normalized(final))
     return _compare(request, reference_retrain, ours_retrain, settings, least, 2 * HALF)
 

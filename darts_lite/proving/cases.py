@@ -5,18 +5,21 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
-from darts_lite.operations import OPERATIONS
+from darts_lite.operations import NOISE, OPERATIONS
 from darts_lite.operations.candidates import Activation
 from darts_lite.operations.kernels.thresholds import CHANNELS, TABLE, Threshold
+from darts_lite.operations.layers import FORMS
 from darts_lite.proving.findings import ALLOWED
 from darts_lite.proving.numbers import early, exact, fill, image
 from darts_lite.proving.subject import Named, Subject
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces import SPACES
-from darts_lite.spaces.cell import Cell, Plan
+from darts_lite.spaces.cell import Cell
 from darts_lite.spaces.network import Skeleton
+from darts_lite.spaces.plan import CellPlan
+from darts_lite.spaces.table import Mixing
 
 WIDTHS = (12, 36, 70)  # channels beside those of the thresholds: whole vectors and blocks of no size
 # Batch, height, width; the last one is smaller than a 5 wide kernel.
@@ -85,12 +88,14 @@ def candidate_cases(
     """Each operation with each stride and role: weights, alphas (weights are frozen), final, evaluated (final, with running statistics)."""
     channels, batch, height, width = shape
     for name, candidate in OPERATIONS.items():
+        if name == NOISE:  # reads no image
+            continue
         for stride in (1, 2):
             for role in roles:
                 form = "search" if role in ("weights", "alphas") else "final"
                 copies = 2 if form == "search" else 1
                 draws = Generator().manual_seed(channels)
-                operation = candidate.build(channels, stride, copies, form, activation).double()
+                operation = candidate.build(channels, stride, copies, FORMS[form], activation).double()
                 kinked = activation is nn.ReLU and bool(early(operation))
                 fill(operation, draws, kinked=kinked)
                 inputs = {"input": image(draws, (batch, copies * channels, height, width), kinked=kinked)}
@@ -125,15 +130,27 @@ def cell_cases(device: torch.device) -> Iterator[tuple[Subject, list[Setting]]]:
                         yield _cell(kind.plan, kind.reduction, shape, role), settings if whole else [{}]
 
 
-def _cell(plan: Plan, reduction: bool, shape: tuple[int, int, int, int], role: str) -> Subject:
+class _TwoStates(nn.Module):
+    """A cell called with its two inputs apart, and with its mixing as a plain tensor (E, O)."""
+
+    def __init__(self, cell: Cell):
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, first: Tensor, second: Tensor, mixing: Tensor | None, keep: Tensor | None) -> Tensor:
+        """Two images (N, C, H, W) -> (N, nodes * C, H, W), halved by a reduction."""
+        return self.cell((first, second), None if mixing is None else Mixing(mixing), keep)
+
+
+def _cell(plan: CellPlan, reduction: bool, shape: tuple[int, int, int, int], role: str) -> Subject:
     """A cell whose two states are given, for its preprocessing would round them."""
     channels, batch, height, width = shape
     draws, form = Generator().manual_seed(CELL_SEED), "search" if role in ("weights", "alphas") else "final"
     cell = Cell(
-        *(plan, channels, channels, channels),
+        *(plan, (channels, channels), channels),
         reduction=reduction,
         previous_reduces=False,
-        form=form,
+        form=FORMS[form],
         activation=nn.ReLU,
     ).double()
     cell.preprocess = nn.ModuleList([nn.Identity(), nn.Identity()])
@@ -152,5 +169,5 @@ def _cell(plan: Plan, reduction: bool, shape: tuple[int, int, int, int], role: s
     nodes = f"{plan.nodes} node{'s' if plan.nodes > 1 else ''}"
     case = f"{'reduction' if reduction else 'normal'} cell of {nodes}, {role}, {batch}x{channels}x{height}x{width}"
     precisions = tuple(ALLOWED) if plan.nodes == 1 else ("fp32",)
-    module = Named(cell, "first state", "second state", "mixing", "drop-path").train(role != "evaluated")
+    module = Named(_TwoStates(cell), "first state", "second state", "mixing", "drop-path").train(role != "evaluated")
     return Subject(case, module, inputs, LAYOUTS[0], role in ("weights", "final"), precisions)

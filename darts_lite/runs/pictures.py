@@ -1,7 +1,7 @@
 """A genotype in a run folder: as genotype.json, and as a picture of each cell."""
 
-from darts_lite.drawing import cells as drawing
 from darts_lite.genotypes.genotype import Genotype, to_json
+from darts_lite.spaces import space_of
 from darts_lite.storage.run_folder import RunFolder
 
 
@@ -14,4 +14,4 @@ def write_genotype(run: RunFolder, genotype: Genotype) -> None:
 def draw(run: RunFolder, genotype: Genotype) -> None:
     """Write cells/<cell type>.svg."""
     for name, cell in genotype.cells.items():
-        run.write_text(f"cells/{name}.svg", drawing.svg(cell, name))
+        run.write_text(f"cells/{name}.svg", space_of(genotype).picture(cell, name))

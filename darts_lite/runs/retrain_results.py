@@ -7,7 +7,7 @@ from typing import Any
 
 from darts_lite.data.parts import ImageSource
 from darts_lite.errors import Exit, UserError
-from darts_lite.genotypes.find import find_genotype, genotype_folder
+from darts_lite.genotypes.find import genotype_folder
 from darts_lite.genotypes.genotype import Genotype, from_plain
 from darts_lite.hardware.precision import lowered
 from darts_lite.runs.finite import check_finite
@@ -18,6 +18,7 @@ from darts_lite.runs.resume import newest_finished
 from darts_lite.runs.steps import Steps
 from darts_lite.runs.trained import describe_model
 from darts_lite.settings.configs import RetrainConfig
+from darts_lite.spaces import find_genotype
 from darts_lite.spaces.network import Skeleton
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import read_json

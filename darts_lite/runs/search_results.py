@@ -13,7 +13,6 @@ from darts_lite.runs.finite import check_finite
 from darts_lite.runs.next_command import next_retraining
 from darts_lite.runs.pictures import write_genotype
 from darts_lite.runs.steps import Steps
-from darts_lite.spaces.darts import network
 from darts_lite.training import alphas
 from darts_lite.training.search_state import SearchState
 
@@ -50,7 +49,7 @@ class SearchResults:
         genotype = self.selection(self._view(state, record), state.judge)
         write_genotype(steps.run, genotype)
         with torch.device("meta"):
-            costs = network(genotype, plan.skeleton()).costs()
+            costs = self.space.network(genotype, plan.skeleton()).costs()
         score = self._validate(state)
         found = {"validation": score, "parameters": costs.parameters, "macs": costs.macs}
         result = steps.finish(state, genotype, found)

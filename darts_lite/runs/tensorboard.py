@@ -19,6 +19,7 @@ from typing import Any
 from darts_lite.drawing import cells as drawing
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.genotype import Genotype, from_plain, to_json
+from darts_lite.spaces import space_of
 from darts_lite.spaces.table import Table
 from darts_lite.storage.files import make_folders, refusing
 from darts_lite.storage.json_lines import JsonLines
@@ -82,7 +83,7 @@ class Board:
         values = [_text("genotype", text)]
         for name, cell in genotype.cells.items():
             if self._shown is None or self._shown.cells.get(name) != cell:
-                values.append(_image(f"cells/{name}", drawing.raster(cell, name)))
+                values.append(_image(f"cells/{name}", space_of(genotype).picture(cell, name, drawing.raster)))
         self._shown = genotype
         self._write(step, values)
 

@@ -11,7 +11,7 @@ from darts_lite.errors import Exit, UserError, show
 from darts_lite.genotypes.genotype import Genotype, from_plain, to_plain
 from darts_lite.runs.fit import check_fit
 from darts_lite.runs.stored import stored_run
-from darts_lite.spaces.darts import network as build
+from darts_lite.spaces import space_of
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import read_json
@@ -50,8 +50,9 @@ def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, di
         model = state["model"]
         _check_description(model)
         genotype, skeleton = from_plain(model["genotype"]), Skeleton.described(model)
-        check_fit(lambda: build(genotype, skeleton), skeleton.cells, weights)
-        network = build(genotype, skeleton)
+        space = space_of(genotype)
+        check_fit(lambda: space.network(genotype, skeleton), skeleton.cells, weights)
+        network = space.network(genotype, skeleton)
         network.load_state_dict(weights)
     except (ValueError, LookupError, TypeError, RuntimeError, UserError) as error:
         reason = f"cannot be used: {error}"

@@ -20,7 +20,8 @@ from darts_lite.runs.fit import check_fit
 from darts_lite.runs.stored import stored_part
 from darts_lite.runs.trained import restore_model
 from darts_lite.settings.configs import SpaceConfig
-from darts_lite.spaces.network import Network, Skeleton, carry
+from darts_lite.spaces.network import Network, Skeleton
+from darts_lite.spaces.transfer import transfer
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import is_folder, read_json
 from darts_lite.storage.run_folder import silent
@@ -68,7 +69,7 @@ def _from_supernet(network: Network, source: str | None) -> dict[str, Tensor]:
             supernet = space.supernet(skeleton, space.tables(alive=state["alive"]))
         weights = state["weights"]["network"]
         check_fit(lambda: supernet, skeleton.cells, weights)
-        return carry(supernet, network, weights)
+        return transfer(supernet, network, weights)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise _unfit(folder, error) from error
 

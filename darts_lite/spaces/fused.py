@@ -36,7 +36,8 @@ def serves(cell: Any, x: Tensor, mixing: Tensor | None) -> bool:
     plain = all(isinstance(stage.activation, nn.ReLU) for stage in cell.stages)
     shared = mixing is None or mixing.dim() == 2
     fits = x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
-    return known and plain and shared and fits and (cell.training or not torch.is_grad_enabled())
+    kept = cell.form.statistics and cell.plan.partial == 1 and cell.plan.inputs == INPUTS
+    return known and plain and shared and fits and kept and (cell.training or not torch.is_grad_enabled())
 
 
 def trial(device: torch.device) -> None:

@@ -18,8 +18,9 @@ from darts_lite.methods.solvers.bilevel import Tensors
 from darts_lite.methods.views import costs_of
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
-from darts_lite.spaces.network import Skeleton, carry
+from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Mixing
+from darts_lite.spaces.transfer import transfer
 from darts_lite.training.clock import Clock
 from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
 from darts_lite.training.health import Health
@@ -63,7 +64,7 @@ class SearchState:
         self.weight_optimizer = WeightOptimizer(self.supernet, config)
         self.alpha_optimizer = method.alpha_optimizer(list(self.architecture.parameters()), config)
         self.alpha_lr = torch.tensor(config.alpha_lr, device=device)
-        self.costs = costs_of(tables, skeleton, device)
+        self.costs = costs_of(space, tables, skeleton, device)
         self.clock = Clock(config.seed, device, steps=method.phases[number].epochs * epoch_steps, phase=number)
         self.health = Health(device)
         self.meters = Meters()
@@ -132,8 +133,8 @@ class SearchState:
         self.heed(before.verdict)
         if self.phase.keeps == "nothing":
             return
-        self.supernet.load_state_dict(carry(before.supernet, self.supernet, before.supernet.state_dict()))
-        momentum = carry(before.supernet, self.supernet, before.weight_optimizer.momentum())
+        self.supernet.load_state_dict(transfer(before.supernet, self.supernet, before.supernet.state_dict()))
+        momentum = transfer(before.supernet, self.supernet, before.weight_optimizer.momentum())
         for name, buffer in self.weight_optimizer.momentum().items():
             buffer.copy_(momentum[name])
         if self.phase.keeps == "all":

@@ -5,19 +5,26 @@ import random
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ImageFont
 
-from darts_lite.drawing import cells as cells_module
+from darts_lite.drawing import cells as drawing
 from darts_lite.drawing.canvas import PAPER, Box, Curve, Text
-from darts_lite.drawing.cells import COLORS, LETTER, OTHER, describe, layout, raster, short, svg
+from darts_lite.drawing.cells import COLORS, LETTER, OTHER, describe, short
 from darts_lite.drawing.layered import heights, ordered, settle
-from darts_lite.genotypes.find import random_genotype
 from darts_lite.genotypes.genotype import Cell, Edge, Genotype, to_plain
 from darts_lite.genotypes.schema import OPERATION_NAMES
 from darts_lite.genotypes.text import published, published_table
 
+
+def painted(paint):
+    """A picture of a cell with two inputs."""
+    return lambda cell, title="": paint(cell, title, 2)
+
+
+layout, raster, svg = map(painted, (drawing.layout, drawing.raster, drawing.svg))
 ONE = Cell((Edge("skip_connect", 0, 2),), (2,))
 ODD = Cell(  # two edges from one source, twice the same edge, a node without edges
     (
@@ -49,7 +56,7 @@ def sides(box: Box) -> tuple[float, float, float, float]:
 def check_nothing_overlaps(cell: Cell) -> None:
     picture = layout(cell, "title")
     boxes = [shape for shape in picture.shapes if isinstance(shape, Box)]
-    assert len(boxes) == len(cell.edges) + cell.nodes + 3
+    assert len(boxes) == len(cell.edges) + cell.last + 2
     for a, b in itertools.combinations(map(sides, boxes), 2):
         apart = max(a[0] - b[1], b[0] - a[1], a[2] - b[3], b[2] - a[3])
         assert apart > 4
@@ -74,7 +81,7 @@ def test_no_box_meets_another_one_and_no_wire_crosses_a_box(cell: Cell):
 
 @pytest.mark.parametrize("nodes", range(1, 17))
 def test_random_cells_of_every_size(nodes: int):
-    genotype = random_genotype(nodes, OPERATION_NAMES, random.Random(nodes))
+    genotype = tiny.random_genotype(nodes, OPERATION_NAMES, random.Random(nodes))
     for cell in genotype.cells.values():
         check_nothing_overlaps(cell)
 
@@ -173,7 +180,7 @@ def test_description():
 
 @given(cells())
 def test_picture_text_and_json_have_one_numbering(cell: Cell):
-    numbers = {str(state) for state in range(2 + cell.nodes)}
+    numbers = {str(state) for state in range(cell.last + 1)}
     shown = [shape.word for shape in layout(cell).shapes if isinstance(shape, Text) and shape.word.isdecimal()]
     assert sorted(shown) == sorted(numbers)
     genotype = Genotype("darts", dict.fromkeys(("reduce", "normal"), cell))
@@ -221,7 +228,7 @@ def test_few_wires_cross_in_published_cells(monkeypatch: pytest.MonkeyPatch):
         found.append((crossings(columns, paths), crossings(ordered(columns, paths), paths)))
         return ordered(columns, paths)
 
-    monkeypatch.setattr(cells_module, "ordered", noted)
+    monkeypatch.setattr(drawing, "ordered", noted)
     for name in published_table():
         for cell in published(name).cells.values():
             layout(cell)

@@ -20,7 +20,6 @@ from darts_lite.cli.run import run_verb
 from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.errors import Exit, Interrupted, UserError
 from darts_lite.evaluate import EvaluateConfig, evaluate
-from darts_lite.genotypes.find import find_genotype
 from darts_lite.genotypes.genotype import from_json, to_json
 from darts_lite.methods.method import Stateful
 from darts_lite.models import load_model
@@ -31,6 +30,7 @@ from darts_lite.runs.resume import newest_finished, resolve, runs_below
 from darts_lite.search import search
 from darts_lite.settings.configs import RunConfig
 from darts_lite.settings.options import LARGEST_SEED
+from darts_lite.spaces import find_genotype
 from darts_lite.storage import checkpoint
 from darts_lite.training import retrain_step as retrain_state
 
