@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from darts_lite.settings.parts import PartConfig
@@ -34,15 +35,15 @@ def without_effect(kind: type) -> set[str]:
     return {key for key, leaf in leaves(kind).items() if leaf.limits.get("without_effect") or key in PLACES}
 
 
-def result_settings(config: "DataclassInstance") -> dict[str, Any]:
-    """Dotted key -> plain value, of the settings that can change a result."""
-    skipped = without_effect(type(config))
+def result_settings(config: "DataclassInstance", without: Collection[str] = ()) -> dict[str, Any]:
+    """Dotted key -> plain value, of the settings that can change a result, `without` some."""
+    skipped = without_effect(type(config)).union(without)
     return {key: value for key, value in plain_leaves(config).items() if key not in skipped}
 
 
-def digest(config: "DataclassInstance") -> str:
+def digest(config: "DataclassInstance", without: Collection[str] = ()) -> str:
     """Short hash of `result_settings`: configurations that are equal have equal digests (1 and 1.0 are equal)."""
-    text = json.dumps(_floats(result_settings(config)), sort_keys=True)
+    text = json.dumps(_floats(result_settings(config, without)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
