@@ -28,6 +28,7 @@ from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import Feed, Part
 from darts_lite.data.splits import split
 from darts_lite.genotypes.find import find_genotype
+from darts_lite.methods.architecture import flatten, unflatten
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.search import SearchConfig, search
@@ -111,6 +112,16 @@ def retrain_config(**changes):
         auxiliary_weight=0.4, drop_path=0.3, cutout=3, label_smoothing=0.1, test_every=1,
     )  # fmt: skip
     return replace(plain, **changes)
+
+
+def scaled(mixing, factor):
+    """A mixing of every cell type, each number times `factor`."""
+    return unflatten(mixing, tuple(factor * tensor for tensor in flatten(mixing)))
+
+
+def moved(gradients):
+    """Gradients of the weights that have one, of what a regularization is given."""
+    return [gradient for _, gradient in gradients.values() if gradient is not None]
 
 
 class Report:

@@ -6,15 +6,18 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from darts_lite.errors import UserError, choice, raise_all
+from darts_lite.methods.alpha_optimizers import ALPHA_OPTIMIZERS
 from darts_lite.methods.method import Method
+from darts_lite.methods.monitors import MONITORS
 from darts_lite.methods.penalties import PENALTIES
-from darts_lite.methods.phases import PHASES
+from darts_lite.methods.phases import CHANGEABLE, PHASES
 from darts_lite.methods.relaxations import RELAXATIONS
 from darts_lite.methods.seams import PERTURBATIONS, REGULARIZATIONS
 from darts_lite.methods.selections import SELECTIONS
+from darts_lite.methods.selections.hooks import Training
 from darts_lite.methods.solvers import SOLVERS
 from darts_lite.settings import schema
-from darts_lite.settings.configs import DiscretizeConfig, SearchConfig, SpaceConfig
+from darts_lite.settings.configs import SearchConfig, SpaceConfig
 from darts_lite.settings.parts import PartConfig
 from darts_lite.spaces import SPACES
 
@@ -25,6 +28,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "penalties": PENALTIES,
     "perturbation": PERTURBATIONS,
     "regularization": REGULARIZATIONS,
+    "alpha_optimizer": ALPHA_OPTIMIZERS,
+    "monitor": MONITORS,
     "phases": PHASES,
     "selection": SELECTIONS,
 }
@@ -56,20 +61,27 @@ def build_method(config: SearchConfig) -> Method:
     }
     penalties, phases = parts.pop("penalties"), parts.pop("phases")[0]
     method = Method(**{kind: part for kind, (part,) in parts.items()}, penalties=penalties, phases=[])
-    if config.nesterov and method.solver.precise:
+    if config.nesterov and method.solver.needs_float32:
         fix = "give nesterov=false, or solver=first_order"
         raise UserError("nesterov", "the unrolled step is SGD without Nesterov momentum", fix, value=True)
     method.phases.extend(phases(config))
+    if isinstance(method.selection, Training):
+        method.phases.extend(method.selection.phases(config))
+    for name in (name for phase in method.phases for name in phase.settings if name not in CHANGEABLE):
+        raise choice("phases", name, CHANGEABLE)
     for number, (before, phase) in enumerate(pairwise(method.phases), 1):
-        if phase.carry != "nothing" and phase.skeleton != before.skeleton:
-            reason = f"phase {number} carries {phase.carry} over from another skeleton ({before.skeleton} -> {phase.skeleton})"
-            raise UserError("phases", reason, "use carry='nothing' where cells or channels change")
+        if phase.keeps != "nothing" and phase.skeleton != before.skeleton:
+            reason = f"phase {number} keeps {phase.keeps} of another skeleton ({before.skeleton} -> {phase.skeleton})"
+            raise UserError("phases", reason, "use keeps='nothing' where cells or channels change")
     return method
 
 
-def build_selection(config: SearchConfig | DiscretizeConfig) -> Any:
+def build_selection(selection: PartConfig) -> Any:
     """Rule that makes a genotype of a mixing. Raises UserError (2)."""
-    return _build("selection", completed(config).selection, SELECTIONS)
+    problems: list[UserError] = []
+    selection = _complete("selection", selection, SELECTIONS, problems)
+    raise_all(problems)
+    return _build("selection", selection, SELECTIONS)
 
 
 def build_space(config: SpaceConfig | Any) -> Any:

@@ -32,6 +32,8 @@ class Method:
     penalties: list[Any]
     perturbation: Any
     regularization: Any
+    alpha_optimizer: Any
+    monitor: Any
     selection: Any
     phases: list[Phase]
 
@@ -47,7 +49,8 @@ class Method:
         return f"the {held[0]} cannot be captured" if held else None
 
     def _parts(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name) for name in ("relaxation", "solver", "perturbation", "regularization")}
+        names = ("relaxation", "solver", "perturbation", "regularization", "alpha_optimizer", "monitor")
+        parts = {name: getattr(self, name) for name in names}
         return parts | {f"penalty_{i}": penalty for i, penalty in enumerate(self.penalties)}
 
 

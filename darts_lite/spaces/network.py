@@ -126,11 +126,12 @@ class Network(nn.Module):
         drop_path: Tensor | None = None,
         generator: Generator | None = None,
         auxiliary: bool = False,
+        draws: dict | None = None,
     ) -> Any:
         """(N, input channels, H, W) -> logits (N, classes).
 
         `mixing` makes it a supernet. `drop_path` (0-d) is the probability to drop an edge for a sample, drawn through `generator`.
-        `auxiliary`: return also the logits of the auxiliary head, None without one: (logits, logits).
+        `auxiliary`: return also the logits of the auxiliary head, None without one: (logits, logits). `draws`: of `draw`.
         """
         features = self._features(images, mixing, drop_path, generator)
         if not auxiliary:
@@ -160,6 +161,10 @@ class Network(nn.Module):
                 keep = ((draws >= drop_path) / (1 - drop_path)).to(stem.dtype)
             features.append(cell(*read, weights, keep))
         return features
+
+    def draw(self, generator: Generator, n: int) -> dict | None:
+        """Random numbers of a forward pass of `n` images; None: nothing in it is random."""
+        return None
 
     def costs(self) -> Costs:
         """Parameters and multiply-accumulates an image, without the auxiliary head, which is not there after training."""

@@ -23,7 +23,7 @@ import torch
 from darts_lite.errors import Exit, UserError
 from darts_lite.storage.files import TEMPORARY, make_folders, refused, sync_folder, write_atomic
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 2  # 2: a genotype is plain data, it was JSON text; a part of a method has options
 KEEP = 2  # the newest, and the one before in case the newest is damaged
 SECTIONS = ("run", "config", "env", "files", "time")  # JSON objects that every checkpoint has beside the state itself
 _NAME = re.compile(r"step_(\d{8,18})\.([0-9a-f]{16})\.pt")

@@ -14,29 +14,29 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, leaves
+from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, requiring_gradients
 
 
 @dataclass(frozen=True)
 class Unrolled:
     """Five passes: inner, outer, two probes (forward and backward each), and the weight step that follows elsewhere."""
 
-    precise: ClassVar[bool] = True  # finite differences drown in TF32's 10 bits
+    needs_float32: ClassVar[bool] = True  # finite differences drown in TF32's 10 bits
 
     radius: float = field(default=0.01, metadata={"above": 0})  # of the two probes around the weights
 
     def __call__(self, problem: Bilevel) -> tuple[Tensor, Tensors]:
         """The outer loss (0-d) at the unrolled weights and its gradient, one tensor for each of `problem.mixing`."""
-        weights = leaves(problem.weights)
+        weights = requiring_gradients(problem.weights)
         inner_gradients = gradients(problem.inner(weights, problem.mixing), weights)
-        ahead = leaves(problem.lookahead(problem.weights, inner_gradients))
-        mixing = leaves(problem.mixing)
+        ahead = requiring_gradients(problem.lookahead(problem.weights, inner_gradients))
+        mixing = requiring_gradients(problem.mixing)
         loss = problem.outer(ahead, mixing)
         both = gradients(loss, (*ahead, *mixing))
         loss = loss.detach()  # lets go of its graph, which would be held during the probes: a third of the memory
         v, direct = both[: len(ahead)], both[len(ahead) :]
 
-        # v = 0 leaves the weights in place: both probes agree and the term is zero, not NaN.
+        # v = 0 requiring_gradients the weights in place: both probes agree and the term is zero, not NaN.
         norm = torch.stack(torch._foreach_norm(v)).norm()
         eps = self.radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         step = torch._foreach_mul(v, eps)
@@ -47,5 +47,5 @@ class Unrolled:
 
     @staticmethod
     def _probe(problem: Bilevel, weights: Sequence[Tensor]) -> Tensors:
-        mixing = leaves(problem.mixing)
+        mixing = requiring_gradients(problem.mixing)
         return gradients(problem.probe(tuple(weights), mixing), mixing)
