@@ -21,7 +21,7 @@ class Method:
     phases: list[Phase]
 
     def stateful_parts(self) -> dict[str, Any]:
-        """The parts that the checkpoint has to hold: those with a `state_dict`."""
+        """Parts that a checkpoint has to hold, by name: those with a `state_dict`."""
         return {name: part for name, part in self._parts().items() if hasattr(part, "state_dict")}
 
     def obstacle(self) -> str | None:
