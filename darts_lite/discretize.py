@@ -22,14 +22,13 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     from darts_lite.drawing import cells as drawing
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotypes.genotype import to_json, to_plain
-    from darts_lite.methods.build import build_selection, build_space
+    from darts_lite.methods.build import build_selection, build_space, completed
     from darts_lite.methods.selections.hooks import rule_of
     from darts_lite.methods.views import SelectionView, costs_of
     from darts_lite.runs.children import refuse_several
     from darts_lite.runs.loop import draw
     from darts_lite.runs.report import Plain
     from darts_lite.runs.resume import stored_part
-    from darts_lite.settings import schema
     from darts_lite.spaces.network import Skeleton
     from darts_lite.storage import checkpoint, environment
     from darts_lite.storage.files import refuse_links
@@ -38,8 +37,8 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     from darts_lite.training import alphas
 
     report = report or Plain()
-    schema.check(config)
-    selection = build_selection(config.selection)
+    config = completed(config)
+    selection = build_selection(config)
     folder = existing(config.run, "search")
     refuse_links(folder, WRITTEN)
     state = checkpoint.load_newest(folder / "checkpoints", silent).state

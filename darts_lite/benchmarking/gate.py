@@ -116,7 +116,7 @@ def _losses(config: Any, dataset: Any, network: nn.Module, steps: int, logits: d
 def _same_search(config: Any, dataset: Any, steps: int) -> dict[str, Any]:
     ours, reference = _ours(config, dataset, 0).double(), _reference(config, dataset, 0).double()
     reference.load_state_dict(taken_apart(ours, ours.state_dict()), strict=False)
-    space, selection = build_space(config.space), build_selection(config.selection)
+    space, selection = build_space(config.space), build_selection(config)
     tables, results = space.tables(), []
     costs = costs_of(tables, ours.skeleton)
     for network in (ours, reference):

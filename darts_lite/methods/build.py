@@ -76,12 +76,9 @@ def build_method(config: SearchConfig) -> Method:
     return method
 
 
-def build_selection(selection: PartConfig) -> Any:
+def build_selection(config: SearchConfig | DiscretizeConfig) -> Any:
     """Rule that makes a genotype of a mixing. Raises UserError (2)."""
-    problems: list[UserError] = []
-    selection = _complete("selection", selection, SELECTIONS, problems)
-    raise_all(problems)
-    return _build("selection", selection, SELECTIONS)
+    return _build("selection", completed(config).selection, SELECTIONS)
 
 
 def build_space(config: SpaceConfig | Any) -> Any:
