@@ -65,7 +65,7 @@ def discretize(
         tables, mixing = alphas.from_record(lines[epoch], space.tables())
         costs = costs_of(space, tables, Skeleton.described(state["skeleton"]))
         genotype = rule(SelectionView(space.name, tables, mixing, costs), None)
-    except (ArithmeticError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise UserError(path, f"epoch {epoch}: {error}", "restore the file", code=Exit.RUN) from error
 
     dataset = searched.dataset.name

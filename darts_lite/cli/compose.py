@@ -1,4 +1,4 @@
-"""Hydra, which composes the configuration from conf/ and the words of a command line, and runs the jobs of a sweep.
+"""Hydra: composes the configuration from conf/ and the words of a command line, and runs the jobs of a sweep.
 
 It makes no folder and no log, except for the folder of a sweep, and never sees an exception of ours; its own become a UserError.
 """
@@ -47,7 +47,7 @@ def compose(verb: str, words: list[str], task: Callable[[Any], None]) -> int:
 
 @contextlib.contextmanager
 def _surroundings(words: list[str]) -> Iterator[None]:
-    """Hydra reads sys.argv and keeps a global; both are put back. Full errors: it raises instead of exiting."""
+    """Put sys.argv and Hydra's global state back afterwards; meanwhile Hydra raises its errors instead of exiting."""
     from hydra.core.global_hydra import GlobalHydra
 
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
@@ -65,7 +65,7 @@ def _surroundings(words: list[str]) -> Iterator[None]:
 
 
 def _refusal(error: Exception) -> UserError:
-    """Hydra's own words, without its advice to add keys."""
+    """Error with Hydra's own words, without its advice to add keys."""
     text = str(error).split("\nTo append")[0].split("\nSee ")[0]
     named = re.search(r"override '([^']+)'|merging override ([^=\s]+)|Could not find '([^']+)'", text)
     key = next(filter(None, named.groups())) if named else "command line"
@@ -89,17 +89,17 @@ def own_settings(verb: str, line: Line, stamp: str) -> dict[str, str]:
 
 
 def as_word(key: str, value: str) -> str:
-    """An override; an option is added where the chosen part has none of its name, so that it is refused with our own reason."""
+    """Override for Hydra; ++ adds an option that the chosen part lacks, so that it is refused later, with our reason."""
     return f"{'++' if '.' in key and not key.startswith('hydra') else ''}{key}={value}"
 
 
 def value_of(key: str, settings: dict[str, str]) -> str:
-    """A setting as it was meant, without the quotes of Hydra's grammar."""
+    """Value of a setting without the quotes of Hydra's grammar."""
     return str(_parsed(key, settings[key]).value())
 
 
 def jobs_at_once(line: Line, settings: dict[str, str]) -> int:
-    """How many jobs of a sweep this machine runs side by side."""
+    """Number of jobs of a sweep that this machine runs side by side."""
     from hydra.errors import HydraException
 
     launcher = line.overrides.get("hydra/launcher")
@@ -138,7 +138,7 @@ def check_grammar(verb: str, line: Line) -> None:
 
 
 def _readable(verb: str, key: str, value: str) -> str:
-    """What to write in place of a value that Hydra's grammar does not have."""
+    """Advice for a value that Hydra's grammar cannot read."""
     leaf = leaves(config_class(verb)).get(key)
     if value.startswith("="):
         return f"write {key}{value}"

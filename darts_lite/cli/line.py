@@ -1,8 +1,8 @@
-"""What a command line may say: the keys and groups of a verb, and overrides made safe for Hydra's grammar.
+"""Words of a command line: the keys and groups of a verb, and overrides made safe for Hydra's grammar.
 
 Every word is checked here, before Hydra sees it: an unknown key or option is answered with the nearest valid one,
 nothing can be instantiated, resolved, added or deleted, and paths are quoted (Hydra's grammar has no unquoted spaces,
-umlauts, = or parentheses). Types and ranges are the business of settings.py. Neither torch nor Hydra is imported.
+umlauts, = or parentheses). Types and ranges are the business of settings/schema.py. Neither torch nor Hydra is imported.
 """
 
 import importlib.util
@@ -37,17 +37,17 @@ SHORT_FLAGS = {"-c": "--cfg", "-i": "--info"}
 
 
 class Line(NamedTuple):
-    """A command line, read word by word; `overrides` holds only what was right."""
+    """Command line, read word by word; `overrides` holds the words without a problem."""
 
     flags: list[str]  # for Hydra
     overrides: dict[str, str]  # key -> value as Hydra's grammar has it; of a key given twice the last value
     sweep: bool
-    typed: frozenset[str]  # dotted keys of the settings that were typed; of a group with keys of its own, its name
+    typed_keys: frozenset[str]  # dotted keys of the settings that were typed; of a group with keys of its own, its name
     problems: list[UserError]
 
 
 def conf_folder() -> Path:
-    """Where the YAML files lie: inside an installed package, else beside the package of a checkout."""
+    """Folder of the YAML files: inside an installed package, else beside the package of a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
@@ -65,7 +65,7 @@ def default_options(verb: str) -> dict[str, str]:
 
 
 def group_options(group: str, verb: str) -> list[str]:
-    """The options of a group. An experiment belongs to the verb that the command in its header names."""
+    """Options of a group. An experiment belongs to the verb that the command in its header names."""
     files = sorted((conf_folder() / group).glob("*.yaml"))
     if group == "experiment":
         files = [file for file in files if f"darts_lite.{verb} " in file.read_text(encoding="utf-8")]
@@ -73,7 +73,7 @@ def group_options(group: str, verb: str) -> list[str]:
 
 
 def file_keys(name: str) -> list[str]:
-    """The settings of a YAML file of conf/ at its outermost level; none where there is no such file."""
+    """Settings of a YAML file of conf/ at its outermost level; none where there is no such file."""
     file = conf_folder() / f"{name}.yaml"
     text = file.read_text(encoding="utf-8").partition("\n\n")[2] if file.is_file() else ""
     return re.findall(r"^(\w+):", text, re.MULTILINE)
@@ -171,7 +171,7 @@ def _override(verb: str, word: str, sweep: bool, groups: dict[str, list[str]], k
 
 
 def _no_setting(word: str, names: list[str]) -> UserError:
-    """What a word was meant to be that has no key or no `=`."""
+    """Error for a word without key or `=`, which says what it may have been meant to be."""
     key, colon, value = word.partition(":")
     fix = "see --help"
     if word in names:
@@ -186,7 +186,7 @@ def _no_setting(word: str, names: list[str]) -> UserError:
 
 
 def _not_ours(verb: str, key: str, names: list[str]) -> UserError | None:
-    """The error for a key that other verbs have, or that other programs call as they call one of these; None where none has it."""
+    """Error for a key that other verbs have, under this name or another program's; None where no verb has it."""
     if ours(key, names) or spelled(key) in MISSING:
         return None
     close = [name for name in names if key in name or name in key]  # epoch, epochs; but not recipe, precision
@@ -200,7 +200,7 @@ def _not_ours(verb: str, key: str, names: list[str]) -> UserError | None:
 
 
 def _launcher(name: str, sweep: bool) -> str:
-    """What runs the jobs of a sweep, once it is known to be there."""
+    """Name of the launcher of a sweep, once its package is known to be installed."""
     if name not in LAUNCHERS:
         raise choice("hydra/launcher", name, LAUNCHERS)
     if not sweep:
@@ -217,7 +217,7 @@ def _launcher(name: str, sweep: bool) -> str:
 
 
 def _option(verb: str, group: str, value: str, options: list[str], sweep: bool) -> str:
-    """The value of a group, once each of its options is known to exist."""
+    """Value of a group, once each option in it is known to exist."""
     listed = part_kinds(config_class(verb)).get(group, False)
     if "," in value and not sweep and not listed:
         raise UserError(group, "several values need a sweep", "add -m, or give one value", value=value)
@@ -230,12 +230,12 @@ def _option(verb: str, group: str, value: str, options: list[str], sweep: bool) 
 
 
 def _split(value: str) -> list[str]:
-    """The paths of a sweep: split at commas, except inside a piece that starts and ends with a quote."""
+    """Paths of a sweep: split at commas, except inside a piece that starts and ends with a quote."""
     return re.findall(r"""(?:^|,)('[^']*'(?=,|$)|"[^"]*"(?=,|$)|[^,]*)""", value)
 
 
 def _quote(path: str) -> str:
-    """A path as Hydra's quoted string, with ~ expanded; null stays null, quotes around the whole are dropped first."""
+    """Path as a quoted string of Hydra, with ~ expanded; null stays null, quotes around the whole are dropped first."""
     if path == "null":
         return path
     inner = path[1:-1]

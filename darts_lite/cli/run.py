@@ -1,4 +1,4 @@
-"""The command line of every verb, which turns all that happens into lines and a code.
+"""Command line of every verb: turns all that happens into lines and an exit code.
 
 `run_verb` reads the words (line.py), lets Hydra compose the configuration and run the jobs of a sweep (compose.py), checks it
 (settings/schema.py) and calls the verb's function.
@@ -100,7 +100,7 @@ def _run(verb: str, line: Line) -> int:
     except UserError as error:
         raise_all([*line.problems, error])
     finally:
-        jobs = sweep.tell() if sweep else []
+        jobs = sweep.conclude() if sweep else []
     failed = [job["number"] for job in jobs if job["code"] != Exit.FINISHED]
     if failed:
         print_error(failures(len(jobs), failed))
@@ -109,7 +109,7 @@ def _run(verb: str, line: Line) -> int:
 
 
 def _say_loading(verb: str) -> None:
-    """The first line, where torch is not loaded yet: for seconds nothing else would be seen."""
+    """Print a first line where torch is not loaded yet: for seconds nothing else would be seen."""
     if "torch" not in sys.modules:
         write(f"darts_lite {darts_lite.__version__}, {verb}: loading torch")
 
@@ -135,8 +135,8 @@ def _job(verb: str, line: Line, composed: Any, sweep: Sweep | None) -> int:
             _say_loading(verb)
         if job:
             report.line(f"job {job.number}: {' '.join(job.overrides)}")
-            config = job.place(config, line.typed)
-        _function(verb)(config, typed=line.typed, report=report)
+            config = job.place(config, line.typed_keys)
+        _function(verb)(config, typed=line.typed_keys, report=report)
         if job:
             job.end(Exit.FINISHED)
         return Exit.FINISHED
@@ -164,7 +164,7 @@ def _function(verb: str) -> Callable[..., Any]:
 
 
 def _checked(verb: str, line: Line, plain: Any) -> AnyConfig:
-    """The configuration; raises what is wrong with it together with what was wrong with the words."""
+    """Configuration of a job. Raises one UserError with its problems and those of the words."""
     try:
         config = from_plain(config_class(verb), of_chosen_parts(verb, plain, line.overrides))
     except UserError as error:

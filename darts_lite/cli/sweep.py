@@ -23,7 +23,7 @@ STATES = {Exit.FINISHED: "finished", Exit.SIGINT: "interrupted", Exit.SIGTERM: "
 
 @dataclass(frozen=True)
 class Sweep:
-    """The jobs of one command line; jobs in other processes get a copy."""
+    """All jobs of one command line; a job in another process gets a copy."""
 
     verb: str
     folder: Path  # where Hydra writes multirun.yaml; new jobs lie below it unless run_dir says otherwise
@@ -38,7 +38,7 @@ class Sweep:
         return os.getpid() == self.process
 
     def settle(self) -> None:
-        """In a process that was started for jobs: take their share of the cores, and the settings of a process of ours."""
+        """Take a job's share of the cores and the settings of a command, in a process that was started for jobs."""
         if self.here:
             return
         if self.own:
@@ -49,10 +49,10 @@ class Sweep:
             torch.set_num_threads(self.threads)
 
     def job(self, number: int, overrides: list[str]) -> "Job":
-        """A job that begins."""
+        """Begin a job."""
         return Job(self, number, overrides)
 
-    def tell(self) -> list[dict[str, Any]]:
+    def conclude(self) -> list[dict[str, Any]]:
         """Write sweep.json, print the table, remove the job files; returns the entries of sweep.json."""
         files = list(self.folder.glob(f"job_*_{self.stamp}.json"))
         jobs = sorted((_entry(read_json(file)) for file in files), key=lambda job: job["number"])
@@ -68,7 +68,7 @@ class Sweep:
 
 
 class Job:
-    """One job, where it runs."""
+    """Job of a sweep, in the process in which it runs."""
 
     def __init__(self, sweep: Sweep, number: int, overrides: list[str]):
         self.sweep, self.number, self.overrides = sweep, number, overrides
@@ -77,7 +77,7 @@ class Job:
         self._note()
 
     def place(self, config: AnyConfig, typed: frozenset[str]) -> AnyConfig:
-        """The configuration with the job's folder in it.
+        """Configuration with the job's folder in it.
 
         `resume=auto`: the folder of the run with an equal configuration, else a free number, because the numbers of an earlier
         sweep in this folder may belong to other configurations. Raises UserError (4, 6, 7).
@@ -102,7 +102,7 @@ class Job:
         return placed
 
     def end(self, code: int, reason: str | None = None) -> None:
-        """What became of it. Folders that nothing was written into go."""
+        """Write down the job's exit code, and remove folders that nothing was written into."""
         remove_folders(self.made)
         with contextlib.suppress(UserError):  # a full disk must not hide what went wrong first
             self._note(code=code, reason=reason)
@@ -114,14 +114,14 @@ class Job:
 
 
 def failures(jobs: int, failed: list[int]) -> UserError:
-    """The last line of a sweep that did not go well."""
+    """Error that ends a sweep of which jobs failed."""
     listed = ", ".join(map(str, failed))
     fix = "see the lines above; resume=auto goes on with the same command"
     return UserError("sweep", f"{len(failed)} of {jobs} jobs failed ({listed})", fix)
 
 
 def _entry(noted: dict[str, Any]) -> dict[str, Any]:
-    """One entry of sweep.json: what the job noted, and what its result says."""
+    """Entry of sweep.json: what the job noted, and what its result says."""
     folder = noted["folder"] if noted.get("folder") and os.path.isdir(noted["folder"]) else None
     result = read_json(Path(folder) / "result.json") if folder and noted.get("code") == Exit.FINISHED else {}
     part = next((part for part in ("test", "validation") if isinstance(result.get(part), dict)), None)
@@ -142,7 +142,7 @@ def _entry(noted: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(jobs: list[dict[str, Any]]) -> list[str]:
-    """The lines of the table: of the overrides only those in which the jobs differ."""
+    """Lines of the table; of the overrides only those in which the jobs differ."""
     same = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
     part = next((job["part"] for job in jobs if job["part"]), None)
     rows = [("job", "state", f"{part} accuracy" if part else "accuracy", "parameters", "time", "settings", "folder")]

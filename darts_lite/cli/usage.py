@@ -1,4 +1,4 @@
-"""The text of --help: examples, groups with their options, every key with its default and comment, all from conf/."""
+"""Text of --help: examples, groups with their options, every key with its default and comment, all from conf/."""
 
 import importlib
 import re
@@ -20,13 +20,13 @@ Settings are written key=value; of a key written twice the last one counts.
 
 
 def verbs() -> str:
-    """The verbs, one line each."""
+    """List of the verbs, one line each."""
     lines = [f"  python -m darts_lite.{verb:<12} {_first_line(verb).partition(': ')[2]}" for verb in VERBS]
     return "\n".join(["darts_lite: differentiable architecture search", "", *lines, "", "Each answers --help."])
 
 
 def usage(verb: str) -> str:
-    """What `python -m darts_lite.<verb> --help` prints."""
+    """Text that `python -m darts_lite.<verb> --help` prints."""
     module = importlib.import_module(f"darts_lite.{verb}")
     return "\n\n".join(part for part in ((module.__doc__ or "").strip(), HOW, _groups(verb), _keys(verb)) if part)
 
@@ -55,13 +55,13 @@ def _groups(verb: str) -> str:
 
 
 def _header(name: str) -> str:
-    """The first sentence of a YAML file's header."""
+    """First sentence of a YAML file's header."""
     lines = (conf_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     return lines[lines[0].startswith("# @package")].removeprefix("# ")
 
 
 def _keys(verb: str) -> str:
-    """Every setting: those of the verb, of the default of each group, and the options of all parts."""
+    """List of all settings: of the verb, of the default of each group, and the options of all parts."""
     known, groups, kinds = leaves(config_class(verb)), default_options(verb), part_kinds(config_class(verb))
     files = {verb: ""}
     for group, default in groups.items():
@@ -80,7 +80,7 @@ def _keys(verb: str) -> str:
 
 
 def _file_keys(name: str, prefix: str, hidden: set[str]) -> list[str]:
-    """The settings of one YAML file, with the comments beside and above them."""
+    """Settings of one YAML file, with the comments beside and above them."""
     body = (conf_folder() / f"{name}.yaml").read_text(encoding="utf-8").partition("\n\n")[2]
     lines = []
     for line in body.splitlines():

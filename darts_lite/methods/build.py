@@ -1,4 +1,4 @@
-"""Names and options of a configuration -> the parts that they choose; an object given from Python is taken as it is."""
+"""Parts of a method, built from the names and options of a configuration; an object given from Python is taken as it is."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -37,9 +37,9 @@ Config = TypeVar("Config", bound=Any)
 
 
 def completed(config: Config) -> Config:
-    """The configuration with all options of its parts, as it is stored and compared. Raises UserError (2) with everything wrong in it.
+    """Configuration with all options of its parts, as it is stored and compared. Raises UserError (2) with all its problems.
 
-    A part that was stored as an object from Python stays without it.
+    A choice that was stored as the name of a class, without the object itself, stays as it is.
     """
     problems: list[UserError] = []
     changes: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def completed(config: Config) -> Config:
 
 
 def build_method(config: SearchConfig) -> Method:
-    """The algorithm of a search. Raises UserError (2) with everything that is wrong in it."""
+    """Algorithm of a search. Raises UserError (2) with all problems of the configuration."""
     config = completed(config)
     parts = {
         kind: [_build(key, part, PARTS[kind]) for key, part in _keyed(kind, getattr(config, kind))] for kind in PARTS
@@ -77,14 +77,14 @@ def build_method(config: SearchConfig) -> Method:
 
 
 def build_selection(config: SearchConfig | DiscretizeConfig) -> Any:
-    """The rule that makes a genotype of a mixing. Raises UserError (2)."""
+    """Rule that makes a genotype of a mixing. Raises UserError (2)."""
     part = completed(config).selection
     assert part is not None  # `discretize` takes the one of the search then
     return _build("selection", part, SELECTIONS)
 
 
 def build_space(config: SpaceConfig | Any) -> Any:
-    """The search space of a `SpaceConfig`, or of a space object. Raises UserError (2)."""
+    """Search space of a `SpaceConfig`, or of a space object. Raises UserError (2)."""
     if not isinstance(config, SpaceConfig):
         return config
     if config.name not in SPACES:
@@ -97,7 +97,7 @@ def _kinds(config: Any) -> list[str]:
 
 
 def _keyed(kind: str, given: Any) -> Iterator[tuple[str, PartConfig]]:
-    """The parts that a setting chooses, each with the key that it is blamed under; of what is no part the schema speaks."""
+    """(key to blame, choice) of each part that a setting chooses; what is no choice of a part is left to the schema."""
     several = given if isinstance(given, (list, tuple)) else [given]
     for part in several:
         if isinstance(part, PartConfig) and isinstance(part.name, str):
@@ -109,7 +109,7 @@ def _options(entry: Any) -> list[str]:
 
 
 def _complete(key: str, part: PartConfig, table: dict[str, Any], problems: list[UserError]) -> PartConfig:
-    """The part with all its options: one that was given as an object of a class in `table` by its name there."""
+    """Choice with all options of its part; for an object whose class is in `table`, the name there and the object's options."""
     own = part.own
     name = next(
         (name for name, entry in table.items() if own is not None and (entry is own or entry is type(own))), None
@@ -141,7 +141,7 @@ def _complete(key: str, part: PartConfig, table: dict[str, Any], problems: list[
 
 
 def _build(key: str, part: PartConfig, table: dict[str, Any]) -> Any:
-    """The part that a completed choice stands for."""
+    """Part that a completed choice stands for."""
     entry = part.own if part.is_own else table[part.name]
     if part.is_own and part.own is None:
         raise choice(key, part.name, table)

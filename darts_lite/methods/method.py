@@ -1,4 +1,4 @@
-"""The algorithm of a search, as the parts that it is put together from."""
+"""Method: the algorithm of a search as the parts that it is put together from."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ UNSAID = {"sparse": False, "capturable": True}
 
 
 class Stateful(ABC):
-    """A part that remembers something from step to step, which a checkpoint has to hold."""
+    """Part that remembers something from step to step, which a checkpoint has to hold."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """The memory as tensors and plain data."""
+        """Tensors and plain data that the part remembers."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ class Stateful(ABC):
 
 @dataclass(frozen=True)
 class Method:
-    """The algorithm, built from its names."""
+    """All parts of one algorithm."""
 
     relaxation: Any
     solver: Any
@@ -38,11 +38,11 @@ class Method:
     phases: list[Phase]
 
     def stateful_parts(self) -> dict[str, Stateful]:
-        """The parts that the checkpoint has to hold, by their kind."""
+        """Parts that a checkpoint has to hold, by kind."""
         return {name: part for name, part in self._parts().items() if isinstance(part, Stateful)}
 
     def obstacle(self) -> str | None:
-        """Why no CUDA graph can hold a step of this method, if so: a part of it has the host decide what is computed."""
+        """Reason why no CUDA graph can hold a step of this method, or None: a part has the host decide what is computed."""
         if said(self.relaxation, "sparse"):
             return "the relaxation runs only the operations that it draws"
         held = [name for name, part in self._parts().items() if not said(part, "capturable")]
@@ -55,5 +55,5 @@ class Method:
 
 
 def said(part: Any, name: str) -> bool:
-    """What a part says of itself; any callable is a part, so most say nothing."""
+    """Statement of a part about itself; any callable is a part, so most make none."""
     return getattr(part, name, UNSAID[name])

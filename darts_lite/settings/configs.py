@@ -23,7 +23,7 @@ def _accept_names(config: "SearchConfig | RetrainConfig | DiscretizeConfig") -> 
 
 @dataclass
 class SpaceConfig:
-    """Which cells can be found."""
+    """Settings of a search space: nodes of a cell and candidate operations."""
 
     name: str = option("darts")  # a name of darts_lite.spaces.SPACES
     nodes: int = option(4, low=1, high=16)  # intermediate nodes of a cell
@@ -44,7 +44,7 @@ class SpaceConfig:
 
 @dataclass
 class RunConfig:
-    """What every verb that runs has: device, numbers, folder, resume, logging."""
+    """Settings of every training: seed, device, numbers, folder, resume, logging."""
 
     seed: int = option(0, low=0, high=LARGEST_SEED)
     device: str = option("auto")  # auto | cuda | cuda:N | cpu

@@ -1,4 +1,4 @@
-"""The settings of a data set: those that all have, what `dataset=<name>` chooses, and which data set uses which."""
+"""Settings of a data set: their defaults, the values that `dataset=<name>` chooses, and the data sets that use them."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ ROOT = "data"  # the folder of published data sets, where dataset.root is null
 
 @dataclass
 class DatasetConfig:
-    """Where images come from and how training images are varied."""
+    """Source of the images, and variation of the training images."""
 
     name: str = option("digits")  # a name of darts_lite.data.DATASETS
     path: str | None = option(None)  # npz: the file
@@ -63,12 +63,12 @@ USED_BY: dict[str, tuple[str, ...]] = {
 
 
 def preset_config(name: str, **changes: Any) -> DatasetConfig:
-    """The settings that `dataset=<name>` chooses on the command line, for Python."""
+    """Settings that `dataset=<name>` chooses on the command line, with `changes`."""
     return DatasetConfig(**{"name": name, **PRESETS.get(name, {}), **changes})
 
 
 def unknown_name(key: str, value: str, names: Iterable[str]) -> UserError:
-    """The error for what is no name of a data set; what is a folder or a file there is told how to be given."""
+    """Error for a value that names no data set; for a folder or an .npz file it says how to give that."""
     value = os.path.expanduser(value)
     if os.path.isdir(value):
         words = f"dataset=image_folder dataset.root={shlex.quote(value)}"

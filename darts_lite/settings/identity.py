@@ -1,4 +1,4 @@
-"""What makes two configurations the same run: every setting except those that cannot change a result."""
+"""Identity of a run: every setting counts except those that cannot change a result."""
 
 import dataclasses
 import hashlib
@@ -31,7 +31,7 @@ def plain_leaves(config: "DataclassInstance", prefix: str = "") -> dict[str, Any
 
 
 def without_effect(kind: type) -> set[str]:
-    """The dotted keys of a configuration class that a resumed run may differ in."""
+    """Dotted keys of a configuration class that cannot change a result, so that a resumed run may differ in them."""
     return {key for key, leaf in leaves(kind).items() if leaf.limits.get("without_effect") or key in PLACES}
 
 
@@ -42,7 +42,7 @@ def result_settings(config: "DataclassInstance", without: Collection[str] = ()) 
 
 
 def digest(config: "DataclassInstance", without: Collection[str] = ()) -> str:
-    """A short hash of `result_settings`: configurations that are equal have equal digests (1 and 1.0 are equal)."""
+    """Short hash of `result_settings`: configurations that are equal have equal digests (1 and 1.0 are equal)."""
     text = json.dumps(_floats(result_settings(config, without)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Settings that several verbs share, and the field that carries a range: defaults and limits in one place (no torch here)."""
+"""Fields with a default and limits, for settings and for the options of parts (no torch here)."""
 
 from copy import deepcopy
 from dataclasses import field, is_dataclass
@@ -18,7 +18,7 @@ def option(
     choices: tuple[str, ...] | None = None,
     without_effect: bool = False,
 ) -> Any:
-    """A dataclass field with its limits: `low` <= value, `above` < value, value <= `high`, value in `choices`.
+    """Dataclass field with limits: `low` <= value, `above` < value, value <= `high`, value in `choices`.
 
     Limits of a list hold for each element. `without_effect` marks what cannot change a result: a resumed run may differ in it.
     """

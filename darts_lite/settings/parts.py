@@ -1,4 +1,4 @@
-"""The choice of a part of a method, by name and options: what is typed, stored and compared (no torch here).
+"""Choices of a part of a method, by name and options: these are typed, stored and compared (no torch here).
 
     relaxation=gumbel relaxation.start=5                     the shell
     SearchConfig(relaxation=PartConfig("gumbel", {"start": 5.0}))
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PartConfig:
-    """A part by its name in a table of methods/, with options; or a part of the user's own, which is stored as `<its class>`."""
+    """Name of a part in a table of methods/, with options; an object of the user's own has its class as name, in angle brackets."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class PartConfig:
 
     @classmethod
     def of(cls, given: Any) -> Any:
-        """The choice that a name or an object stands for; None, which chooses nothing, stays None."""
+        """Choice that a name or an object stands for; None, which chooses nothing, stays None."""
         if given is None or isinstance(given, PartConfig):
             return given
         if isinstance(given, str):

@@ -1,4 +1,4 @@
-"""What must hold between the settings of a configuration, whichever verb it is of; `settings.check` asks each where all its keys are."""
+"""Relations that must hold between settings; `schema` checks each in every configuration that has all its keys."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from darts_lite.settings.parts import PartConfig
 
 
 class Relation(NamedTuple):
-    """What must hold between several settings; it is asked wherever a configuration has all these keys."""
+    """Condition on the values of several settings, with the words for where it does not hold."""
 
     keys: tuple[str, ...]  # the first one is blamed
     holds: Callable[..., bool]  # of the values, in the order of `keys`

@@ -1,4 +1,4 @@
-"""Settings: a plain dict becomes a dataclass, and every wrong type, range and relation in it is found at once.
+"""Schema: a plain dict becomes a dataclass, and every wrong type, range and relation in it is found at once.
 
 The command line and the Python API are checked by the same code; nothing here knows torch or Hydra.
 
@@ -28,7 +28,7 @@ PLURALS = {int: "integers", float: "numbers", bool: "true or false", str: "names
 
 
 class Leaf(NamedTuple):
-    """One setting of a configuration class."""
+    """Type and limits of one setting of a configuration class."""
 
     hint: Any
     limits: dict[str, Any]  # the metadata of `option`
@@ -67,17 +67,17 @@ def flat(config: "DataclassInstance") -> dict[str, Any]:
 
 
 def check(config: "DataclassInstance") -> None:
-    """Raise one UserError with everything that is wrong with a configuration made in Python."""
+    """Raise one UserError with all problems of a configuration made in Python, apart from the options of its parts."""
     raise_all(problems(config))
 
 
 def problems(config: "DataclassInstance") -> list[UserError]:
-    """Everything that is wrong with a configuration made in Python, apart from the options of its parts."""
+    """All problems of a configuration made in Python, apart from the options of its parts."""
     return list(_misplaced(config)) or list(_inspect(config))
 
 
 def _misplaced(config: "DataclassInstance") -> Iterator[UserError]:
-    """What stands where a dataclass of settings is wanted."""
+    """Problems of values that stand where a dataclass of settings is wanted."""
     hints = get_type_hints(type(config))
     for field in dataclasses.fields(config):
         hint, value = hints[field.name], getattr(config, field.name)
@@ -87,7 +87,7 @@ def _misplaced(config: "DataclassInstance") -> Iterator[UserError]:
 
 
 def from_plain(cls: type[Config], plain: Any, prefix: str = "") -> Config:
-    """The configuration that `plain` (nested dicts with string keys) describes; absent keys keep their defaults.
+    """Configuration that `plain` (nested dicts with string keys) describes; absent keys keep their defaults.
 
     An integer becomes a float where a float is wanted. Raises one UserError that carries every problem found, whose keys begin with
     `prefix`.
@@ -99,7 +99,7 @@ def from_plain(cls: type[Config], plain: Any, prefix: str = "") -> Config:
 
 
 def to_plain(value: Any) -> Any:
-    """Dicts, lists and scalars of a configuration, or of one of its values; a part of the user's own has its class as name."""
+    """Plain data (dicts, lists, scalars) of a configuration or of a value in one; an object of the user's own is its name."""
     if isinstance(value, PartConfig):
         return {"name": value.name, **to_plain(value.options)}
     if dataclasses.is_dataclass(value):
@@ -116,7 +116,7 @@ def _lookup(config: Any, key: str) -> Any:
 
 
 def _build(cls: Any, plain: Any, prefix: str, found: list[UserError]) -> Any:
-    """An instance whose values are not yet checked; unknown keys and misplaced values are added to `found`."""
+    """Instance of `cls` whose values are not yet checked; unknown keys and misplaced values are added to `found`."""
     fields = [field.name for field in dataclasses.fields(cls) if field.init]
     if not isinstance(plain, dict):
         key = prefix.rstrip(".") or "configuration"
@@ -140,7 +140,7 @@ def _build(cls: Any, plain: Any, prefix: str, found: list[UserError]) -> Any:
 
 
 def _parts(plain: Any, key: str, found: list[UserError]) -> Any:
-    """A list of parts: of names and mappings, or as a mapping from names to mappings, which the groups of the shell make."""
+    """List of parts, from a list of names and mappings, or from a mapping name -> mapping, which the groups of conf/ make."""
     if isinstance(plain, dict):
         for name in [name for name, options in plain.items() if not isinstance(options, dict) or "name" not in options]:
             fix = f"add {key}=[{show(name, quote=False)}], or leave it out"
@@ -156,14 +156,14 @@ def _parts(plain: Any, key: str, found: list[UserError]) -> Any:
 
 
 def _part(plain: Any, key: str, found: list[UserError]) -> Any:
-    """A part from its name, or from a mapping with its name and options."""
+    """Choice of a part, from a name or from a mapping with name and options."""
     if isinstance(plain, dict) and "name" in plain:
         return PartConfig(plain["name"], {name: value for name, value in plain.items() if name != "name"})
     return plain if plain is None else PartConfig(plain)
 
 
 def unknown_key(key: str, known: list[str]) -> UserError:
-    """The error for a key that no configuration has, with the nearest valid one, or what there is instead."""
+    """Error for a key that no configuration has, with the nearest valid one, or with the reason why there is none."""
     endings = [name for name in known if name.rpartition(".")[2] == key]
     if len(endings) != 1 and spelled(key) in MISSING:
         reason, fix = MISSING[spelled(key)]
@@ -175,7 +175,7 @@ def unknown_key(key: str, known: list[str]) -> UserError:
 
 
 def _widen(hint: Any, value: Any) -> Any:
-    """Integers as floats where the hint wants floats, so that `lr=1` and `lr=1.0` are the same configuration."""
+    """Value with integers as floats where the hint wants floats, so that `lr=1` and `lr=1.0` are the same configuration."""
     for kind in _alternatives(hint):
         if kind is float and type(value) is int and abs(value) < 2**1023:
             return float(value)
@@ -189,12 +189,12 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _kind(hint: Any) -> Any:
-    """What a value is where it is not None."""
+    """Type that a hint names besides None."""
     return next(kind for kind in _alternatives(hint) if kind is not type(None))
 
 
 def _inspect(config: "DataclassInstance", prefix: str = "") -> Iterator[UserError]:
-    """Every problem of an instance; relations are asked only of values that are right by themselves."""
+    """Problems of an instance; relations are checked only between values that are right by themselves."""
     values, wrong = {prefix + key: value for key, value in flat(config).items()}, set()
     for key, leaf in leaves(type(config), prefix).items():
         for problem in _value_problems(leaf.hint, values[key], leaf.limits, key):
@@ -251,7 +251,7 @@ def _wrong(key: str, reason: str, value: Any, hint: Any, limits: dict) -> UserEr
 
 
 def describe(hint: Any, limits: dict) -> str:
-    """What a setting accepts, in words: `an integer of at least 1, or null`."""
+    """Values that a setting accepts, in words: `an integer of at least 1, or null`."""
     kind = _kind(hint)
     if limits.get("choices"):
         text = f"one of {', '.join(limits['choices'])}"

@@ -14,12 +14,12 @@ from darts_lite.methods.architecture import Architecture, flatten, unflatten
 from darts_lite.methods.method import Method
 from darts_lite.methods.monitors import Verdict
 from darts_lite.methods.phases import Phase
+from darts_lite.methods.seams import Mixed
 from darts_lite.methods.solvers.bilevel import Tensors
 from darts_lite.methods.views import costs_of
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.spaces.network import Skeleton
-from darts_lite.spaces.table import Mixing
 from darts_lite.spaces.transfer import transfer
 from darts_lite.training.clock import Clock
 from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
@@ -77,12 +77,7 @@ class SearchState:
         return self.method.phases[self.clock.phase]
 
     def forward(
-        self,
-        batch: Batch,
-        weights: Tensors,
-        mixing: dict[str, Mixing],
-        draws: Draws = None,
-        precision: str | None = None,
+        self, batch: Batch, weights: Tensors, mixing: Mixed, draws: Draws = None, precision: str | None = None
     ) -> tuple[Tensor, Tensor]:
         """Cross entropy (0-d) and logits (N, classes) on `batch`."""
         (images, labels), precision = batch, precision or self.precision
@@ -90,7 +85,7 @@ class SearchState:
             logits = call(self.supernet, precision, self.weight_optimizer.names, weights, images, mixing, draws=draws)
             return F.cross_entropy(logits, labels), logits
 
-    def scores(self, mixing: dict[str, Mixing]) -> dict[str, Any]:
+    def scores(self, mixing: Mixed) -> dict[str, Any]:
         """What `evaluate` finds of the supernet at `mixing` on the validation part."""
         assert self.validation is not None
         mixing = unflatten(mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing)))  # a recorded one is float64
@@ -101,15 +96,11 @@ class SearchState:
             return supernet(images, mixing, draws=self.supernet.draw(generator, len(images)))
 
         with evaluating(self.supernet):
-            return evaluate(
-                classify,
-                self.validation,
-                self.supernet.skeleton.classes,
-                sizes=batch_sizes(self.validation, at_once(self.device, self.config.batch_size)),
-                precision=self.precision,
-            )
+            sizes = batch_sizes(self.validation, at_once(self.device, self.config.batch_size))
+            classes = self.supernet.skeleton.classes
+            return evaluate(classify, self.validation, classes, sizes=sizes, precision=self.precision)
 
-    def judge(self, mixing: dict[str, Mixing]) -> tuple[float, float]:
+    def judge(self, mixing: Mixed) -> tuple[float, float]:
         """Accuracy and loss of the supernet at `mixing` on the validation part."""
         scores = self.scores(mixing)
         return scores["accuracy"], scores["loss"]

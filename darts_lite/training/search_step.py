@@ -10,10 +10,10 @@ from torch.profiler import record_function
 from darts_lite.hardware.gated import gated_step
 from darts_lite.hardware.precision import full_float32
 from darts_lite.methods.architecture import flatten, unflatten
+from darts_lite.methods.seams import Mixed
 from darts_lite.methods.solvers.bilevel import Bilevel, Loss, Tensors
 from darts_lite.methods.views import ArchitectureView
 from darts_lite.operations.layers import tracking_statistics
-from darts_lite.spaces.table import Mixing
 from darts_lite.training.evaluation import evaluating
 from darts_lite.training.optimizers import cosine, weight_metrics
 from darts_lite.training.search_state import Batch, Draws, SearchState
@@ -103,11 +103,11 @@ def weight_step(state: SearchState, train: Batch, learning_rate: Tensor, draws: 
     method, clock, health, optimizer = state.method, state.clock, state.health, state.weight_optimizer
     frozen = tuple(weight.detach() for weight in optimizer.weights)
 
-    def attacked_loss(moved: dict[str, Mixing]) -> Tensor:
+    def attacked_loss(moved: Mixed) -> Tensor:
         with evaluating(state.supernet):
             return state.forward(train, frozen, moved, draws)[0]
 
-    def training_loss(moved: dict[str, Mixing]) -> Tensor:
+    def training_loss(moved: Mixed) -> Tensor:
         return state.forward(train, optimizer.weights, moved, draws)[0]
 
     with torch.no_grad():
@@ -126,7 +126,7 @@ def weight_step(state: SearchState, train: Batch, learning_rate: Tensor, draws: 
     return weight_metrics(loss, logits, train[1], norm, learning_rate)
 
 
-def _view(state: SearchState, mixing: dict[str, Mixing]) -> ArchitectureView:
+def _view(state: SearchState, mixing: Mixed) -> ArchitectureView:
     architecture = state.architecture
     return ArchitectureView(
         logits=dict(architecture.operations),

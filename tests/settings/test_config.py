@@ -361,7 +361,7 @@ def read(*argv, verb="search"):
 
 def test_typed_keys():
     line = read("seed=1", "seed=2", "dataset=npz", "method=darts_second_order", "space.nodes=3", "hydra.verbose=true")
-    assert line.typed == {"seed", "dataset.name", "method", "space.nodes"}
+    assert line.typed_keys == {"seed", "dataset.name", "method", "space.nodes"}
     assert line.overrides["seed"] == "2", "of a key given twice the last value counts"
 
 

@@ -305,3 +305,11 @@ def test_every_option_has_a_dotted_key(extended):
     assert keys["solver.name"] == "unrolled" and keys["solver.radius"] == 0.01
     assert keys["penalties"] == [{"name": "weighted", "weight": 1.0, "cells": ["normal"], "squared": False}]
     assert set(leaves(SearchConfig)) <= set(keys)
+
+
+def test_the_composed_configuration_shows_what_is_inherited(capsys):
+    assert run_verb("search", ["--cfg", "job", "method=darts_second_order", "dataset=cifar10"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for line in ("method: darts_second_order", "name: unrolled", "radius: 0.01", "alpha_lr: 0.0003", "name: cifar10"):
+        assert line in lines
+    assert "crop_padding: 4" in lines and "color_jitter: 0.0" in lines
