@@ -6,7 +6,6 @@ how many children are finished, and what is missing is seen from their folders.
 """
 
 import copy
-import math
 import os
 import statistics
 from collections.abc import Callable, Sequence
@@ -65,7 +64,9 @@ class Outcome:
         value: Any = self.result
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if (
+            type(value) not in (int, float) or not abs(value) < 1e300
+        ):  # nor infinite, nor NaN, nor too large for a float
             raise self._lacks(" ".join(keys))
         return value
 

@@ -156,7 +156,7 @@ def prepare(
 ) -> RunPlan[Config]:
     """The plan of a run, once everything is checked that can be without the run folder. Raises UserError (2, 3, 4, 6, 7).
 
-    `dataset`: images and labels of a Python program; or, for one of several runs, what its parent has loaded and said.
+    `dataset`: images and labels of a Python program; or, for a child, what its parent run has loaded and said.
     """
     report = report or Plain()
     config = completed(config)

@@ -19,7 +19,7 @@ class Signals:
     """Context that turns SIGTERM and SIGINT into a flag; a second SIGINT ends the process at once with 130.
 
     `farewell` is written to stderr in that case. Outside the main thread, where Python allows no handlers, nothing is
-    installed. Inside another one, as of a run of several runs, it shares the flag and the farewell of that.
+    installed. Inside another one, as a child inside its parent run, it shares the flag and the farewell of the outer one.
     """
 
     _installed: ClassVar["Signals | None"] = None
