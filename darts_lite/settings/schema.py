@@ -156,7 +156,9 @@ def _parts(plain: Any, key: str, found: list[UserError]) -> Any:
 
 
 def _part(plain: Any, key: str, found: list[UserError]) -> Any:
-    """Choice of a part, from a name or from a mapping with name and options."""
+    """Choice of a part, from a name or from a mapping with name and options; None, where there may be none, from no name."""
+    if plain == {"name": None}:
+        return None
     if isinstance(plain, dict) and "name" in plain:
         return PartConfig(plain["name"], {name: value for name, value in plain.items() if name != "name"})
     return plain if plain is None else PartConfig(plain)
