@@ -17,7 +17,7 @@ from darts_lite.methods.selections import SELECTIONS
 from darts_lite.methods.selections.hooks import Training
 from darts_lite.methods.solvers import SOLVERS
 from darts_lite.settings import schema
-from darts_lite.settings.configs import SearchConfig, SpaceConfig
+from darts_lite.settings.configs import DiscretizeConfig, SearchConfig, SpaceConfig
 from darts_lite.settings.parts import PartConfig
 from darts_lite.spaces import SPACES
 
