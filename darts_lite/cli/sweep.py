@@ -14,8 +14,8 @@ from typing import Any
 
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.machine import take_process
-from darts_lite.runs.report import duration, write
-from darts_lite.settings.configs import AnyConfig, RunConfig
+from darts_lite.runs.report import columns, duration, write
+from darts_lite.settings.configs import AnyConfig, RetrainConfig, SearchConfig
 from darts_lite.storage.files import make_folders, read_json, remove_folders, write_atomic
 
 STATES = {Exit.FINISHED: "finished", Exit.SIGINT: "interrupted", Exit.SIGTERM: "interrupted", None: "killed"}
@@ -84,11 +84,13 @@ class Job:
         """
         parent, number = Path(config.run_dir or self.sweep.folder), self.number
         found, placed = None, dataclasses.replace(config, run_dir=str(parent / str(number)))
-        if isinstance(config, RunConfig) and config.resume == "auto":
+        if isinstance(config, SearchConfig | RetrainConfig) and config.resume == "auto":
             from darts_lite.methods.build import completed
             from darts_lite.runs.resume import resolve
 
-            found = resolve(self.sweep.verb, completed(placed), typed).folder
+            found = resolve(
+                self.sweep.verb, completed(dataclasses.replace(config, run_dir=placed.run_dir)), typed
+            ).folder
             if found is not None:
                 placed = dataclasses.replace(config, resume=str(found), run_dir=None)
             else:
@@ -156,5 +158,4 @@ def table(jobs: list[dict[str, Any]]) -> list[str]:
         )
         for job in jobs
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return columns(rows)

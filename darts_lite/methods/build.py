@@ -78,7 +78,9 @@ def build_method(config: SearchConfig) -> Method:
 
 def build_selection(config: SearchConfig | DiscretizeConfig) -> Any:
     """Rule that makes a genotype of a mixing. Raises UserError (2)."""
-    return _build("selection", completed(config).selection, SELECTIONS)
+    part = completed(config).selection
+    assert part is not None  # `discretize` takes the one of the search then
+    return _build("selection", part, SELECTIONS)
 
 
 def build_space(config: SpaceConfig | Any) -> Any:

@@ -168,7 +168,7 @@ class DiscretizeConfig:
 
     run: str | None = option(None)  # folder of a search
     epoch: int | None = option(None, low=0)  # None: the last one
-    selection: PartConfig = option(PartConfig("darts"))
+    selection: PartConfig | None = option(None)  # None: the one of the search
     run_dir: str | None = option(None)
 
     def __post_init__(self) -> None:

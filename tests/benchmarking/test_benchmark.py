@@ -19,7 +19,7 @@ from darts_lite.models import create_network
 from darts_lite.retrain import RetrainConfig
 from darts_lite.search import SearchConfig
 from darts_lite.settings.configs import MODES, SpaceConfig
-from darts_lite.spaces.darts import DartsSpace
+from darts_lite.spaces.darts import DartsSpace, types
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Mixing
 
@@ -196,7 +196,7 @@ def test_the_final_reference_is_the_final_network():
     for name, tensor in gate.taken_apart(ours, ours.state_dict()).items():
         head, number, middle, edge, *tail = [*name.split("."), "", "", "", ""]
         if head == "cells" and middle == "edges":
-            kind = ours.skeleton.types()[int(number)]
+            kind = types(ours.skeleton)[int(number)]
             name = ".".join([head, number, middle, str(pairs[kind][int(edge)]), *filter(None, tail)])
         apart[name] = tensor
     missing = reference.load_state_dict(apart, strict=False)

@@ -23,8 +23,8 @@ from darts_lite.cli import console
 from darts_lite.cli.line import VERBS, config_class, default_options, group_options, part_options, read_line
 from darts_lite.cli.run import run_package, run_verb
 from darts_lite.errors import Exit, Interrupted, UserError, all_of
-from darts_lite.runs.loop import epoch_words
 from darts_lite.runs.report import Plain
+from darts_lite.runs.steps import epoch_words
 from darts_lite.settings.schema import leaves, part_kinds
 
 

@@ -181,7 +181,7 @@ CASES = [
             "flipped": ["flipped.npz:x_train: cannot be read (Bad CRC-32"],
             "no-labels": ["missing: y_test; the archive has x_test, x_train, y_train"],
             "float": ["x_train: images must be uint8, got 'float32'"],
-            "pickled": ["y_train: holds pickled objects, which are never loaded"],
+            "pickled": ["y_train: cannot be read (Object arrays cannot be loaded", "plain numbers"],
             "one-hot": ["y_train: labels must be (N,)", "store class numbers, not one-hot"],
             "fractions": ["y_train: labels must be integers, got 'float64'"],
             "too-few-labels": ["y_train: x_train has 40 images", "got 39"],

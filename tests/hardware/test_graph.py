@@ -30,7 +30,7 @@ from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.solvers import SOLVERS
 from darts_lite.operations.kernels.thresholds import LARGE
 from darts_lite.retrain import RetrainConfig
-from darts_lite.runs.loop import Loop
+from darts_lite.runs.steps import Steps
 from darts_lite.search import SearchConfig
 from darts_lite.settings import identity as configuration
 from darts_lite.settings import schema
@@ -364,13 +364,13 @@ def test_a_run_does_not_notice_where_its_step_is_recorded(name, without_a_gpu, m
     tiny.run(RUNS[name](), run_dir="whole")
     assert without_a_gpu == ways(RUNS[name]())[::-1]  # one for each way, the one with frozen alphas first
 
-    step_done = Loop.step_done
+    after_step = Steps.after_step
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(
-            Loop,
-            "step_done",
-            lambda loop, state, metrics: (
-                step_done(loop, state, metrics),
+            Steps,
+            "after_step",
+            lambda steps, state, metrics: (
+                after_step(steps, state, metrics),
                 state.clock.done == 4 and os.kill(os.getpid(), signal.SIGTERM),
             ),
         )

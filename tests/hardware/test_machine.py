@@ -171,7 +171,7 @@ def test_a_resumed_run_takes_the_threads_that_it_began_with(verb, has, given, to
     assert tiny.read_json("run/env.json")["threads"] == 2
     monkeypatch.setattr("darts_lite.runs.prepare.cores", lambda: has)
     seen = []
-    monkeypatch.setattr("darts_lite.runs.loop.Loop.step_done", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr("darts_lite.runs.steps.Steps.after_step", lambda *_: seen.append(torch.get_num_threads()))
     report = tiny.Report()
     run = {"search": tiny.search, "retrain": tiny.retrain}[verb]
     run(config(resume="run", run_dir=None), report=report)

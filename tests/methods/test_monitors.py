@@ -18,7 +18,7 @@ from darts_lite.methods.selections.hooks import Training, Validating
 from darts_lite.search import search
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
-STEP = "darts_lite.training.search_step:search_step"
+STEP = "search step"
 
 
 class Patience(Stateful):
@@ -93,8 +93,8 @@ POINTS = {
     "before the change": ("before", STEP, 3),
     "after the change": ("before", STEP, 6),
     "in the last epoch": ("before", STEP, 11),
-    "before the last checkpoint": ("before", "darts_lite.runs.search_results:SearchRecord.finish"),
-    "after the last checkpoint": ("before", "darts_lite.storage.run_folder:RunFolder.finish"),
+    "before the last checkpoint": ("before", "genotype"),
+    "after the last checkpoint": ("before", "end"),
 }
 
 
