@@ -27,11 +27,19 @@ FORM = "give uint8 (N, H, W, C) or (N, H, W), an image of Pillow, a path, or a l
 class Classifier(nn.Module):
     """`network` with the preprocessing of its training; `forward` is the network itself, on prepared images."""
 
-    def __init__(self, network: Network, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]):
+    def __init__(
+        self,
+        network: Network,
+        class_names: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        center: float = 1.0,
+    ):
         super().__init__()
         self.network = network
         self.class_names = tuple(class_names)
         self.mean, self.std = tuple(mean), tuple(std)  # of each channel of pixels in [0, 1]
+        self.center = center  # of the shorter side of an image: what is kept of it
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -58,7 +66,7 @@ class Classifier(nn.Module):
         """What evaluation feeds the network, (N, C, H, W) on its device: the centre resized, grey or RGB, normalized.
 
         `images`: uint8 (N, H, W, C) or (N, H, W) of any size, pixels 0 to 255, array or tensor; one image of Pillow or the path of one;
-        or a list of these two. Raises UserError (3).
+        or a list of these two. Arrays of the network's own size are taken as they are. Raises UserError (3).
         """
         return self._preparation()(self._pixels(images))
 
@@ -101,12 +109,12 @@ class Classifier(nn.Module):
             raise _error(f"the network sees {channels} channels", f"give arrays (N, {height}, {width}, {channels})")
         if isinstance(image, str | os.PathLike):
             with bombs_are_errors():
-                return decode(os.fspath(image), channels, (height, width)).copy()
+                return decode(os.fspath(image), channels, (height, width), self.center).copy()
         if not isinstance(image, Image.Image):
             raise _error("are neither arrays nor images", FORM, type(image).__name__)
         if image.mode not in MODES:
             raise _error("must have 8 bits a channel", "scale the values to 0..255", f"mode {image.mode}")
-        return fitted(image, channels, (height, width)).copy()  # torch wants memory that can be written to
+        return fitted(image, channels, (height, width), self.center).copy()  # torch wants memory that can be written to
 
 
 def _error(reason: str, fix: str, value: object = None) -> UserError:

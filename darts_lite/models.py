@@ -14,7 +14,9 @@ from pathlib import Path
 from darts_lite.classifier import Classifier
 from darts_lite.genotypes.find import find_genotype
 from darts_lite.genotypes.genotype import Genotype
+from darts_lite.runs.resume import stored_part
 from darts_lite.runs.trained import restore_model
+from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces.darts import network as build
 from darts_lite.spaces.network import Network, Skeleton
 
@@ -52,4 +54,5 @@ def load_model(run: str | Path) -> Classifier:
     """
     network, state = restore_model(run)
     model = state["model"]
-    return Classifier(network, model["class_names"], model["mean"], model["std"]).eval()
+    center = stored_part(state, "dataset", DatasetConfig, run).test_center
+    return Classifier(network, model["class_names"], model["mean"], model["std"], center).eval()

@@ -49,10 +49,11 @@ def test_predictions_are_those_of_evaluate(tiny_folder):
     torch.testing.assert_close(model.double().predict(few)[1], expected[:20])
 
 
-def test_files_of_an_image_folder(tiny_folder):
+@pytest.mark.parametrize("center", [1.0, 0.75])
+def test_files_of_an_image_folder(center, tiny_folder):
     """Cropped and resized as in training, from the same files and from arrays."""
     root = folder(Path("photos"), parts=("train", "test"), images=16, shape=(12, 9, 3))
-    config = DatasetConfig(name="image_folder", root=str(root), image_size=8)
+    config = DatasetConfig(name="image_folder", root=str(root), image_size=8, test_center=center)
     tiny.run(tiny.retrain_config(dataset=config, epochs=1, batch_size=8, test_every=None))
     model, dataset = load_model("run"), data.load(config)
     paths = [dataset.x_test.path(number) for number in range(len(dataset.y_test))]

@@ -312,7 +312,9 @@ def given_statistics(config: DatasetConfig, channels: int) -> tuple[tuple[float,
         return None
     for key, values in (("dataset.mean", config.mean), ("dataset.std", config.std)):
         if len(values) != channels:
-            raise UserError(key, f"the images have {channels} channels", f"give {channels} numbers", value=list(values))
+            raise UserError(
+                key, f"the images have {channels} channels", f"give {channels}, or null: measured", value=list(values)
+            )
     for value in config.mean:
         if not 0 <= value <= 1:  # NaN fails too
             raise UserError("dataset.mean", "pixels lie in [0, 1]", "divide by 255", value=value)

@@ -81,15 +81,17 @@ def _files(root: str, names: dict[str, np.ndarray], config: DatasetConfig) -> di
     side = config.image_size
     shape = shapes[0] if side is None else (side, side, config.channels)
     everything = replace(everything, image_shape=shape, fits=fits and shapes[0] == shape)
+    ends = np.cumsum([len(part) for part in names.values()])
+    files = {part: everything[end - len(names[part]) : end] for part, end in zip(names, ends.tolist(), strict=True)}
+    files["test"] = replace(files["test"], center=config.test_center)
     if config.storage != "stream":
         free, needed = available_memory(), 2 * everything.nbytes  # and the copy that training makes of them
         if free is None or needed <= free:
-            everything = replace(everything, pixels=np.asarray(everything))
-        elif config.storage == "device":
+            return {part: replace(one, pixels=np.asarray(one)) for part, one in files.items()}
+        if config.storage == "device":
             reason = f"decoded and copied once it takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
             raise _error(root, reason, "give dataset.storage=stream, or a smaller dataset.image_size")
-    ends = np.cumsum([len(part) for part in names.values()])
-    return {part: everything[end - len(names[part]) : end] for part, end in zip(names, ends.tolist(), strict=True)}
+    return files
 
 
 def _listing(root: str, parts: dict[str, tuple[np.ndarray, np.ndarray]], config: DatasetConfig) -> str:

@@ -39,6 +39,7 @@ class Files:
     names: np.ndarray  # bytes (N,): paths below root. Fixed width, so that forked workers share the memory
     image_shape: tuple[int, int, int]  # of each image once it is decoded: height, width, channels
     fits: bool  # whether every image has that size already; else it is cropped and resized
+    center: float = 1.0  # of the shorter side: what is kept of it
     pixels: np.ndarray | None = None
 
     dtype = np.dtype(np.uint8)
@@ -64,10 +65,10 @@ class Files:
         pixels = np.empty(self.shape, np.uint8) if self.pixels is None else self.pixels
         if self.pixels is None:
             height, width, channels = self.image_shape
-            size = None if self.fits else (height, width)
+            size = None if self.fits and self.center == 1 else (height, width)
 
             def place(number: int) -> None:
-                image = decode(self.path(number), channels, size)
+                image = decode(self.path(number), channels, size, self.center)
                 if image.shape != self.image_shape:
                     reason = f"is {image.shape[1]}x{image.shape[0]} now, was {width}x{height}"
                     raise _error(self.path(number), reason, "do not change the images while they are used")
@@ -87,7 +88,8 @@ class Files:
         """
         sizes = [os.stat(self.path(number)).st_size for number in range(len(self))]
         whole = sum(sizes) <= EXACT
-        digest.update(f"files {self.shape} {self.fits} {whole}\n".encode())
+        center = f" {self.center}" if self.center < 1 else ""
+        digest.update(f"files {self.shape} {self.fits} {whole}{center}\n".encode())
         for number, (name, size) in enumerate(zip(self.names, sizes, strict=True)):
             content = hashlib.sha256()
             with open(self.path(number), "rb") as file:
@@ -101,26 +103,26 @@ class Files:
 Images = np.ndarray | Files  # uint8 (N, H, W, C)
 
 
-def decode(path: str, channels: int, size: tuple[int, int] | None) -> np.ndarray:
+def decode(path: str, channels: int, size: tuple[int, int] | None, center: float = 1.0) -> np.ndarray:
     """uint8 (H, W, channels) of one file, see `fitted`. Raises UserError (DATA)."""
     with _opened(path) as image:
-        return fitted(image, channels, size)
+        return fitted(image, channels, size, center)
 
 
-def fitted(image: Image.Image, channels: int, size: tuple[int, int] | None) -> np.ndarray:
-    """uint8 (H, W, channels), upright; `size` (height, width): the centre of that shape, as large as possible, resized to it.
+def fitted(image: Image.Image, channels: int, size: tuple[int, int] | None, center: float = 1.0) -> np.ndarray:
+    """uint8 (H, W, channels), upright; `size` (height, width): the centre of that shape, resized to it.
 
-    Transparency lies on white, as a browser shows it. `image` has one of `MODES`.
+    The centre is as large as possible, times `center`. Transparency lies on white, as a browser shows it. `image` has one of `MODES`.
     """
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB" if channels == 3 else "L")
-    if size is not None and (image.height, image.width) != size:
+    if size is not None and ((image.height, image.width) != size or center < 1):
         # Crop first: the same picture, but a 1 x 50,000 image is not blown up before it is cropped.
         height, width = size
-        scale = min(image.height / height, image.width / width)
+        scale = center * min(image.height / height, image.width / width)
         left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
         box = left, top, left + scale * width, top + scale * height
         image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)

@@ -56,9 +56,14 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def threads_are_given() -> bool:
+    """Whether the user has said how many threads there shall be."""
+    return "OMP_NUM_THREADS" in os.environ
+
+
 def share(jobs: int) -> int | None:
     """Threads of each of several jobs that run at once; None where that is left alone: a single job, or the user has said it."""
-    return None if jobs < 2 or "OMP_NUM_THREADS" in os.environ else max(1, cores() // jobs)
+    return None if jobs < 2 or threads_are_given() else max(1, cores() // jobs)
 
 
 def available_memory() -> int | None:

@@ -17,11 +17,11 @@ from darts_lite.data.splits import split
 from darts_lite.data.stream import Stream, part_or_stream
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.device import keep_freed_memory, resolve_device
-from darts_lite.hardware.machine import cores
+from darts_lite.hardware.machine import cores, threads_are_given
 from darts_lite.hardware.precision import resolve_precision
 from darts_lite.runs.debug import reduced
 from darts_lite.runs.report import Plain
-from darts_lite.runs.resume import resolve
+from darts_lite.runs.resume import find_moved, resolve
 from darts_lite.seeds import derive
 from darts_lite.settings import schema
 from darts_lite.settings.datasets import DatasetConfig
@@ -160,12 +160,6 @@ def prepare(
     for notice in resolution.notices:
         report.line(notice)
     config = resolution.config
-    size = getattr(config, "preset", None) or getattr(config, "recipe", None)
-    trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
-    if trial and config.dataset.name != "digits" and resolution.folder is None and loaded is None:
-        report.line(
-            f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
-        )
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     keep_freed_memory(device)
@@ -174,6 +168,17 @@ def prepare(
         report.line(f"{why}, so {slow}; fix: install triton, and a C compiler")
     fresh = loaded is None
     dataset = loaded or (data.load(config.dataset) if given is None else data.load(config.dataset, given))
+    if config.resume == "auto" and resolution.folder is None:
+        resolution = find_moved(verb, config, dataset.fingerprint)
+        config = resolution.config
+        for notice in resolution.notices:
+            report.line(notice)
+    size = getattr(config, "preset", None) or getattr(config, "recipe", None)
+    trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
+    if trial and config.dataset.name != "digits" and resolution.folder is None and fresh:
+        report.line(
+            f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
+        )
     if fresh and resolution.folder is None:
         for line in (in_words(dataset), *remarks(dataset)):
             report.line(line)
@@ -200,8 +205,10 @@ def prepare(
 
 
 def _threads(folder: Path | None, here: int) -> int:
-    """Those that a run began with, where the machine has them: with others its sums are rounded otherwise."""
-    began: Any = None if folder is None else read_json(folder / "env.json").get("threads")
+    """Threads that a run began with, since with others its sums are rounded otherwise; `here`, where the user has said how many, or the
+    machine lacks them.
+    """
+    began: Any = None if folder is None or threads_are_given() else read_json(folder / "env.json").get("threads")
     return began if type(began) is int and 1 <= began <= cores() else here
 
 

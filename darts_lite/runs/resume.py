@@ -70,6 +70,15 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
     return Resolution(stored, folder, finished, notices)
 
 
+def find_moved(verb: str, config: Any, data: str) -> Resolution:
+    """The newest run of `resume=auto` on the same `data` (a fingerprint), which lay elsewhere then; asked where `resolve` finds none."""
+    found = _newest_equal(verb, config, data)
+    notice = "there is no run of this configuration on this data, so a new one begins"
+    if found.folder is not None:
+        notice = f"the same data lay elsewhere when {found.folder} began"
+    return replace(found, notices=[f"resume=auto: {notice}"])
+
+
 def refuse_other_data(path: Path, stored: dict[str, Any], data: str) -> None:
     """Refuse (4) to go on with other data than a run began with; `stored`: its checkpoint, `data`: the fingerprint."""
     if stored["env"]["data"] != data:
@@ -117,13 +126,17 @@ def runs_below(base: Path) -> Iterator[Path]:
         )  # a run under its own name, not as `latest`
 
 
-def _newest_equal(verb: str, config: Any) -> Resolution:
+def _newest_equal(verb: str, config: Any, data: str | None = None) -> Resolution:
+    """The newest run of this configuration; with `data`, a fingerprint: on that data, wherever it lay."""
     completed = cache(lambda source: _completed(config, source))
+    ignored, digested = ((), "configuration") if data is None else (DATA_PLACES, "apart_from_places")
     for folder in _newest_first(_places(verb, config.run_dir)):
         known = read_json(folder / "status.json")
         wanted = completed(_source(folder))
-        name = digest(wanted)
-        if known.get("verb", verb) != verb or known.get("configuration", name) != name:
+        name = digest(wanted, ignored)
+        if known.get("verb", verb) != verb or known.get(digested, name) != name:
+            continue
+        if data is not None and read_json(folder / "env.json").get("data") != data:
             continue
         if not checkpoint.files(folder / "checkpoints"):
             continue  # killed before its first checkpoint: nothing to go on from
@@ -133,7 +146,7 @@ def _newest_equal(verb: str, config: Any) -> Resolution:
             if known or error.code not in (Exit.RUN, Exit.IN_USE):  # in use, and no status yet: it has only just begun
                 raise  # this one is meant, and starting another instead would be silent
             continue
-        if essence(stored) == essence(wanted):
+        if essence(stored, ignored) == essence(wanted, ignored):
             return Resolution(wanted, folder, _finished(folder))
     return Resolution(config)
 

@@ -32,6 +32,7 @@ class DatasetConfig:
     image_size: int | None = option(None, low=1, high=4096)
     channels: int = option(3, low=1, high=3)  # image_folder: 3 (RGB) or 1 (grey)
     test_fraction: float = option(0.2, above=0, high=0.9)  # image_folder without test/: of train/, drawn from the names
+    test_center: float = option(1.0, above=0, high=1)  # image_folder: what is kept of the shorter side of test images
     fraction: float = option(1.0, above=0, high=1)  # of the training images of each class, for search and retraining
     storage: str = option("auto", choices=("auto", "device", "stream"), inert=True)  # where images wait for their step
     # Processes that load a stream; None: cores - 1, at most 8.
@@ -55,6 +56,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "image_size": ("image_folder",),
     "channels": ("image_folder",),
     "test_fraction": ("image_folder",),
+    "test_center": ("image_folder",),
 }
 
 

@@ -34,6 +34,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "folder": ("run",),
         "data data_dir data_path data_root": ("dataset", "dataset.path", "dataset.root"),
         "img_size imgsz input_size resolution": ("dataset.image_size",),
+        "crop_pct center_crop": ("dataset.test_center",),
         "hflip horizontal_flip augment": ("dataset.flip",),
         "num_workers n_workers": ("dataset.workers",),
         "ops operations primitives candidate_ops": ("space.candidates",),

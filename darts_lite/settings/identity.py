@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Any
 
 from darts_lite.settings.schema import leaves, to_plain
@@ -27,15 +28,15 @@ def inert(kind: type) -> set[str]:
     return {key for key, leaf in leaves(kind).items() if leaf.limits.get("inert") or key in PLACES}
 
 
-def essence(config: Any) -> dict[str, Any]:
-    """Dotted key -> plain value, of the settings that can change a result."""
-    skipped = inert(type(config))
+def essence(config: Any, without: Collection[str] = ()) -> dict[str, Any]:
+    """Dotted key -> plain value, of the settings that can change a result, `without` some."""
+    skipped = inert(type(config)).union(without)
     return {key: value for key, value in plain_leaves(config).items() if key not in skipped}
 
 
-def digest(config: Any) -> str:
+def digest(config: Any, without: Collection[str] = ()) -> str:
     """A short hash of `essence`: configurations that are equal have equal digests (1 and 1.0 are equal)."""
-    text = json.dumps(_floats(essence(config)), sort_keys=True)
+    text = json.dumps(_floats(essence(config, without)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

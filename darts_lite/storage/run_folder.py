@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from darts_lite.errors import Exit, Interrupted, UserError, did_you_mean
-from darts_lite.settings.identity import digest
+from darts_lite.settings.identity import DATA_PLACES, digest
 from darts_lite.settings.schema import to_plain
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import (
@@ -95,7 +95,7 @@ class RunFolder:
             remove_folders(made)
             raise
         run = cls(path, held, made)
-        facts = {"verb": verb, "configuration": digest(config)}
+        facts = {"verb": verb, "configuration": digest(config), "apart_from_places": digest(config, DATA_PLACES)}
         if getattr(config, "debug", None):
             facts["debug"] = config.debug  # so that nobody takes its result for one
         run._facts = {"run": facts, "config": to_plain(config), "env": environment}

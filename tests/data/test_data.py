@@ -115,7 +115,15 @@ def test_settings_are_checked_first():
     assert len(error.problems) == 2
 
 
-GIVEN = {"path": "x.npz", "root": "photos", "download": True, "image_size": 32, "channels": 1, "test_fraction": 0.5}
+GIVEN = {
+    "path": "x.npz",
+    "root": "photos",
+    "download": True,
+    "image_size": 32,
+    "channels": 1,
+    "test_fraction": 0.5,
+    "test_center": 0.5,
+}
 
 
 @pytest.mark.parametrize("key", GIVEN)

@@ -241,6 +241,27 @@ def test_the_shorter_side_is_resized_and_the_centre_cropped(tmp_path, side):
     assert np.abs(turned - expected).max() <= 1
 
 
+def test_test_images_as_published_for_imagenet(tmp_path):
+    """Resize to 256 pixels and the centre of 224, in one step; training and validation images keep all of the centre."""
+    root = folder(tmp_path, parts=("train", "val", "test"), images=2, shape=(64, 96, 3))
+    whole, cut = read(root, image_size=28), read(root, image_size=28, test_center=0.875)
+    for number in range(4):
+        resized = Image.open(whole.x_test.path(number)).resize((48, 32), Image.Resampling.BILINEAR)
+        expected = np.asarray(resized.crop((10, 2, 38, 30)), int)
+        assert np.abs(np.asarray(cut.x_test)[number] - expected).max() <= 1  # rounded
+        assert np.abs(np.asarray(whole.x_test)[number] - expected).max() > 20
+    for part in ("x_train", "x_val"):
+        assert np.array_equal(getattr(whole, part), getattr(cut, part))
+    streamed = read(root, image_size=28, test_center=0.875, storage="stream")
+    assert np.array_equal(streamed.x_test, cut.x_test) and streamed.x_test.pixels is None
+    assert streamed.fingerprint == cut.fingerprint != whole.fingerprint and cut.source == whole.source
+    square = folder(tmp_path / "square", parts=("train", "test"), shape=(32, 32, 3))
+    for settings in ({"image_size": 32}, {}):  # images that have the size already
+        image = np.asarray(read(square, test_center=0.5, **settings).x_test)[0]
+        larger = Image.open(read(square).x_test.path(0)).resize((64, 64), Image.Resampling.BILINEAR)
+        assert np.abs(image - np.asarray(larger.crop((16, 16, 48, 48)), int)).max() <= 1
+
+
 def test_a_thin_image_is_not_blown_up(tmp_path, monkeypatch):
     write(tmp_path / "thin.png", np.zeros((1, 30_000), np.uint8))
     resize, asked = Image.Image.resize, []

@@ -438,6 +438,27 @@ def test_the_same_data_in_another_place(stopped, whole, capsys):
     assert "already finished: run" in capsys.readouterr().out
 
 
+def test_auto_finds_a_run_whose_data_has_moved(stopped, capsys):
+    runs = Path("outputs/search/npz")
+    runs.mkdir(parents=True)
+    run = stopped.rename(runs / "first")
+    Path("data.npz").rename("here.npz")
+    tiny.write_data("other.npz", seed=1)
+    words = [word for word in WORDS if not word.startswith(("dataset.path", "run_dir"))]
+    assert run_verb("search", [*words, "resume=auto", "dataset.path=other.npz"]) == 0
+    assert "there is no run of this configuration on this data, so a new one begins" in capsys.readouterr().out
+    assert len(list(runs.iterdir())) == 2
+    for said in ("resumed at step 3 of 6", "already finished"):
+        assert run_verb("search", [*words, "resume=auto", "dataset.path=here.npz"]) == 0
+        found = capsys.readouterr()
+        assert f"{said}" in found.out and f"{run}" in found.out and not found.err
+        assert "is a trial" not in found.out, "that is for who begins"
+        assert ("the same data lay elsewhere" in found.out) == (said == "resumed at step 3 of 6"), "then it knows where"
+    assert len(list(runs.iterdir())) == 2
+    assert run_verb("search", [*words, "resume=auto", "dataset.path=here.npz", "lr=0.1"]) == 0
+    assert "so a new one begins" in capsys.readouterr().out and len(list(runs.iterdir())) == 3
+
+
 # The command line
 
 

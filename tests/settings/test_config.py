@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from darts_lite.cli import line as words
@@ -19,6 +20,7 @@ from darts_lite.settings.datasets import DatasetConfig, preset_config
 from darts_lite.settings.elsewhere import MISSING, OURS, spelled
 from darts_lite.settings.identity import digest
 from darts_lite.settings.schema import check, describe, flat, from_plain, leaves, to_plain
+from darts_lite.training.optimizers import SCHEDULES
 
 VERBS = words.VERBS
 
@@ -82,8 +84,44 @@ def test_published_sizes(composed):
     assert (imagenet.epochs, imagenet.batch_size, imagenet.lr, imagenet.weight_decay) == (250, 128, 0.1, 3e-5)
     assert (imagenet.schedule, imagenet.dataset.crop, imagenet.label_smoothing) == ("exponential", "resized", 0.1)
     assert imagenet.dataset.color_jitter == 0.4
+    assert imagenet.dataset.mean == [0.485, 0.456, 0.406] and imagenet.dataset.std == [0.229, 0.224, 0.225]
     factor = (imagenet.lr_min / imagenet.lr) ** (1 / imagenet.epochs)
     assert abs(factor - 0.97) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "verb", "steps"),  # of an epoch on CIFAR-10 and ImageNet
+    [
+        ("method/darts_first_order", "search", 390),
+        ("method/darts_second_order", "search", 390),
+        ("recipe/darts", "retrain", 520),
+        ("recipe/imagenet", "retrain", 10_009),
+    ],
+)
+def test_headers_name_the_sum_of_the_learning_rates(name, verb, steps, composed):
+    """Relative to that of the authors' code, which sets the learning rate at the beginning of each epoch."""
+    header = " ".join(
+        (words.conf_folder() / f"{name}.yaml").read_text(encoding="utf-8").partition("\n\n")[0].split("\n# ")
+    )
+    epochs, claimed = re.search(r"over (\d+) epochs is (0\.\d+) of theirs", header).groups()
+    made = composed(verb, [name.replace("/", "="), *(["preset=paper"] if verb == "search" else [])])
+    assert int(epochs) == made.epochs
+    schedule = SCHEDULES["cosine" if verb == "search" else made.schedule]
+
+    def mean(number):
+        progress = torch.arange(number, dtype=torch.float64) / number
+        return schedule(progress, made.lr, made.lr_min).mean().item()
+
+    assert abs(mean(made.epochs * steps) / mean(made.epochs) - float(claimed)) < 5e-4
+
+
+@pytest.mark.parametrize(("verb", "name"), EXPERIMENTS)
+def test_what_is_trained_as_published_computes_in_fp32(verb, name, composed):
+    header = (words.conf_folder() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").partition("\n\n")[0]
+    as_published = "as published" in header
+    assert as_published == ("darts" in name), "named after what it does"
+    assert composed(verb, [f"experiment={name}"]).precision == ("fp32" if as_published else "auto")
+    assert composed(verb, [f"experiment={name}", "precision=bf16"]).precision == "bf16"
 
 
 def test_presets_set_size_and_nothing_else(composed):

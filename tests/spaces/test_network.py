@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from darts_lite.benchmarking.reference import CANDIDATES, ReferenceCell
 from darts_lite.costs import Costs, count
 from darts_lite.genotypes.find import random_genotype
 from darts_lite.genotypes.genotype import Cell, Edge, Genotype
@@ -24,7 +25,7 @@ from darts_lite.spaces import cell as cells
 from darts_lite.spaces.auxiliary import SevenBySevenHead
 from darts_lite.spaces.darts import DartsSpace, network, operation_costs
 from darts_lite.spaces.network import Skeleton, carry
-from darts_lite.spaces.stem import STEMS, choose
+from darts_lite.spaces.stem import STEMS, choose, imagenet
 from darts_lite.spaces.table import Mixing
 
 NAMES = tuple(OPERATIONS)
@@ -239,8 +240,8 @@ def test_published_costs():
     assert made.costs().macs == counted(made, skeleton) == 528_359_040
 
 
-# Millions of parameters as published, at 14 cells, 48 channels, 224x224, 1000 classes. The published multiply-adds (DARTS 574 M) are 8 %
-# above those of convolutions and linear layers, which are what is counted here; their way of counting is not known.
+# At 14 cells, 48 channels, 224x224, 1000 classes. Millions of parameters as published; the published multiply-adds count more than
+# convolutions and linear layers, see the test after this one.
 @pytest.mark.parametrize(
     ("name", "parameters"), [("darts_v2", 4.7), ("pc_darts", 5.3), ("p_darts", 4.9), ("drnas", 5.7)]
 )
@@ -250,6 +251,80 @@ def test_published_parameters_on_imagenet(name, parameters):
         made = network(published(name), skeleton, auxiliary=True)
     assert round(made.costs().parameters / 1e6, 1) == parameters
     assert isinstance(made.auxiliary, SevenBySevenHead) and skeleton.sizes()[0] == (28, 28)
+
+
+PC_DARTS_IMAGENET = (
+    "Genotype(normal=[('skip_connect', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 0), ('skip_connect', 1), ('sep_conv_3x3', 1), "
+    "('sep_conv_3x3', 3), ('sep_conv_3x3', 1), ('dil_conv_5x5', 4)], normal_concat=range(2, 6), reduce=[('sep_conv_3x3', 0), "
+    "('skip_connect', 1), ('dil_conv_5x5', 2), ('max_pool_3x3', 1), ('sep_conv_3x3', 2), ('sep_conv_3x3', 1), "
+    "('sep_conv_5x5', 0), ('sep_conv_3x3', 3)], reduce_concat=range(2, 6))"
+)
+
+
+def one_module_an_operation(genotype):
+    """The same network as published: both parts of the stem, the cells with nothing shared between their edges, the classifier."""
+    channels, widths, after_reduction, made = 48, (48, 48), True, []
+    for number in range(14):
+        kind = "reduce" if number in (4, 9) else "normal"
+        edges = {(edge.source, edge.target): edge.operation for edge in genotype.cells[kind].edges}
+        pairs = [(source, target) for target in range(2, 6) for source in range(target)]
+        alive = [[edges.get(pair) == name for name in CANDIDATES] for pair in pairs]
+        reduction = kind == "reduce"
+        channels *= 2 if reduction else 1
+        made.append(
+            ReferenceCell(widths, channels, 4, CANDIDATES, alive, reduction, after_reduction, nn.ReLU, final=True)
+        )
+        widths, after_reduction = (widths[1], 4 * channels), reduction
+    return *imagenet(3, 48, nn.ReLU), nn.ModuleList(made), nn.Linear(widths[1], 1000)
+
+
+def as_the_field_counts(genotype):
+    """Millions of multiply-adds of one image, (of convolutions and linear layers, by the rule of ptflops).
+
+    The rule adds 2 for each element that a BatchNorm reads, 1 for each that a ReLU makes, and 1 for each that a pool reads.
+    """
+    layers, rest = [], []
+
+    def note(module, inputs, output):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            layers.append(module.weight.numel() * output.shape[2:].numel())
+        elif isinstance(module, nn.BatchNorm2d | BatchNorm):
+            rest.append(2 * inputs[0].numel())
+        elif isinstance(module, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d):
+            rest.append(inputs[0].numel())
+
+    with torch.device("meta"):
+        first, second, made, classifier = one_module_an_operation(genotype)
+        pool = nn.AdaptiveAvgPool2d(1)
+        for part in (first, second, made, classifier, pool):
+            for module in part.modules():
+                module.register_forward_hook(note)
+        before_last = first(torch.zeros(1, 3, 224, 224))
+        last = second(before_last)
+        for one in made:
+            before_last, last = last, one(before_last, last, None, None)
+        classifier(pool(last).flatten(1))
+    return sum(layers) / 1e6, (sum(layers) + sum(rest)) / 1e6
+
+
+# Published: P-DARTS 557 M (Chen et al. 2019), PC-DARTS 586 M and, searched on ImageNet, 597 M (Xu et al. 2020): ptflops' rule gives them.
+# DARTS: 574 M (Liu et al. 2019), which neither rule gives, and which stays unexplained.
+@pytest.mark.parametrize(
+    ("genotype", "macs"),
+    [
+        (published("p_darts"), 557.4),
+        (published("pc_darts"), 586.4),
+        (parse_text(PC_DARTS_IMAGENET), 597.2),
+        (published("darts_v2"), 544.6),
+    ],
+    ids=["P-DARTS", "PC-DARTS", "PC-DARTS of ImageNet", "DARTS"],
+)
+def test_published_multiply_adds_on_imagenet_are_those_of_ptflops_rule(genotype, macs):
+    layers, found = as_the_field_counts(genotype)
+    assert round(found, 1) == macs
+    with torch.device("meta"):
+        made = network(genotype, Skeleton(14, 48, 1000, image_size=(224, 224), stem="imagenet"))
+    assert made.costs().macs == round(layers * 1e6), "without the rest both count alike"
 
 
 def test_large_images_go_through_both_stems_and_the_auxiliary_head():
