@@ -352,9 +352,9 @@ def test_probes_have_no_tf32(allow, levels, monkeypatch):
     state, batches = make(tiny.search_config(solver="unrolled"))
     forward, seen = search_state.call, []
 
-    def called(*arguments):
+    def called(*arguments, **keywords):
         seen.append([level.fp32_precision for level in levels[2:4]])
-        return forward(*arguments)
+        return forward(*arguments, **keywords)
 
     monkeypatch.setattr(search_state, "call", called)
     allow(levels)
