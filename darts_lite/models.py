@@ -1,4 +1,4 @@
-"""What a user of the result imports: a network from a genotype, and a trained network from a run folder.
+"""Networks for users of a result: one from a genotype, and a trained one from a run folder.
 
 Examples:
 
@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from darts_lite.classifier import Classifier
-from darts_lite.genotypes.find import find_genotype
 from darts_lite.genotypes.genotype import Genotype
-from darts_lite.runs.resume import stored_part
+from darts_lite.runs.stored import stored_part
 from darts_lite.runs.trained import restore_model
 from darts_lite.settings.datasets import DatasetConfig
-from darts_lite.spaces.darts import network as build
+from darts_lite.spaces import find_genotype, space_of
 from darts_lite.spaces.network import Network, Skeleton
 
 
@@ -44,7 +43,7 @@ def create_network(
         genotype = find_genotype(genotype)
     places = None if reductions is None else tuple(reductions)
     skeleton = Skeleton(cells, channels, classes, input_channels, image_size, places, stem=stem)
-    return build(genotype, skeleton, form=form, auxiliary=auxiliary)
+    return space_of(genotype).network(genotype, skeleton, form=form, auxiliary=auxiliary)
 
 
 def load_model(run: str | Path) -> Classifier:

@@ -29,7 +29,7 @@ def composed():
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    from darts_lite.cli.line import conf_folder, config_class
+    from darts_lite.cli.line import conf_folder, config_class, part_options
     from darts_lite.settings.schema import from_plain, leaves
 
     def keys(plain, prefix=""):
@@ -38,7 +38,12 @@ def composed():
 
     def build(verb, overrides=()):
         plain = OmegaConf.to_container(compose(verb, overrides=list(overrides)), resolve=False)
-        assert set(leaves(config_class(verb))) == set(keys(plain)), "the files of conf/ are complete"
+        settings = {*leaves(config_class(verb)), *part_options(verb)} - {
+            "penalties"
+        }  # which is empty where none is chosen
+        assert set(leaves(config_class(verb))) - {"penalties"} <= set(keys(plain)) <= settings, (
+            "the files of conf/ are complete"
+        )
         return from_plain(config_class(verb), plain)
 
     GlobalHydra.instance().clear()

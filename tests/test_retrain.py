@@ -18,18 +18,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_lite import data
 from darts_lite.cli.run import run_verb
-from darts_lite.data import moved, problems
+from darts_lite.data import problems, relocated
 from darts_lite.data.parts import Order
 from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.errors import Exit, UserError, all_of
 from darts_lite.evaluate import EvaluateConfig, _of_the_data, evaluate
-from darts_lite.genotypes.find import find_genotype
 from darts_lite.genotypes.genotype import from_json, to_json
 from darts_lite.genotypes.text import parse_text, published
 from darts_lite.models import load_model
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.runs import retrain_results as retrain_record
 from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.spaces import find_genotype
 from darts_lite.storage import checkpoint
 from darts_lite.storage.run_folder import RunFolder
 from darts_lite.training import evaluation
@@ -218,7 +218,7 @@ def test_evaluate_names_its_own_keys():
     for problem in error.problems:
         assert "fix: give dataset_path=<" in str(problem) and "the training's dataset." in str(problem)
     with pytest.raises(UserError, match="dataset_path: dataset=digits reads no file"):
-        moved(DatasetConfig(), "x")
+        relocated(DatasetConfig(), "x")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "other", "link", "pickle"])

@@ -12,7 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from darts_lite import data
-from darts_lite.data.parts import Feed
+from darts_lite.data.parts import BatchFeed
 from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.text import parse_text
@@ -20,7 +20,7 @@ from darts_lite.methods.build import build_method
 from darts_lite.methods.phases import Phase
 from darts_lite.models import create_network, load_model
 from darts_lite.spaces.darts import DartsSpace
-from darts_lite.spaces.network import carry
+from darts_lite.spaces.transfer import transfer
 from darts_lite.training import retrain_step as retrain_state
 from darts_lite.training.average import Average
 from darts_lite.training.optimizers import warmed_up
@@ -169,13 +169,13 @@ def test_flips_go_on_to_alternate(stopped, monkeypatch):
     whole = tiny.trace("run")
     shutil.rmtree("run")
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="boom"):
-        patch.setattr(Feed, "load", lambda self, step: boom() if step == stopped else load(self, step))
+        patch.setattr(BatchFeed, "load", lambda self, step: boom() if step == stopped else load(self, step))
         tiny.run(config)
     tiny.run(config, resume="run")
     tiny.assert_same(tiny.trace("run"), whole)
 
 
-load = Feed.load
+load = BatchFeed.load
 
 
 def test_without_flips_nothing_alternates():
@@ -239,10 +239,10 @@ def test_from_the_supernet(runs, genotype):
     fresh = network.state_dict()
     homes = {}  # key -> prefix, place and number of copies in the supernet
     supernet = DartsSpace(tiny.SPACE).supernet(network.skeleton, DartsSpace(tiny.SPACE).tables())
-    for prefix, keys in supernet.stacks():
+    for prefix, *_, keys in supernet.stacks():
         homes |= {key: (prefix, place, len(keys)) for place, key in enumerate(keys)}
     seen = set()
-    for prefix, keys in network.stacks():
+    for prefix, *_, keys in network.stacks():
         for name in (name for name in fresh if name.startswith(prefix)):
             for place, key in enumerate(keys):
                 theirs, their_place, copies = homes[key]
@@ -332,7 +332,7 @@ def test_other_skeletons_are_not_carried():
         create_network(parse_text(tiny.TEXT), cells=cells, channels=2, classes=3) for cells in (2, 3)
     )
     with pytest.raises(ValueError, match="do not fit"):
-        carry(small_one, large_one, small_one.state_dict())
+        transfer(small_one, large_one, small_one.state_dict())
 
     def deeper(config):
         return [Phase(1), Phase(1, keeps="weights", skeleton={"cells": 4})]

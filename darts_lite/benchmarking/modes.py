@@ -1,9 +1,10 @@
-"""What the benchmark can measure: mode -> (what result.json gets, lines for people)."""
+"""Modes of the benchmark: name -> function that returns (entries of result.json, lines for people)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import chain, count, repeat
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,23 @@ import torch
 from darts_lite import data
 from darts_lite.benchmarking import gate as gates
 from darts_lite.benchmarking.arms import GENOTYPE, ours_retrain, ours_search, reference_retrain, reference_search
-from darts_lite.benchmarking.measure import Arm, Hired, Times, alternate, machine, take_turns
+from darts_lite.benchmarking.measure import Arm, Hired, Times, machine, measured, take_turns
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.parts import Feed, Part
+from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.genotypes.text import published
+from darts_lite.methods.build import build_space
 from darts_lite.operations.layers import BatchNorm
-from darts_lite.settings.configs import SpaceConfig
+from darts_lite.settings.configs import BenchmarkConfig, RetrainConfig, SearchConfig, SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
-from darts_lite.spaces.darts import DartsSpace, network
+from darts_lite.settings.parts import PartConfig
+from darts_lite.spaces import space_of
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.spaces.table import Mixing
 from darts_lite.training.evaluation import evaluating
 
 Found = tuple[dict[str, Any], list[str]]
 Maker = Callable[..., Arm]
+Settings = SearchConfig | RetrainConfig
 HALF = 25_000  # images of an epoch of the search on CIFAR-10
 GROWTH: dict[str, tuple[Any, ...]] = {
     "channels": (8, 16, 24),
@@ -37,23 +41,19 @@ GROWTH: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be measured."""
+    """Settings, sizes and device of one benchmark."""
 
-    config: Any  # a BenchmarkConfig
-    search: Any  # a SearchConfig of the same size
-    retrain: Any  # a RetrainConfig of the same size
+    config: BenchmarkConfig
+    search: SearchConfig  # of the same size
+    retrain: RetrainConfig  # of the same size
     device: torch.device
     precision: str
     report: Any
 
-    def shown(self, done: int) -> None:
-        """Steps of each arm are done."""
-        self.report.progress(done, self.config.steps + self.config.warm_up, "")
-
 
 @dataclass(frozen=True)
 class Least:
-    """What a step has to do for an image at least, however it is done."""
+    """Work that no step can avoid, for one image: arithmetic and memory traffic."""
 
     macs: int
     numbers: int  # read from or written to memory
@@ -88,8 +88,8 @@ def normalized(network: Network, *arguments: Any) -> int:
 
 def search(request: Request, solver: str = "first_order") -> Found:
     """A step of the search: architecture, then weights."""
-    settings = replace(request.search, solver=solver)
-    space = DartsSpace(settings.space)
+    settings = replace(request.search, solver=PartConfig(solver))
+    space = build_space(settings.space)
     tables = space.tables()
     mixing = {cell: Mixing(torch.ones(table.alive.shape, device="meta")) for cell, table in tables.items()}
     supernet = space.supernet(Skeleton(settings.cells, settings.channels, 10), tables).to("meta")
@@ -103,7 +103,8 @@ def retrain(request: Request) -> Found:
     """A step of the retraining of a published genotype."""
     settings = request.retrain
     with torch.device("meta"):
-        final = network(published(GENOTYPE), Skeleton(settings.cells, settings.channels, 10))
+        genotype = published(GENOTYPE)
+        final = space_of(genotype).network(genotype, Skeleton(settings.cells, settings.channels, 10))
     least = Least(3 * final.costs().macs, PASS * normalized(final))
     return _compare(request, reference_retrain, ours_retrain, settings, least, 2 * HALF)
 
@@ -119,15 +120,8 @@ def loading(request: Request) -> Found:
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
     class Pictures(Dataset):
-        transform = v2.Compose(
-            [
-                v2.ToImage(),
-                v2.RandomCrop(32, 4),
-                v2.RandomHorizontalFlip(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(mean, std),
-            ]
-        )
+        moved = v2.ToImage(), v2.RandomCrop(32, 4), v2.RandomHorizontalFlip()
+        transform = v2.Compose([*moved, v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
 
         def __len__(self) -> int:
             return len(pixels)
@@ -135,10 +129,11 @@ def loading(request: Request) -> Found:
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
             return self.transform(pixels[index]), int(labels[index])
 
-    # In this process: workers would add cores, and hide what a batch costs.
-    theirs = iter(DataLoader(Pictures(), config.batch_size, shuffle=True))
-    part = Part(pixels, labels, device, mean, std, Augmentation(4, True))
-    feed, generator, step = Feed(part, config.batch_size, 0), torch.Generator(device), count()
+    # In this process: workers would add cores, and hide what a batch costs. Epoch follows epoch: turns may take more than one.
+    theirs = chain.from_iterable(repeat(DataLoader(Pictures(), config.batch_size, shuffle=True)))
+    preparation = Preparation((32, 32, 3), device, mean, std, Augmentation(4, True))
+    part = ResidentImages(pixels, labels, preparation)
+    feed, generator, step = BatchFeed(part, config.batch_size, 0), torch.Generator(device), count()
 
     def ours() -> None:
         feed.load(next(step))
@@ -148,11 +143,9 @@ def loading(request: Request) -> Found:
         for tensor in next(theirs):
             tensor.to(device)
 
-    arms = [
-        Arm("torchvision, DataLoader", {"batch": images_to_device}, device),
-        Arm("darts_lite", {"batch": ours}, device),
-    ]
-    times = alternate(arms, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
+    works = {"torchvision, DataLoader": images_to_device, "darts_lite": ours}
+    arms = [partial(nullcontext, Arm(name, {"batch": work}, device)) for name, work in works.items()]
+    times = [one for one, _ in _turns(request, arms)]
     found = {"arms": {one.name: _figures(one, config.batch_size, HALF) for one in times}, "ratios": _ratios(times)}
     return found, _table(found)
 
@@ -166,10 +159,10 @@ def growth(request: Request) -> Found:
         seconds, peaks = [], []
         for value in values:
             names = SpaceConfig().candidates
-            few = replace(request.search.space, candidates=names[-value:]) if key == "operations" else None
-            changed = replace(request.search, **({"space": few} if few else {key: value}))
+            space = replace(request.search.space, candidates=names[-value:])
+            changed = replace(request.search, **({"space": space} if key == "operations" else {key: value}))
             with Hired(ours_search, changed, str(device), precision) as arm:
-                (times,) = alternate([arm], steps=config.steps, warm_up=config.warm_up)
+                times = measured(arm, steps=config.steps, warm_up=config.warm_up)
                 seconds.append(times.median())
                 peaks.append(arm.facts()["peak_memory_bytes"])
             request.report.line(f"{key} {value}: {seconds[-1]:.3f} s a step, {peaks[-1] / 2**20:,.0f} MiB")
@@ -198,7 +191,7 @@ MODES: dict[str, Callable[..., Found]] = {
 }
 
 
-def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, least: Least, epoch: int) -> Found:
+def _compare(request: Request, reference: Maker, ours: Maker, settings: Settings, least: Least, epoch: int) -> Found:
     """The reference as published and at its best, and ours. `epoch`: images of an epoch."""
     config, device, place = request.config, request.device, str(request.device)
     hire = [
@@ -208,23 +201,30 @@ def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, lea
     ]
     rates = machine(device, request.precision)
 
-    def shown(done: int, total: int) -> None:
-        request.report.progress(done, total, "")
-
-    measured = take_turns(hire, turns=config.turns, steps=config.steps, warm_up=config.warm_up, progress=shown)
+    found_of_arms = _turns(request, hire)
     floor = least.seconds(config.batch_size, request.precision, rates)
     found = {
         "arms": {
             one.name: _figures(one, config.batch_size, epoch) | known | {"times_the_floor": one.median() / floor}
-            for one, known in measured
+            for one, known in found_of_arms
         },
-        "ratios": _ratios([one for one, _ in measured]),
+        "ratios": _ratios([one for one, _ in found_of_arms]),
         "macs_an_image": least.macs,
         "numbers_an_image": least.numbers,
         "floor_seconds": floor,
         "machine": rates,
     }
     return found, _table(found)
+
+
+def _turns(request: Request, hire: Sequence[Callable[[], Any]]) -> list[tuple[Times, dict[str, Any]]]:
+    """Times and facts of arms that take turns, as the configuration says."""
+    config = request.config
+
+    def shown(done: int, total: int) -> None:
+        request.report.progress(done, total, "")
+
+    return take_turns(hire, turns=config.turns, steps=config.steps, warm_up=config.warm_up, progress=shown)
 
 
 def _figures(arm: Times, batch_size: int, epoch: int) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _figures(arm: Times, batch_size: int, epoch: int) -> dict[str, Any]:
 
 
 def _ratios(arms: list[Times]) -> dict[str, float]:
-    """How many times longer each other arm takes than ours, which is the last one."""
+    """Arm -> its median seconds divided by those of the last arm, ours."""
     return {arm.name: arm.median() / arms[-1].median() for arm in arms[:-1]}
 
 

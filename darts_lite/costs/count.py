@@ -7,7 +7,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Costs:
-    """What something costs."""
+    """Parameters and multiply-accumulates of a module or a network."""
 
     parameters: int  # trainable numbers
     macs: int  # multiply-accumulates of convolutions and linear layers, an image (FLOPs are twice that)

@@ -1,6 +1,6 @@
 """Pictures of cells, as SVG text or as a Pillow image; and the cells as lines of text.
 
-States have the numbers that genotype.json and TensorBoard give them: 0 and 1 are the inputs, 2 is the first node.
+States have the numbers that genotype.json and TensorBoard give them: first the inputs (as many as `inputs` says), then the nodes.
 
 A node stands one column right of the last state that it reads, and its operations are chips stacked before it, so no
 label can meet another one or a node. A wire has a lane of its own in each column that it passes (see `layered`).
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from darts_lite.drawing.canvas import PAPER, Box, Curve, Picture, Point, Shape, Text, to_image, to_svg
 from darts_lite.drawing.layered import Item, heights, ordered
 from darts_lite.genotypes.genotype import Cell, Genotype
-from darts_lite.genotypes.schema import INPUTS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,13 +28,16 @@ SPREAD, WIRE_SPREAD, MOST_SPREAD = 44.0, 5.0, 160.0  # between two columns: leas
 LETTER = 6.7  # about the width of a letter on a chip
 RIM = 6.0  # width of the white below a wire that makes a crossing read as over and under
 
+# Number of a cell's inputs -> what they are.
+READ = {1: "input: 0 from the cell before", 2: "inputs: 0 from two cells before, 1 from the cell before"}
+
 INK, FAINT = "#1f2937", "#c3cad5"
 COLORS = {"sep": "#2563eb", "dil": "#7c3aed", "max": "#c2410c", "avg": "#a16207", "skip": "#0f766e"}  # by first word
 OTHER = "#475569"
 
 
 def short(operation: str) -> str:
-    """What a chip says: `sep 3x3` (with a multiplication sign) for sep_conv_3x3, `skip` for skip_connect."""
+    """Label of an operation: `sep 3x3` (with a multiplication sign) for sep_conv_3x3, `skip` for skip_connect."""
     first, *others = operation.split("_")
     words = [first, *(word for word in others if word not in ("conv", "connect"))]
     return " ".join(word.replace("x", "\u00d7") if word[:1].isdigit() else word for word in words)
@@ -48,8 +50,9 @@ def color(operation: str) -> str:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where everything stands. A wire is (source, target, operation), the operation empty for the concatenation."""
+    """Positions of everything in a picture. A wire is (source, target, operation); empty operation: the concatenation."""
 
+    inputs: int  # states 0 to inputs - 1
     wires: list[tuple[int, int, str]]
     lanes: list[list[tuple[int, int]]]  # of each wire, one (wire, column) for each column that it passes
     chips: dict[int, list[int]]  # of each state, its incoming wires that have an operation, from top to bottom
@@ -61,19 +64,19 @@ class _Plan:
     chip: float  # width
 
 
-def layout(cell: Cell, title: str = "") -> Picture:
+def layout(cell: Cell, title: str, inputs: int) -> Picture:
     """The picture of a cell, a pure function of it."""
-    plan = _plan(cell, TITLE if title else 0.0)
+    plan = _plan(cell, TITLE if title else 0.0, inputs)
     shapes = [*_wire_shapes(plan), *_state_shapes(plan)]
     if title:
         shapes.append(Text((MARGIN, MARGIN + 6), title, INK, size=16.0, left=True))
     return Picture(plan.size, tuple(shapes))
 
 
-def _plan(cell: Cell, head: float) -> _Plan:
-    output = INPUTS + cell.nodes
-    depth = dict.fromkeys(range(INPUTS), 0)
-    for node in range(INPUTS, output):
+def _plan(cell: Cell, head: float, inputs: int) -> _Plan:
+    output = cell.last + 1
+    depth = dict.fromkeys(range(inputs), 0)
+    for node in range(inputs, output):
         depth[node] = 1 + max((depth[edge.source] for edge in cell.into(node)), default=0)
     depth[output] = 1 + max(depth.values())
     wires = [(edge.source, edge.target, edge.operation) for edge in cell.edges]
@@ -103,14 +106,14 @@ def _plan(cell: Cell, head: float) -> _Plan:
     down = MARGIN + head - min(y[item] - tall[item] / 2 for item in y)
     y = {item: middle + down for item, middle in y.items()}
 
-    chip = 22 + LETTER * max(len(short(edge.operation)) for edge in cell.edges)
+    chip = 22 + LETTER * max((len(short(edge.operation)) for edge in cell.edges), default=0)
     spans = [(MARGIN, MARGIN + STATE[0])]
     for column in range(1, len(columns)):
         passing = sum(depth[a] < column <= depth[b] for a, b, _ in wires)
         left = spans[-1][1] + min(MOST_SPREAD, SPREAD + WIRE_SPREAD * passing)
         spans.append((left, left + (STATE[0] if column == depth[output] else chip + LINK + 2 * RADIUS)))
     size = (spans[-1][1] + MARGIN, max(y[item] + tall[item] / 2 for item in y) + MARGIN)
-    return _Plan(wires, lanes, chips, ports, depth, spans, y, size, chip)
+    return _Plan(inputs, wires, lanes, chips, ports, depth, spans, y, size, chip)
 
 
 def _wire_shapes(plan: _Plan) -> Iterator[Shape]:
@@ -132,7 +135,7 @@ def _wire_shapes(plan: _Plan) -> Iterator[Shape]:
 
 def _state_shapes(plan: _Plan) -> Iterator[Shape]:
     output = max(plan.depth)
-    for node in range(INPUTS, output):
+    for node in range(plan.inputs, output):
         left, right = plan.spans[plan.depth[node]]
         y = plan.y[node]
         for wire in plan.chips[node]:
@@ -144,35 +147,36 @@ def _state_shapes(plan: _Plan) -> Iterator[Shape]:
         ink = INK if plan.chips[node] else FAINT  # a node without edges contributes zeros
         yield Box((right - RADIUS, y), (2 * RADIUS, 2 * RADIUS), RADIUS, PAPER, ink, f"node {node}")
         yield Text((right - RADIUS, y), str(node), INK if plan.chips[node] else OTHER, size=13.0)
-    for state, sub in ((0, "k\u22122"), (1, "k\u22121"), (output, "k")):
+    read = [(state, f"k\u2212{plan.inputs - state}") for state in range(plan.inputs)]
+    for state, sub in (*read, (output, "k")):
         center = (sum(plan.spans[plan.depth[state]]) / 2, plan.y[state])
-        yield Box(center, STATE, 9.0, INK, INK, f"input {state}" if state < INPUTS else "output")
-        if state < INPUTS:
+        yield Box(center, STATE, 9.0, INK, INK, f"input {state}" if state < plan.inputs else "output")
+        if state < plan.inputs:
             yield Text((center[0] - 22, center[1]), str(state), FAINT, size=13.0)
-        yield Text((center[0] + 10 * (state < INPUTS), center[1]), "c", PAPER, sub, 15.0)
+        yield Text((center[0] + 10 * (state < plan.inputs), center[1]), "c", PAPER, sub, 15.0)
 
 
-def svg(cell: Cell, title: str = "") -> str:
+def svg(cell: Cell, title: str, inputs: int) -> str:
     """The picture as an SVG document."""
-    return to_svg(layout(cell, title), title or "cell")
+    return to_svg(layout(cell, title, inputs), title or "cell")
 
 
-def raster(cell: Cell, title: str = "") -> "Image":
+def raster(cell: Cell, title: str, inputs: int) -> "Image":
     """The picture as a Pillow RGB image, for TensorBoard."""
-    return to_image(layout(cell, title))
+    return to_image(layout(cell, title, inputs))
 
 
 def describe(genotype: Genotype) -> str:
     """The cells as plain text, one line a node: each operation and the state that it reads."""
     blocks = []
     for title, cell in genotype.cells.items():
-        nodes = range(INPUTS, INPUTS + cell.nodes)
+        nodes = range(genotype.inputs, cell.last + 1)
         rows = [[f"{edge.operation}({edge.source})" for edge in cell.into(node)] for node in nodes]
-        width = max(len(term) for row in rows for term in row)
+        width = max((len(term) for row in rows for term in row), default=0)
         lines = [" + ".join(f"{term:<{width}}" for term in row).rstrip() or "zeros (no edge)" for row in rows]
         heads = [f"  node {node:<2} = " for node in nodes]
         concat = ", ".join(map(str, cell.concat))
-        inputs = f"{title} (inputs: 0 from two cells before, 1 from the cell before)"
+        inputs = f"{title} ({READ[genotype.inputs]})"
         blocks.append("\n".join([inputs, *map(str.__add__, heads, lines), f"  output  = concat({concat})"]))
     return "\n".join(blocks) + "\n"
 

@@ -1,32 +1,26 @@
-"""What a text means where a genotype is wanted: a published name, `random`, a file, a run folder, or the field's form itself."""
+"""The genotype that a text means: a published name, `random`, a file, a run folder, or the field's form itself."""
 
 import errno
 import os
-import random
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from darts_lite.errors import Exit, UserError, choice, did_you_mean
-from darts_lite.genotypes.genotype import Cell, Edge, Genotype, from_result
-from darts_lite.genotypes.schema import CELLS, INPUTS, MOST_NODES, OPERATIONS
-from darts_lite.genotypes.syntax import looks_like_text
-from darts_lite.genotypes.text import parse_text, published, published_table
-from darts_lite.seeds import derive
-from darts_lite.settings.configs import SpaceConfig
+from darts_lite.errors import Exit, UserError, did_you_mean
+from darts_lite.genotypes.genotype import Genotype, from_result
+from darts_lite.genotypes.text import looks_like_text, parse_text, published, published_table
 from darts_lite.storage.files import is_folder, is_there
 
 SOURCES = ("genotype.json", "result.json")  # what a folder's genotype is read from, in this order
 MOST_BYTES = 1_000_000  # of a file
 
 
-def find_genotype(value: str, *, seed: int = 0) -> Genotype:
-    """The genotype that a text means: a published name, `random` (drawn from `seed`), the folder of a search, a retraining or several runs,
-    a file (genotype.json, result.json or text), or the field's `Genotype(...)` text itself.
+def find_genotype(value: str, draw: Callable[[], Genotype]) -> Genotype:
+    """The genotype that a text means: a published name, `random` (what `draw()` returns), the folder of a search, a retraining or several
+    runs, a file (genotype.json, result.json or text), or the field's `Genotype(...)` text itself.
     """
     if value == "random":
-        space = SpaceConfig()
-        return random_genotype(space.nodes, space.candidates, random.Random(derive(seed, "genotype")))
+        return draw()
     if value in published_table():
         return published(value)
     if is_folder(value):
@@ -64,7 +58,7 @@ def read(path: str | os.PathLike[str]) -> Genotype:
                 raise UserError(path, "is not a regular file", fix)
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        number = getattr(error, "errno", errno.EINVAL)
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
         if number == errno.ELOOP:
             raise UserError(path, "is a symbolic link, not a regular file", "give the file that it points to") from None
         known = number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
@@ -79,25 +73,3 @@ def read(path: str | os.PathLike[str]) -> Genotype:
     first = text.lstrip()[:1]  # a line of a log may begin with a bracket, too
     json_form = first in ("{", "") or (first == "[" and not looks_like_text(text))
     return (from_result if json_form else parse_text)(text, os.fspath(path))
-
-
-def random_genotype(nodes: int, candidates: Sequence[str], rng: random.Random) -> Genotype:
-    """Two edges from distinct states into each node, operations uniform over `candidates` without `none`."""
-    operations = [name for name in candidates if name != "none"]
-    unknown = [name for name in operations if name not in OPERATIONS["darts"]]
-    if unknown:
-        raise choice("space.candidates", unknown[0], OPERATIONS["darts"])
-    if not operations:
-        raise UserError("space.candidates", "has no operation", "name one besides none", value=list(candidates))
-    if not 1 <= nodes <= MOST_NODES:
-        raise UserError("space.nodes", f"must be 1 to {MOST_NODES}", "4 is usual", value=nodes)
-
-    def cell() -> Cell:
-        edges = [
-            Edge(rng.choice(operations), source, node)
-            for node in range(INPUTS, INPUTS + nodes)
-            for source in sorted(rng.sample(range(node), 2))
-        ]
-        return Cell(tuple(edges), tuple(range(INPUTS, INPUTS + nodes)))
-
-    return Genotype("darts", {name: cell() for name in CELLS["darts"]})

@@ -1,14 +1,9 @@
-"""The result of a search as pure data: two small directed graphs of named operations (no torch here).
+"""The result of a search as pure data: a small directed graph of named operations for each cell type (no torch here).
 
-A cell has the states 0 and 1 (outputs of the two cells before it) and the nodes 2, 3, ...; an edge carries a state
-through an operation into a later node, a node is the sum of its edges, and the cell's output concatenates the nodes of
-`concat`. Two text forms are read, and nothing in them is ever evaluated or imported: JSON (`genotype.json`, canonical:
-equal architectures are equal text) and the form that the field prints (see `genotype_text`),
-
-    Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))
-
-in which node i owns the pairs 2i and 2i + 1, or the list i of pairs; or edges are triples (operation, target, source). There `none` is no
-edge, while JSON leaves the edge out. Whichever way a genotype is made, `genotype_schema.validate` checks it.
+A cell has states: first its inputs, then its nodes. An edge carries a state through an operation into a later node, a node is the sum of
+its edges, and the cell's output concatenates the nodes of `concat`. How many inputs there are, and what an edge may carry, is the space's
+own rule (schema.py); whichever way a genotype is made, `schema.validate` checks it. `genotype.json` is canonical: equal architectures are
+equal text. The form that the field prints is read, too (text.py).
 """
 
 import collections
@@ -19,13 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from darts_lite.errors import UserError
-from darts_lite.genotypes.schema import (
-    CELLS,
-    FORMAT,
-    INPUTS,
-    validate,
-)
-from darts_lite.genotypes.syntax import DEEPEST
+from darts_lite.genotypes.schema import FORMAT, SPACE_RULES, refuse_deep, validate
 
 
 @dataclass(frozen=True)
@@ -45,9 +34,9 @@ class Cell:
     concat: tuple[int, ...]
 
     @property
-    def nodes(self) -> int:
-        """Number of intermediate nodes; they are the states 2 ... nodes + 1."""
-        return max(*self.concat, *(edge.target for edge in self.edges)) - INPUTS + 1
+    def last(self) -> int:
+        """The last node that occurs; states are counted from 0, inputs first."""
+        return max((*self.concat, *(edge.target for edge in self.edges)))
 
     def into(self, node: int) -> tuple[Edge, ...]:
         """The edges that end in state `node`, in canonical order; a node may have none."""
@@ -69,8 +58,19 @@ class Genotype:
     def __post_init__(self) -> None:
         plain = to_plain(self)
         validate(plain)
-        object.__setattr__(self, "cells", {name: _canonical(plain["cells"][name]) for name in CELLS[self.space]})
-        object.__setattr__(self, "choices", plain["choices"])
+        self._take(plain)
+
+    def _take(self, plain: dict[str, Any]) -> None:
+        """Fill a genotype from valid plain data, in canonical order."""
+        space = plain["space"]
+        cells = {name: _canonical(plain["cells"][name]) for name in SPACE_RULES[space].cells}
+        for name, value in (("space", space), ("cells", cells), ("choices", dict(plain["choices"]))):
+            object.__setattr__(self, name, value)
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs of a cell; they are the states before the first node."""
+        return SPACE_RULES[self.space].inputs
 
     def __hash__(self) -> int:
         return hash(to_json(self))
@@ -108,7 +108,9 @@ def from_result(text: str, key: object = "genotype") -> Genotype:
 def from_plain(data: Any, key: object = "genotype") -> Genotype:
     """The genotype in dicts and lists of `genotype.json`."""
     validate(data, key)
-    return Genotype(data["space"], data["cells"], data["choices"])
+    genotype = object.__new__(Genotype)  # not through __post_init__, which would validate it again
+    genotype._take(data)
+    return genotype
 
 
 def _canonical(cell: dict[str, Any]) -> Cell:
@@ -125,17 +127,8 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, (tuple, list)) else value
 
 
-def _refuse_deep(text: str, key: object) -> None:
-    """Before any parser recurses. Brackets in strings count too: no name in a genotype has one."""
-    depth = 0
-    for match in re.finditer(r"[\[({\])}]", text):
-        depth += 1 if match[0] in "[({" else -1
-        if depth > DEEPEST:
-            raise UserError(key, f"is nested deeper than {DEEPEST} levels", "give a genotype as darts_lite writes it")
-
-
 def _json(text: str, key: object) -> Any:
-    _refuse_deep(text, key)
+    refuse_deep(text, key)
     try:
         return json.loads(text, object_pairs_hook=functools.partial(_distinct, key), parse_constant=_not_a_number(key))
     except (ValueError, RecursionError) as error:

@@ -9,16 +9,15 @@ Blanks, line breaks and comments may stand anywhere, and words and numbers (a ti
 or imported; whatever else stands there is refused, with its line and column.
 """
 
+import contextlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from darts_lite.errors import UserError
-from darts_lite.genotypes.schema import INPUTS, MOST_NODES
+from darts_lite.genotypes.schema import MOST_NODES, SPACE_RULES, refuse_deep
 
 MOST_CHARACTERS = 65_536  # tokens take some hundred times the memory of their text
-DEEPEST = 8  # brackets inside each other; a genotype needs 5
 LONGEST_NUMBER = 18  # digits
 
 _TOKEN = re.compile(
@@ -37,28 +36,15 @@ _WRAPPERS = ("list", "tuple", "int", "int32", "int64")  # list(range(2, 6)), np.
 
 @dataclass(frozen=True)
 class Definition:
-    """What one `Genotype(...)` says: its named arguments, the name that it is assigned to ("" where there is none), and its line."""
+    """One `Genotype(...)` in a text: its named arguments, the name that it is assigned to ("" where there is none), and its line."""
 
     arguments: dict[str, Any]
     name: str
     line: int
 
 
-@dataclass(frozen=True)
-class Alias:
-    """A name that stands for another one."""
-
-    target: str
-
-
-def looks_like_text(value: str) -> bool:
-    """Whether a text is meant as a genotype in the field's form, rather than as a name or a path."""
-    pattern = r"\bGenotype\s*\(|^\s*(normal|reduce)(_concat)?\s*=|^\s*\w+\s*=\s*[\w.]+\s*$"
-    return re.search(pattern, value) is not None
-
-
-def definitions(text: str, key: object = "genotype") -> tuple[list[Definition], Alias | None]:
-    """All that a text defines, in order, and the alias it ends with, if it does. Raises UserError naming `key`, line and column."""
+def definitions(text: str, key: object = "genotype") -> tuple[list[Definition], str | None]:
+    """Definitions in a text, in order, and the last name that stands for another one, or None. Raises UserError with line and column."""
     if len(text) > MOST_CHARACTERS:
         raise UserError(key, f"is text of {len(text):,} characters", f"give at most {MOST_CHARACTERS:,}, or JSON")
     return _Reader(text, key).everything()
@@ -82,13 +68,7 @@ class _Reader:
             if match.lastgroup != "blank"
         ]
         self.tokens.append(_Token("end", "", len(text)))
-        depth = 0
-        for token in self.tokens:
-            depth = depth + 1 if token.text in _CLOSING else max(0, depth - (token.text in _CLOSING.values()))
-            if depth > DEEPEST:  # before anything recurses
-                raise UserError(
-                    key, f"is nested deeper than {DEEPEST} levels", "give a genotype as darts_lite writes it"
-                )
+        refuse_deep("".join(token.text for token in self.tokens if token.kind == "sign"), key)
 
     # Tokens
 
@@ -134,7 +114,7 @@ class _Reader:
 
     # Statements
 
-    def everything(self) -> tuple[list[Definition], Alias | None]:
+    def everything(self) -> tuple[list[Definition], str | None]:
         found: list[Definition] = []
         alias = None
         while not self.at_kind("end"):
@@ -148,21 +128,13 @@ class _Reader:
         return found, alias
 
     def skipped(self) -> bool:
-        """Whether something stood here that defines no genotype: an import, a text, the type itself, a list of names."""
-        if self.at_kind("string"):
-            self.take()
-            return True
-        return any(self.tried(part) for part in (self.an_import, self.the_type, self.a_list_of_names))
-
-    def tried(self, part: Callable[[], bool]) -> bool:
-        """Whether `part` could be read; where not, nothing of it is."""
+        """Whether something stood here that defines no genotype: an import, a text, the type itself, a list of names; it is passed."""
         before = self.next
-        try:
-            if part():
-                return True
-        except UserError:
-            pass
-        self.next = before
+        for part in (lambda: self.take().kind == "string", self.an_import, self.the_type, self.a_list_of_names):
+            with contextlib.suppress(UserError):
+                if part():
+                    return True
+            self.next = before
         return False
 
     def an_import(self) -> bool:
@@ -211,15 +183,15 @@ class _Reader:
                 return name
         raise self.wrong("a name was expected")
 
-    def alias(self) -> Alias | None:
-        """`NAME = OTHER` on a line of its own, which is passed."""
+    def alias(self) -> str | None:
+        """OTHER of `NAME = OTHER` on a line of its own, which is passed."""
         before = self.next
         if self.at_kind("name") and self.tokens[self.next + 1].text == "=" and self.at_kind("name", 2):
             self.next += 2
             target = self.dotted()
             last, after = self.tokens[self.next - 1], self.tokens[self.next]
             if after.kind == "end" or after.text == ";" or (after.text != "(" and self.line(after) > self.line(last)):
-                return Alias(target)
+                return target
         self.next = before
         return None
 
@@ -299,7 +271,7 @@ class _Reader:
         return float(token.text)
 
     def items(self, opening: str, first: int) -> Any:
-        """What a bracket holds; the value itself where round ones hold just one and no comma, as in Python."""
+        """Values in a bracket; the value itself where round ones hold just one and no comma, as in Python."""
         values, comma = [], False
         while not self.taken(_CLOSING[opening]):
             if self.at_kind("end"):
@@ -317,6 +289,10 @@ class _Reader:
             first = self.number(self.take())
             self.take()
             last = self.number(self.take())
-            if self.taken(")") and type(first) is type(last) is int and 0 <= first < last <= INPUTS + MOST_NODES:
+            if (
+                self.taken(")")
+                and type(first) is type(last) is int
+                and 0 <= first < last <= SPACE_RULES["darts"].inputs + MOST_NODES
+            ):
                 return list(range(first, last))
         raise self.wrong("only strings, integers, lists, pairs and range(2, 6) may stand here", start)

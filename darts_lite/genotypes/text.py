@@ -5,15 +5,24 @@ Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[.
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from darts_lite.errors import UserError, all_of, choice, did_you_mean
 from darts_lite.genotypes.genotype import Genotype, from_plain
-from darts_lite.genotypes.schema import CELLS, FORMAT, INPUTS, key_problems, validate
+from darts_lite.genotypes.schema import FORMAT, SPACE_RULES, key_problems, validate
 from darts_lite.genotypes.syntax import definitions
 
+RULES = SPACE_RULES["darts"]  # the field's form is that of the DARTS space
+INPUTS = RULES.inputs
 PUBLISHED = ("darts_v1", "darts_v2", "pc_darts", "p_darts", "snas", "gdas_v1", "drnas")
+
+
+def looks_like_text(value: str) -> bool:
+    """Whether a text is meant as a genotype in the field's form, rather than as a name or a path."""
+    pattern = r"\bGenotype\s*\(|^\s*(normal|reduce)(_concat)?\s*=|^\s*\w+\s*=\s*[\w.]+\s*$"
+    return re.search(pattern, value) is not None
 
 
 def parse_text(text: str, key: object = "genotype") -> Genotype:
@@ -24,13 +33,13 @@ def parse_text(text: str, key: object = "genotype") -> Genotype:
     """
     found, alias = definitions(text, key)
     if alias is not None:
-        named = [one for one in found if one.name == alias.target]
-        if not named and alias.target.lower() in published_table():
-            return published(alias.target.lower())
+        named = [one for one in found if one.name == alias]
+        if not named and alias.lower() in published_table():
+            return published(alias.lower())
         if not named:
             names = [*(one.name for one in found if one.name), *PUBLISHED]
-            fix = f"{did_you_mean(alias.target, names)}define it in the text"
-            raise UserError(key, "ends with a name that it does not define", fix, value=alias.target)
+            fix = f"{did_you_mean(alias, names)}define it in the text"
+            raise UserError(key, "ends with a name that it does not define", fix, value=alias)
         found = named[-1:]
     genotypes = [_from_arguments(one.arguments, key) for one in found]
     if any(genotype != genotypes[0] for genotype in genotypes):
@@ -40,10 +49,12 @@ def parse_text(text: str, key: object = "genotype") -> Genotype:
 
 
 def to_text(genotype: Genotype) -> str | None:
-    """The field's form of the genotype on one line, or None unless each node has exactly two edges."""
+    """The field's form of the genotype on one line, or None unless it is of the DARTS space and each node has exactly two edges."""
+    if genotype.space != "darts":
+        return None
     parts = []
     for name, cell in genotype.cells.items():
-        if any(len(cell.into(node)) != 2 for node in range(INPUTS, INPUTS + cell.nodes)):
+        if any(len(cell.into(node)) != 2 for node in range(INPUTS, cell.last + 1)):
             return None
         first, last = cell.concat[0], cell.concat[-1] + 1
         contiguous = cell.concat == tuple(range(first, last))
@@ -67,7 +78,7 @@ def published(name: str) -> Genotype:
 
 def _from_arguments(values: dict[str, Any], key: object) -> Genotype:
     """The genotype of the named arguments of a `Genotype(...)`."""
-    names = CELLS["darts"]
+    names = RULES.cells
     problem = all_of(key_problems(values, [part for name in names for part in (name, f"{name}_concat")], f"{key} "))
     if problem:
         raise problem

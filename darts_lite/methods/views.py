@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from darts_lite.spaces.darts import operation_costs
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Mixing, Table
 
@@ -46,9 +46,9 @@ class SelectionView:
 
 
 def costs_of(
-    tables: dict[str, Table], skeleton: Skeleton, device: torch.device | str = "cpu"
+    space: Any, tables: dict[str, Table], skeleton: Skeleton, device: torch.device | str = "cpu"
 ) -> dict[str, OperationCosts]:
-    """Costs of every candidate of every table, in a network of this skeleton."""
+    """Costs of every candidate of every table of a space, in a network of this skeleton."""
 
     def tensor(rows: list[list[int]]) -> Tensor:
         return torch.tensor(rows, dtype=torch.get_default_dtype(), device=device)
@@ -58,5 +58,5 @@ def costs_of(
             tensor([[one.parameters for one in row] for row in rows]),
             tensor([[one.macs for one in row] for row in rows]),
         )
-        for cell, rows in operation_costs(tables, skeleton).items()
+        for cell, rows in space.costs(tables, skeleton).items()
     }

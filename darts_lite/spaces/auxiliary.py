@@ -11,7 +11,7 @@ def auxiliary_head(size: tuple[int, int], channels: int, classes: int) -> nn.Seq
 
 
 class EightByEightHead(nn.Sequential):
-    """That of the DARTS paper for CIFAR."""
+    """Auxiliary head for 8x8 features: pool 5/3, 1x1 to 128, 2x2 to 768 (DARTS, CIFAR)."""
 
     def __init__(self, channels: int, classes: int):
         super().__init__(
@@ -25,7 +25,7 @@ class EightByEightHead(nn.Sequential):
 
 
 class SevenBySevenHead(nn.Sequential):
-    """That of the DARTS paper for ImageNet, which has no BatchNorm after its last convolution."""
+    """Auxiliary head for 7x7 features: pool 5/2, 1x1 to 128, 2x2 to 768 without BatchNorm (DARTS, ImageNet)."""
 
     def __init__(self, channels: int, classes: int):
         super().__init__(
@@ -40,7 +40,7 @@ class SevenBySevenHead(nn.Sequential):
 
 
 class PooledHead(nn.Sequential):
-    """The same for any other size: global pooling in place of the 2x2 convolution."""
+    """Auxiliary head for features of any size: 1x1 to 128, global pooling."""
 
     def __init__(self, channels: int, classes: int):
         super().__init__(

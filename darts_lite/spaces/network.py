@@ -1,6 +1,6 @@
 """The macro-skeleton: stem, stacked cells, global pooling, classifier; with a mixing it is a supernet, without one a final network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,16 +8,20 @@ import torch
 from torch import Generator, Tensor, nn
 
 from darts_lite.costs import Costs, count
+from darts_lite.operations import NOISE
 from darts_lite.operations.candidates import Activation
+from darts_lite.operations.layers import Form
 from darts_lite.spaces.auxiliary import auxiliary_head
-from darts_lite.spaces.cell import Cell, Key, Plan
+from darts_lite.spaces.cell import Cell
+from darts_lite.spaces.plan import CellPlan, Key, Pairs
+from darts_lite.spaces.stage import Stage
 from darts_lite.spaces.stem import STEMS, cifar, count_stem, halved, imagenet
 from darts_lite.spaces.table import Mixing
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """What is around the cells."""
+    """Number, widths and sizes of the cells, and what is around them."""
 
     cells: int
     channels: int  # of the first cell's nodes; doubled by each reduction
@@ -29,10 +33,10 @@ class Skeleton:
     activation: Activation = nn.ReLU
     stem: str = "cifar"  # or imagenet, see stem.py
 
-    def types(self) -> list[str]:
-        """The type of each cell, from the input to the output."""
+    def reduces(self) -> list[bool]:
+        """Whether each cell, from the input to the output, halves the resolution."""
         reductions = {self.cells // 3, 2 * self.cells // 3} if self.reductions is None else set(self.reductions)
-        return ["reduce" if i in reductions else "normal" for i in range(self.cells)]
+        return [i in reductions for i in range(self.cells)]
 
     def describe(self) -> dict[str, Any]:
         """Plain data that two skeletons share if weights of one fit the other."""
@@ -43,7 +47,7 @@ class Skeleton:
             "input_channels": self.input_channels,
             "image_size": list(self.image_size),
             "stem": self.stem,
-            "reductions": [i for i, kind in enumerate(self.types()) if kind == "reduce"],
+            "reductions": [i for i, reduces in enumerate(self.reduces()) if reduces],
         }
 
     @classmethod
@@ -63,28 +67,43 @@ class Skeleton:
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of the input of each cell and, last, of the output of the last one; a reduction rounds up."""
         sizes = [halved(self.image_size, 3 if self.stem == "imagenet" else 0)]
-        for kind in self.types():
-            sizes.append(halved(sizes[-1], kind == "reduce"))
+        for reduces in self.reduces():
+            sizes.append(halved(sizes[-1], reduces))
         return sizes
 
     def widths(self) -> list[int]:
         """Channels of the nodes of each cell."""
         widths, channels = [], self.channels
-        for kind in self.types():
-            channels *= 2 if kind == "reduce" else 1
+        for reduces in self.reduces():
+            channels *= 2 if reduces else 1
             widths.append(channels)
         return widths
 
 
+# Number of a cell -> number of a stage -> what its noise is made of, (N, copies * C, H, W).
+Draws = dict[int, dict[int, Tensor]]
+
+
 class Network(nn.Module):
-    """Cells in a chain, each of which reads the outputs of the two before it."""
+    """Cells in a chain, each of which reads the outputs of the one or two before it.
+
+    `types`: the cell type of each cell; `plans`: of each type.
+    """
 
     cells: Any  # nn.ModuleList of Cell
 
-    def __init__(self, plans: dict[str, Plan], skeleton: Skeleton, form: str, *, auxiliary: bool = False):
+    def __init__(
+        self,
+        plans: dict[str, CellPlan],
+        types: Sequence[str],
+        skeleton: Skeleton,
+        form: Form,
+        *,
+        auxiliary: bool = False,
+    ):
         super().__init__()
         self.skeleton, self.form, self.activation = skeleton, form, skeleton.activation()
-        types, widths, sizes = skeleton.types(), skeleton.widths(), skeleton.sizes()
+        reduces, widths, sizes = skeleton.reduces(), skeleton.widths(), skeleton.sizes()
         large = skeleton.stem == "imagenet"
         stem_width = skeleton.channels * (1 if large else skeleton.stem_multiplier)
         self.second_stem = None
@@ -95,26 +114,26 @@ class Network(nn.Module):
         self.cells = nn.ModuleList()
         outputs = [stem_width, stem_width]  # channels of what a cell reads
         for i, (kind, channels) in enumerate(zip(types, widths, strict=True)):
-            previous_reduces = large if i == 0 else types[i - 1] == "reduce"
+            plan = plans[kind]
             self.cells.append(
                 Cell(
-                    plans[kind],
-                    outputs[-2],
-                    outputs[-1],
+                    plan,
+                    outputs[-plan.inputs :],
                     channels,
-                    reduction=kind == "reduce",
-                    previous_reduces=previous_reduces,
+                    reduction=reduces[i],
+                    previous_reduces=large if i == 0 else reduces[i - 1],
                     form=form,
                     activation=skeleton.activation,
                 )
             )
-            outputs.append(channels * len(plans[kind].concat))
+            outputs.append(channels * len(plan.concat))
         self.kinds = [(kind, types[:i].count(kind)) for i, kind in enumerate(types)]  # type, and number among its type
         self.auxiliary_cell = 2 * skeleton.cells // 3
         self.auxiliary = None
         if auxiliary:
             size = sizes[self.auxiliary_cell + 1]
             self.auxiliary = auxiliary_head(size, outputs[self.auxiliary_cell + 2], skeleton.classes)
+        self.random = any(NOISE in stage.stacks for cell in self.cells for stage in cell.stages)
         self.classifier = nn.Linear(outputs[-1], skeleton.classes)
         self.to(memory_format=torch.channels_last)
 
@@ -123,48 +142,75 @@ class Network(nn.Module):
         images: Tensor,
         mixing: dict[str, Mixing] | None = None,
         *,
+        drawn: dict[str, Pairs] | None = None,
+        draws: Draws | None = None,
         drop_path: Tensor | None = None,
         generator: Generator | None = None,
         auxiliary: bool = False,
-        draws: dict | None = None,
     ) -> Any:
         """(N, input channels, H, W) -> logits (N, classes).
 
-        `mixing` makes it a supernet. `drop_path` (0-d) is the probability to drop an edge for a sample, drawn through `generator`.
-        `auxiliary`: return also the logits of the auxiliary head, None without one: (logits, logits). `draws`: of `draw`.
+        `mixing` makes it a supernet; of its operations only those of `drawn`, by cell type, are computed (None: all), see `drawn_pairs`.
+        `drop_path` (0-d) is the probability to drop an edge for a sample, drawn through `generator`. `draws`: what `draw` returned, the
+        numbers of a random forward pass; without them they are drawn through `generator`, and without that from seed 0.
+        `auxiliary`: return also the logits of the auxiliary head, None without one: (logits, logits).
         """
-        features = self._features(images, mixing, drop_path, generator)
+        if draws is None and self.random:
+            draws = self.draw(generator or Generator(images.device).manual_seed(0), len(images))
+        features = self._features(images, mixing, drawn, draws or {}, drop_path, generator)
         if not auxiliary:
             return self._classify(features[-1])
         beside = None if self.auxiliary is None else self.auxiliary(features[self.auxiliary_cell])
         return self._classify(features[-1]), beside
+
+    def draw(self, generator: Generator, n: int) -> Draws | None:
+        """The random numbers of a forward pass of `n` images, to be handed to each pass that shall be the same; None: none is random."""
+        if not self.random:
+            return None
+        draws: Draws = {}
+        for number, (cell, (h, w)) in enumerate(zip(self.cells, self.skeleton.sizes()[1:], strict=True)):
+            for stage in cell.stages:
+                if NOISE in stage.stacks:
+                    width = stage.width * len(stage.stacks[NOISE])
+                    numbers = torch.randn(n, h, w, width, device=generator.device, generator=generator)
+                    draws.setdefault(number, {})[stage.number] = numbers.permute(0, 3, 1, 2)
+        return draws
 
     def _classify(self, features: Tensor) -> Tensor:
         # As rows of channels, (N, H * W, C), so that the gradient is in channels_last, too.
         return self.classifier(features.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1))
 
     def _features(
-        self, images: Tensor, mixing: dict[str, Mixing] | None, drop_path: Tensor | None, generator: Generator | None
+        self,
+        images: Tensor,
+        mixing: dict[str, Mixing] | None,
+        drawn: dict[str, Pairs] | None,
+        draws: Draws,
+        drop_path: Tensor | None,
+        generator: Generator | None,
     ) -> list[Tensor]:
         """The output of every cell."""
         stem = self.stem(images)
         first = self.activation(stem)
         read = [first, first if self.second_stem is None else self.activation(self.second_stem(stem))]
         features: list[Tensor] = []
-        for cell, (kind, number) in zip(self.cells, self.kinds, strict=True):
+        for place, (cell, (kind, number)) in enumerate(zip(self.cells, self.kinds, strict=True)):
             if features:
                 read = [read[1], self.activation(features[-1])]  # once for the two cells that read it
-            weights = None if mixing is None else _edge_weights(mixing[kind], number)
             keep = None
             if drop_path is not None:
-                draws = torch.rand(len(images), len(cell.plan.edges), device=images.device, generator=generator)
-                keep = ((draws >= drop_path) / (1 - drop_path)).to(stem.dtype)
-            features.append(cell(*read, weights, keep))
+                dropped = torch.rand(len(images), len(cell.plan.edges), device=images.device, generator=generator)
+                keep = ((dropped >= drop_path) / (1 - drop_path)).to(stem.dtype)
+            features.append(
+                cell(
+                    read[-cell.plan.inputs :],
+                    None if mixing is None else mixing[kind].of_cell(number),
+                    keep,
+                    drawn=None if drawn is None else drawn[kind],
+                    draws=draws.get(place),
+                )
+            )
         return features
-
-    def draw(self, generator: Generator, n: int) -> dict | None:
-        """Random numbers of a forward pass of `n` images; None: nothing in it is random."""
-        return None
 
     def costs(self) -> Costs:
         """Parameters and multiply-accumulates an image, without the auxiliary head, which is not there after training."""
@@ -178,38 +224,9 @@ class Network(nn.Module):
             total += count(cell.preprocess, areas[i]) + count(cell.stages, areas[i + 1], sizes[i][0] * sizes[i + 1][1])
         return total
 
-    def stacks(self) -> Iterator[tuple[str, list[tuple[int, Key]]]]:
-        """(prefix of its tensors' names, (cell, key) of its copies) of every stack."""
+    def stacks(self) -> Iterator[tuple[str, Stage, str, list[tuple[int, Key]]]]:
+        """(prefix of its tensors' names, stage, operation, (cell, key) of its copies) of every stack."""
         for c, cell in enumerate(self.cells):
             for s, stage in enumerate(cell.stages):
                 for name, keys in stage.keys().items():
-                    yield f"cells.{c}.stages.{s}.operations.{name}.", [(c, key) for key in keys]
-
-
-def carry(old: Network, new: Network, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take what belongs to `new` from `tensors` of `old`: weights, buffers or optimizer state, by parameter name.
-
-    The copies of each stack are taken by (cell, operation, edge); what is in no stack (stem, preprocessing, classifier) as it is. This one
-    primitive serves pruning, discretization and warm start: momentum moves with its weight. Fails with KeyError on a copy that
-    `old` does not have, with ValueError where other numbers of cells, channels, ... make other tensors.
-    """
-    if old.skeleton.describe() != new.skeleton.describe():
-        raise ValueError(f"weights of {old.skeleton.describe()} do not fit {new.skeleton.describe()}")
-    homes = {key: (prefix, i, len(keys)) for prefix, keys in old.stacks() for i, key in enumerate(keys)}
-    stacked = {prefix for prefix, _ in old.stacks()}
-    taken = {name: value for name, value in tensors.items() if not any(map(name.startswith, stacked))}
-    for prefix, keys in new.stacks():
-        old_prefix = homes[keys[0]][0]
-        for name, value in tensors.items():
-            if name.startswith(old_prefix):
-                # A stack's copies lie together in one stack of `old`: stages are the same, only copies are missing.
-                copies = value.unflatten(0, (homes[keys[0]][2], -1))
-                taken[prefix + name.removeprefix(old_prefix)] = copies[[homes[key][1] for key in keys]].flatten(0, 1)
-    return taken
-
-
-def _edge_weights(mixing: Mixing, number: int) -> Tensor:
-    """(E, O) factors of one cell: operations times edges."""
-    operations, edges = mixing.operations, mixing.edges
-    weights = operations if edges is None else operations * edges[..., None]
-    return weights[number] if weights.dim() == 3 else weights
+                    yield f"cells.{c}.stages.{s}.operations.{name}.", stage, name, [(c, key) for key in keys]

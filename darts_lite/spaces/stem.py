@@ -1,4 +1,4 @@
-"""What is before the first cell: one convolution for small images, three that halve for large ones (released code of the DARTS paper).
+"""Stems, the layers before the first cell: one convolution for small images, three that halve for large ones (code of the DARTS paper).
 
     cifar       conv3x3, BatchNorm                                                      both inputs of the first cell
     imagenet    conv3x3/2 to C/2, BatchNorm, ReLU, conv3x3/2 to C, BatchNorm            its input before the previous, a quarter of the side
@@ -18,7 +18,7 @@ STEMS = ("cifar", "imagenet")
 
 
 def choose(name: str, image_size: tuple[int, int]) -> str:
-    """What `auto` means for images of this (height, width)."""
+    """The stem of a name; `auto` depends on the (height, width) of the images."""
     return name if name != "auto" else "imagenet" if min(image_size) >= STEM.value else "cifar"
 
 

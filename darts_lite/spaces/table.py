@@ -1,9 +1,11 @@
-"""What is to be decided in one cell type (`Table`), and how it is relaxed at the moment (`Mixing`)."""
+"""`Table`: the open choices of one cell type. `Mixing`: the factors that stand for them in one step."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from darts_lite.spaces.plan import Pairs
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,25 @@ class Mixing:
 
     operations: Tensor  # (..., E, O): factor of each operation's output
     edges: Tensor | None = None  # (..., E): factor of each edge; also scales what bypasses the operations
+
+    def of_cell(self, number: int) -> "Mixing":
+        """The mixing of one cell among those of its type: (E, O) and (E,)."""
+        operations, edges = self.operations, self.edges
+        return Mixing(
+            operations[number] if operations.dim() == 3 else operations,
+            edges[number] if edges is not None and edges.dim() == 2 else edges,
+        )
+
+    def weights(self) -> Tensor:
+        """(..., E, O): factor of each operation's output times that of its edge."""
+        return self.operations if self.edges is None else self.operations * self.edges[..., None]
+
+
+def drawn_pairs(tables: dict[str, Table], mixing: dict[str, Mixing]) -> dict[str, Pairs]:
+    """The (edge, operation) pairs of each cell type whose factor is not zero; one transfer from the device for each cell type."""
+    found = {}
+    for cell, table in tables.items():
+        factors = mixing[cell].operations
+        used = factors if factors.dim() == 2 else factors.abs().amax(dim=0)
+        found[cell] = frozenset((edge, table.operations[column]) for edge, column in used.nonzero().tolist())
+    return found

@@ -13,7 +13,7 @@ from darts_lite.hardware.precision import call, computing
 from darts_lite.operations.layers import tracking_statistics
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import RetrainConfig
-from darts_lite.spaces.darts import network as build
+from darts_lite.spaces import space_of
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.training.average import Average
 from darts_lite.training.clock import Clock
@@ -26,7 +26,7 @@ def new_network(genotype: Genotype, skeleton: Skeleton, config: RetrainConfig) -
     """The network of a genotype with the weights that belong to the seed, and an auxiliary head if its loss counts."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(config.seed, "weights"))
-        return build(genotype, skeleton, auxiliary=config.auxiliary_weight > 0)
+        return space_of(genotype).network(genotype, skeleton, auxiliary=config.auxiliary_weight > 0)
 
 
 class RetrainState:

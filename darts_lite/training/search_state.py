@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from darts_lite.data.parts import Source
+from darts_lite.data.parts import ImageSource
 from darts_lite.hardware.gated import load_optimizer_state, optimizer_state
 from darts_lite.hardware.precision import call, computing, lowered
 from darts_lite.methods.architecture import Architecture, flatten, unflatten
@@ -19,7 +19,8 @@ from darts_lite.methods.solvers.bilevel import Tensors
 from darts_lite.methods.views import costs_of
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
-from darts_lite.spaces.network import Skeleton, carry
+from darts_lite.spaces.network import Skeleton
+from darts_lite.spaces.transfer import transfer
 from darts_lite.training.clock import Clock
 from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
 from darts_lite.training.health import Health
@@ -48,7 +49,7 @@ class SearchState:
         epoch_steps: int,
         number: int = 0,
         alive: dict[str, Tensor] | None = None,
-        validation: Source | None = None,
+        validation: ImageSource | None = None,
     ):
         config = replace(config, **method.phases[number].settings)
         self.config, self.method, self.device, self.precision = config, method, device, precision
@@ -63,7 +64,7 @@ class SearchState:
         self.weight_optimizer = WeightOptimizer(self.supernet, config)
         self.alpha_optimizer = method.alpha_optimizer(list(self.architecture.parameters()), config)
         self.alpha_lr = torch.tensor(config.alpha_lr, device=device)
-        self.costs = costs_of(tables, skeleton, device)
+        self.costs = costs_of(space, tables, skeleton, device)
         self.clock = Clock(config.seed, device, steps=method.phases[number].epochs * epoch_steps, phase=number)
         self.health = Health(device)
         self.meters = Meters()
@@ -123,8 +124,8 @@ class SearchState:
         self.heed(before.verdict)
         if self.phase.keeps == "nothing":
             return
-        self.supernet.load_state_dict(carry(before.supernet, self.supernet, before.supernet.state_dict()))
-        momentum = carry(before.supernet, self.supernet, before.weight_optimizer.momentum())
+        self.supernet.load_state_dict(transfer(before.supernet, self.supernet, before.supernet.state_dict()))
+        momentum = transfer(before.supernet, self.supernet, before.weight_optimizer.momentum())
         for name, buffer in self.weight_optimizer.momentum().items():
             buffer.copy_(momentum[name])
         if self.phase.keeps == "all":

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_lite.benchmarking.reference import create_operation
-from darts_lite.operations import NONE, OPERATIONS, layers
+from darts_lite.operations import NOISE, NONE, layers
+from darts_lite.operations import OPERATIONS as EVERY
 from darts_lite.operations.kernels import pointwise
 from darts_lite.operations.kernels import pools as pooling
 from darts_lite.operations.kernels.depthwise import depthwise
@@ -20,9 +21,10 @@ from darts_lite.operations.kernels.fold import folded
 from darts_lite.operations.kernels.pointwise import pointwise_norm
 from darts_lite.operations.kernels.pools import AveragePool
 from darts_lite.operations.kernels.thresholds import LARGE, VECTOR, WIDEST
-from darts_lite.operations.layers import BatchNorm, DepthwiseSeparable, FactorizedReduce, tracking_statistics
+from darts_lite.operations.layers import FORMS, BatchNorm, DepthwiseSeparable, FactorizedReduce, tracking_statistics
 
 CHANNELS = 4
+OPERATIONS = {name: candidate for name, candidate in EVERY.items() if name != NOISE}  # which reads no image
 
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 every_stride = pytest.mark.parametrize("stride", [1, 2])
@@ -32,7 +34,7 @@ some_copies = pytest.mark.parametrize("copies", [1, 3])
 
 def build(name, stride, form="search", copies=1, channels=CHANNELS, activation=nn.ReLU):
     """An operation with random weights and running statistics, in float64."""
-    operation = OPERATIONS[name].build(channels, stride, copies, form, activation).double()
+    operation = OPERATIONS[name].build(channels, stride, copies, FORMS[form], activation).double()
     generator = torch.Generator().manual_seed(len(name))
     with torch.no_grad():
         for key, tensor in operation.state_dict().items():
@@ -81,7 +83,7 @@ def test_none_is_not_built():
 @pytest.mark.parametrize("channels", [2, 5])
 def test_shape(name, stride, form, copies, channels):
     with torch.device("meta"):
-        operation = OPERATIONS[name].build(channels, stride, copies, form, nn.ReLU)
+        operation = OPERATIONS[name].build(channels, stride, copies, FORMS[form], nn.ReLU)
         for height, width in ((8, 8), (7, 6), (1, 5), (3, 3)):
             outputs = call(name, stride, operation, torch.empty(2, copies * channels, height, width))
             assert outputs.shape == (2, copies * channels, -(-height // stride), -(-width // stride))
@@ -278,12 +280,13 @@ def convolved(request, monkeypatch):
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_pointwise_norm_and_its_derivatives(groups, scaled, frozen, convolved):
+@pytest.mark.parametrize("c_out", [4, 2, 6])
+def test_pointwise_norm_and_its_derivatives(c_out, groups, scaled, frozen, convolved):
     def draw(*shape):
         return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
-    x, weight, terms = draw(3, 4, 3, 2), draw(4, 4 // groups, 1, 1), (draw(4),) if scaled else ()
-    running = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+    x, weight, terms = draw(3, 4, 3, 2), draw(c_out, 4 // groups, 1, 1), (draw(c_out),) if scaled else ()
+    running = torch.zeros(c_out, dtype=torch.float64), torch.ones(c_out, dtype=torch.float64)
     expected = [buffer.clone() for buffer in running]
 
     def ours(x, weight, scale=None, statistics=(None, None)):

@@ -13,17 +13,19 @@ from darts_lite.hardware.graph import tensors_of
 from darts_lite.hardware.precision import call
 from darts_lite.methods.solvers import SOLVERS
 from darts_lite.operations import OPERATIONS
-from darts_lite.operations.layers import BatchNorm, tracking_statistics
+from darts_lite.operations.layers import FORMS, BatchNorm, Form, tracking_statistics
 from darts_lite.runs import prepare
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces import cell as cells
 from darts_lite.spaces import fused
-from darts_lite.spaces.cell import Cell, Plan
+from darts_lite.spaces.cell import Cell
+from darts_lite.spaces.plan import CellPlan
+from darts_lite.spaces.table import Mixing
 
 pytestmark = [pytest.mark.cuda] if torch.cuda.is_available() else []
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-ALL = tuple(name for name in OPERATIONS if name != "conv_7x1_1x7")  # which no kernel serves
+ALL = tuple(name for name in OPERATIONS if name not in ("conv_7x1_1x7", "noise"))  # which no kernel serves
 FEW = ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3")
 TWO_NODES = ((0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 
@@ -32,11 +34,16 @@ def every(edges, operations):
     return tuple((edge, name) for edge in range(len(edges)) for name in operations)
 
 
+def plan(*graph):
+    """The plan of a cell with two inputs."""
+    return CellPlan(*graph, inputs=2)
+
+
 PLANS = {
-    "all operations": Plan(TWO_NODES[:2], ALL, every(TWO_NODES[:2], ALL), 1, (2,)),
-    "two nodes": Plan(TWO_NODES, FEW, every(TWO_NODES, FEW), 2, (2, 3)),
+    "all operations": plan(TWO_NODES[:2], ALL, every(TWO_NODES[:2], ALL), 1, (2,)),
+    "two nodes": plan(TWO_NODES, FEW, every(TWO_NODES, FEW), 2, (2, 3)),
     # Two edges from one source, a node without an edge, one that is not put out, an edge with `none` only, a pool of one input.
-    "odd": Plan(
+    "odd": plan(
         ((0, 2), (0, 2), (1, 4), (2, 4), (1, 4)),
         ("skip_connect", "avg_pool_3x3", "dil_conv_3x3", "none"),
         (
@@ -50,14 +57,14 @@ PLANS = {
         3,
         (4, 3),
     ),
-    "an edge twice": Plan(
+    "an edge twice": plan(
         ((0, 2), (0, 2), (1, 2), (1, 2)),
         ("avg_pool_3x3", "skip_connect", "sep_conv_7x7"),
         ((0, "avg_pool_3x3"), (1, "avg_pool_3x3"), (0, "sep_conv_7x7"), (2, "skip_connect"), (3, "skip_connect")),
         1,
         (2,),
     ),
-    "one after the other": Plan(
+    "one after the other": plan(
         ((0, 2), (1, 2), (2, 3), (0, 3)),
         ("sep_conv_5x5", "max_pool_3x3", "skip_connect"),
         ((0, "sep_conv_5x5"), (1, "max_pool_3x3"), (2, "sep_conv_5x5"), (3, "skip_connect")),
@@ -83,7 +90,13 @@ def made(name, form, reduction, channels):
     """A cell whose affine BatchNorms, if it has them, do something."""
     torch.manual_seed(0)
     cell = Cell(
-        PLANS[name], 2, 3, channels, reduction=reduction, previous_reduces=False, form=form, activation=torch.nn.ReLU
+        PLANS[name],
+        (2, 3),
+        channels,
+        reduction=reduction,
+        previous_reduces=False,
+        form=FORMS[form],
+        activation=torch.nn.ReLU,
     )
     with torch.no_grad():
         for module in cell.modules():
@@ -123,7 +136,7 @@ def told(cell, monkeypatch, kernels, *, precision="fp32", train=True, order=1, s
         tracking_statistics(cell),
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
-        y = call(cell, precision, names, weights, *images, mixing, keep)
+        y = call(cell, precision, names, weights, images, None if mixing is None else Mixing(mixing), keep)
     assert bool(ran) == kernels
     found = {"output": y.detach().cpu()} | {
         name: kept.cpu() for name, kept in cell.named_buffers() if "running" in name
@@ -218,7 +231,7 @@ def test_frozen_weights_get_no_gradient(monkeypatch):
         cell.requires_grad_(learns)
         mixing = torch.full((5, 4), 0.25, device=DEVICE, requires_grad=True)
         with counting() as ledger:
-            cell(*images, mixing, None).square().sum().backward()
+            cell(images, Mixing(mixing)).square().sum().backward()
         names.append([one.kernel.__name__ for one in ledger.launches])
         gradients.append(mixing.grad)
     assert torch.equal(*gradients)
@@ -249,11 +262,41 @@ def test_a_cell_with_an_operation_of_no_kernel_is_torchs(monkeypatch):
     """By itself, on a device where kernels serve the others."""
     monkeypatch.setattr(cells, "on_gpu", lambda x: True)
     monkeypatch.setattr(fused, "combine", lambda *given: pytest.fail("no kernel has conv_7x1_1x7"))
-    plan = Plan(TWO_NODES[:2], ("conv_7x1_1x7", "sep_conv_3x3"), ((0, "conv_7x1_1x7"), (1, "sep_conv_3x3")), 1, (2,))
-    monkeypatch.setitem(PLANS, "crossed", plan)
+    crossed = plan(TWO_NODES[:2], ("conv_7x1_1x7", "sep_conv_3x3"), ((0, "conv_7x1_1x7"), (1, "sep_conv_3x3")), 1, (2,))
+    monkeypatch.setitem(PLANS, "crossed", crossed)
     cell = made("crossed", "final", True, 4).to(DEVICE)
-    cell(*(torch.randn(2, channels, 6, 4, device=DEVICE) for channels in (2, 3)), None, None).sum().backward()
+    cell([torch.randn(2, channels, 6, 4, device=DEVICE) for channels in (2, 3)]).sum().backward()
     assert all(parameter.grad is not None for parameter in cell.parameters())
+
+
+@pytest.mark.parametrize("reason", ["partial channels", "noise", "no statistics", "one input", "drawn operations"])
+def test_a_cell_of_another_kind_is_torchs(reason, monkeypatch):
+    """By itself, on a device where kernels serve the DARTS cell: they would compute something else, without an error."""
+    monkeypatch.setattr(cells, "on_gpu", lambda x: True)
+    entered = []
+    monkeypatch.setattr(fused, "combine", lambda *given: entered.append(given) or pytest.fail("entered"))
+    inputs = 1 if reason == "one input" else 2
+    columns = ("noise", "skip_connect") if reason == "noise" else ("skip_connect", "sep_conv_3x3")
+    edges = tuple((source, inputs) for source in range(inputs))
+    how = {"inputs": inputs, "partial": 2 if reason == "partial channels" else 1}
+    form = Form(affine=False, pool_norm=False, statistics=reason != "no statistics")
+    cell = Cell(
+        CellPlan(edges, columns, every(edges, columns), 1, (inputs,), **how),
+        (3, 3)[:inputs],
+        4,
+        reduction=False,
+        previous_reduces=False,
+        form=form,
+        activation=torch.nn.ReLU,
+    ).to(DEVICE)
+    images = [torch.randn(2, 3, 4, 4, device=DEVICE)] * inputs
+    mixing = Mixing(torch.full((inputs, 2), 0.5, device=DEVICE))
+    drawn = frozenset({(0, "skip_connect")}) if reason == "drawn operations" else None
+    draws = {0: torch.randn(2, 8, 4, 4, device=DEVICE)} if reason == "noise" else None
+    assert cell(images, mixing, drawn=drawn, draws=draws).shape == (2, 4, 4, 4)
+    if reason == "drawn operations":  # of all it serves
+        with pytest.raises(pytest.fail.Exception):
+            cell(images, mixing)
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -270,7 +313,7 @@ def test_what_is_no_number_is_not_lost(monkeypatch):
     cell = made(*CASES[2]).to(DEVICE)
     images = [torch.randn(2, channels, 3, 4, device=DEVICE) for channels in (2, 3)]
     images[0][0, 0, 0, 0] = torch.nan
-    assert cell(*images, torch.full((5, 4), 0.25, device=DEVICE), None).isnan().all()
+    assert cell(images, Mixing(torch.full((5, 4), 0.25, device=DEVICE))).isnan().all()
 
 
 def test_without_triton_torch_serves_and_one_line_says_so(monkeypatch):
@@ -310,7 +353,7 @@ def test_the_gradient_that_comes_in_stays_as_it_is(monkeypatch):
     """Also of a single pixel, where another order of dimensions is no copy."""
     monkeypatch.setattr(cells, "on_gpu", lambda x: True)
     cell = made("one after the other", "final", True, 3).to(DEVICE)
-    y = cell(*(torch.randn(1, channels, 2, 2, device=DEVICE) for channels in (2, 3)), None, None)
+    y = cell([torch.randn(1, channels, 2, 2, device=DEVICE) for channels in (2, 3)])
     gradient = torch.ones_like(y)
     y.backward(gradient)
     assert torch.equal(gradient, torch.ones_like(y))

@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+import tiny
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,22 +14,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from darts_lite.benchmarking.reference import CANDIDATES, ReferenceCell
 from darts_lite.costs import Costs, count
-from darts_lite.genotypes.find import random_genotype
 from darts_lite.genotypes.genotype import Cell, Edge, Genotype
 from darts_lite.genotypes.text import PUBLISHED, parse_text, published, published_table, to_text
-from darts_lite.operations import OPERATIONS
+from darts_lite.operations import NOISE, OPERATIONS
 from darts_lite.operations.kernels import pointwise
 from darts_lite.operations.kernels.thresholds import ALL
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces import cell as cells
+from darts_lite.spaces import stage as stages
 from darts_lite.spaces.auxiliary import SevenBySevenHead
-from darts_lite.spaces.darts import DartsSpace, network, operation_costs
-from darts_lite.spaces.network import Skeleton, carry
+from darts_lite.spaces.darts import DartsSpace, types
+from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.stem import STEMS, choose, imagenet
 from darts_lite.spaces.table import Mixing
+from darts_lite.spaces.transfer import transfer
 
-NAMES = tuple(OPERATIONS)
+NAMES = tuple(name for name in OPERATIONS if name != NOISE)
+network = tiny.network
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
 
 
@@ -87,7 +90,9 @@ SPECIAL = {
         },
     ),
 }
-RANDOM = {f"random of {nodes}": random_genotype(nodes, NAMES, random.Random(nodes)) for nodes in (1, 2, 3, 4, 5, 6)}
+RANDOM = {
+    f"random of {nodes}": tiny.random_genotype(nodes, NAMES, random.Random(nodes)) for nodes in (1, 2, 3, 4, 5, 6)
+}
 GENOTYPES = {**SPECIAL, **RANDOM}
 
 
@@ -160,7 +165,7 @@ def test_an_edge_twice_counts_twice():
     torch.testing.assert_close(two(images()), expected)
     for together in (1, 2, ALL.value):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cells, "copies_together", lambda x, together=together: together)
+            patch.setattr(stages, "copies_together", lambda x, together=together: together)
             torch.testing.assert_close(two(images(), {"normal": plain}), expected)
 
 
@@ -334,7 +339,7 @@ def test_large_images_go_through_both_stems_and_the_auxiliary_head():
     for cell in made.cells:
         cell.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
     first = []
-    made.cells[0].register_forward_pre_hook(lambda module, inputs: first.extend(tuple(x.shape) for x in inputs[:2]))
+    made.cells[0].register_forward_pre_hook(lambda module, inputs: first.extend(tuple(x.shape) for x in inputs[0]))
     logits, auxiliary = made(torch.randn(2, 3, 112, 112), auxiliary=True)
     assert first == [(2, 4, 28, 28), (2, 4, 14, 14)]
     assert [shape[2:] for shape in shapes] == [(14, 14), (14, 14), (7, 7)] == [*skeleton.sizes()[1:]]
@@ -363,11 +368,11 @@ def around(skeleton, form, nodes=4):
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS)
 def test_costs_of_operations_add_up_to_those_of_the_network(skeleton, form):
     tables = DartsSpace(SpaceConfig(candidates=["none", *NAMES])).tables()
-    table = operation_costs(tables, skeleton, form)
+    table = DartsSpace(SpaceConfig()).costs(tables, skeleton, form)
     for kind in tables:
         assert len(table[kind]) == 14 and {len(row) for row in table[kind]} == {10}
     for seed in range(2):
-        genotype = random_genotype(4, NAMES, random.Random(seed))
+        genotype = tiny.random_genotype(4, NAMES, random.Random(seed))
         chosen = [
             table[kind][tables[kind].edges.index((edge.source, edge.target))][
                 tables[kind].operations.index(edge.operation)
@@ -380,11 +385,19 @@ def test_costs_of_operations_add_up_to_those_of_the_network(skeleton, form):
         assert made.costs() == sum(chosen, around(skeleton, form))
 
 
+def test_costs_of_partial_channels_are_those_of_torchs_counter():
+    skeleton, space = Skeleton(3, 8, 10, image_size=(9, 14)), DartsSpace(SpaceConfig(nodes=2))
+    with torch.device("meta"):
+        supernet, whole = (space.supernet(skeleton, space.tables(), partial=partial) for partial in (4, 1))
+    assert supernet.costs().macs == counted(supernet, skeleton) < whole.costs().macs / 3
+    assert supernet.costs().parameters == sum(parameter.numel() for parameter in supernet.parameters())
+
+
 def test_costs_of_the_supernet_add_up():
     skeleton = SKELETONS["odd sizes"]
     tables = DartsSpace(SpaceConfig()).tables()
     supernet = DartsSpace(SpaceConfig()).supernet(skeleton, tables)
-    table = operation_costs(tables, skeleton, "search")
+    table = DartsSpace(SpaceConfig()).costs(tables, skeleton, "search")
     assert supernet.costs() == sum(
         (one for rows in table.values() for row in rows for one in row), around(skeleton, "search")
     )
@@ -392,7 +405,7 @@ def test_costs_of_the_supernet_add_up():
 
 def test_a_pool_and_none_cost_nothing_and_a_type_without_cells_too():
     tables = DartsSpace(SpaceConfig()).tables()
-    table = operation_costs(tables, Skeleton(3, 4, 10, reductions=()))
+    table = DartsSpace(SpaceConfig()).costs(tables, Skeleton(3, 4, 10, reductions=()))
     assert {one for row in table["reduce"] for one in row} == {Costs(0, 0)}
     assert {one for row in table["normal"] for one in row[:4]} == {Costs(0, 0)}  # none, pools, identity
     assert min(one.macs for row in table["normal"] for one in row[4:]) > 0
@@ -427,7 +440,7 @@ def test_discretizing_is_one_hot_mixing(genotype, training, stem):
     tables = space.tables()
     supernet = randomize(space.supernet(skeleton, tables)).train(training)
     derived = network(genotype, skeleton, form="search").double().train(training)
-    derived.load_state_dict(carry(supernet, derived, supernet.state_dict()))
+    derived.load_state_dict(transfer(supernet, derived, supernet.state_dict()))
     expected = supernet(images((9, 8)), one_hot(genotype, tables))
     torch.testing.assert_close(derived(images((9, 8))), expected, rtol=0, atol=1e-12)
 
@@ -435,11 +448,11 @@ def test_discretizing_is_one_hot_mixing(genotype, training, stem):
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_two_forms_differ_in_affine_and_pools_alone(seed, training):
-    genotype = random_genotype(3, [name for name in NAMES if name not in POOLS], random.Random(seed))
+    genotype = tiny.random_genotype(3, [name for name in NAMES if name not in POOLS], random.Random(seed))
     skeleton = Skeleton(4, 3, 5)
     search = randomize(network(genotype, skeleton, form="search")).train(training)
     final = network(genotype, skeleton, form="final").double().train(training)
-    missing, unexpected = final.load_state_dict(carry(search, final, search.state_dict()), strict=False)
+    missing, unexpected = final.load_state_dict(transfer(search, final, search.state_dict()), strict=False)
     assert not unexpected
     assert all(name.rpartition(".")[2] in ("weight", "bias") and ".norm." in name for name in missing)
     torch.testing.assert_close(final(images()), search(images()), rtol=0, atol=1e-12)
@@ -497,7 +510,7 @@ def test_drop_path_drops_each_edge_for_each_sample():
         for factors in ((0, 0), (0, 1), (1, 0), (1, 1)):
             keep = torch.tensor([factors]) / (1 - P)
             stem = made.activation(made.stem(x[:1]))
-            sums.append(made._classify(made.cells[0](stem, stem, None, keep))[0])
+            sums.append(made._classify(made.cells[0]([stem, stem], None, keep))[0])
     distance = (dropped[:, None] - torch.stack(sums)).abs().amax(-1)  # (sample, sum)
     assert (distance.amin(1) < 1e-12).all()
     found = torch.bincount(distance.argmin(1), minlength=4) / len(x)
@@ -512,7 +525,7 @@ def test_drop_path_spares_the_identity():
     # Beside another operation on the same states, too.
     made, x = single(both(cell(("skip_connect", 0, 2), ("sep_conv_3x3", 0, 2))))
     only, _ = single(both(cell(("skip_connect", 0, 2))))
-    only.load_state_dict(carry(made, only, made.state_dict()))
+    only.load_state_dict(transfer(made, only, made.state_dict()))
     dropped = made(x, drop_path=P, generator=generator())
     without = (dropped - only(x)).abs().amax(1) < 1e-12
     assert 0.2 < without.double().mean() < 0.4
@@ -614,10 +627,10 @@ def test_auxiliary_head_is_not_in_the_plain_forward():
 
 
 def test_reductions_are_at_one_and_two_thirds_of_the_depth():
-    types = {cells: Skeleton(cells, 16, 10).types() for cells in (1, 2, 3, 8, 20)}
-    places = {cells: [i for i, kind in enumerate(kinds) if kind == "reduce"] for cells, kinds in types.items()}
+    found = {cells: types(Skeleton(cells, 16, 10)) for cells in (1, 2, 3, 8, 20)}
+    places = {cells: [i for i, kind in enumerate(kinds) if kind == "reduce"] for cells, kinds in found.items()}
     assert places == {1: [0], 2: [0, 1], 3: [1, 2], 8: [2, 5], 20: [6, 13]}
-    assert all(len(kinds) == cells for cells, kinds in types.items())
+    assert all(len(kinds) == cells for cells, kinds in found.items())
 
 
 def test_sizes_and_widths():

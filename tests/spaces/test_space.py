@@ -1,8 +1,13 @@
 """The DARTS space: what it refuses, the tables it makes, reduced spaces with candidates of their own on every edge."""
 
+import random
+from pathlib import Path
+
 import pytest
 import torch
+from tiny import network
 
+import darts_lite
 from darts_lite.benchmarking.reference import CANDIDATES
 from darts_lite.errors import UserError
 from darts_lite.methods.relaxations.softmax import Softmax
@@ -10,7 +15,7 @@ from darts_lite.methods.selections import SELECTIONS
 from darts_lite.methods.views import SelectionView
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces import SPACES
-from darts_lite.spaces.darts import DartsSpace, network
+from darts_lite.spaces.darts import DartsSpace, types
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Mixing
 
@@ -204,11 +209,11 @@ def test_a_reduced_space_is_searched_from_end_to_end():
     supernet = reduced.supernet(skeleton, tables)
     held = {
         (c, operation, source, target)
-        for _, keys in supernet.stacks()
+        for *_, keys in supernet.stacks()
         for c, (operation, source, target) in keys
         if target is not None
     }
-    kinds, edges = skeleton.types(), reduced.edges
+    kinds, edges = types(skeleton), reduced.edges
     assert held == {
         (c, name, *edges[row])
         for c, kind in enumerate(kinds)
@@ -240,6 +245,63 @@ def test_a_space_of_one_operation(name):
     images = torch.randn(2, 3, 8, 8)
     assert single.supernet(skeleton, tables)(images, mixing).isfinite().all()
     assert network(genotype, skeleton)(images).isfinite().all()
+
+
+# Random genotypes and mutations ------------------------------------------------------
+
+
+def differences(one, other):
+    """(cell, edges of `one` alone, edges of `other` alone) of each cell that differs."""
+    return [
+        (
+            cell,
+            set(one.cells[cell].edges) - set(other.cells[cell].edges),
+            set(other.cells[cell].edges) - set(one.cells[cell].edges),
+        )
+        for cell in one.cells
+        if one.cells[cell] != other.cells[cell]
+    ]
+
+
+def test_a_mutation_is_one_change_and_every_change_occurs():
+    small = space(nodes=2, candidates=["none", SKIP, SEP3])
+    genotype = small.random(random.Random(0))
+    found = {}
+    for seed in range(1500):
+        mutated = small.mutate(genotype, random.Random(seed))
+        ((_, (before,), (after,)),) = differences(genotype, mutated)
+        assert before.target == after.target
+        assert (before.source == after.source) != (before.operation == after.operation)
+        assert all(
+            len({edge.source for edge in one.into(node)}) == 2 for one in mutated.cells.values() for node in (2, 3)
+        )
+        found[mutated] = found.get(mutated, 0) + 1
+    # Four edges a cell with another operation each, and node 3 with one more state to come from, for each of its two edges.
+    assert len(found) == 2 * (4 + 2) and min(found.values()) > 80
+    assert small.mutate(genotype, random.Random(5)) == small.mutate(genotype, random.Random(5))
+
+
+def test_random_genotypes_and_mutations_keep_to_the_candidates_of_every_edge():
+    reduced = space(edge_candidates=S1)
+    edges = reduced.edges
+    for seed in range(30):
+        genotype = reduced.random(random.Random(seed))
+        for one in (genotype, reduced.mutate(genotype, random.Random(seed))):
+            for cell, rows in S1.items():
+                assert all(
+                    edge.operation in rows[edges.index((edge.source, edge.target))] for edge in one.cells[cell].edges
+                )
+    narrow = space(nodes=1, candidates=["none", SKIP], edge_candidates={"normal": [["none"], [SKIP]]})
+    (edge,) = narrow.random(random.Random(0)).cells["normal"].edges
+    assert (edge.operation, edge.source) == (SKIP, 1)
+    with pytest.raises(ValueError, match="no other genotype"):
+        narrow.mutate(narrow.random(random.Random(0)), random.Random(0))
+
+
+def test_nobody_knows_the_file_of_a_space():
+    package = Path(darts_lite.__file__).parent
+    found = [path for path in package.rglob("*.py") if "darts_lite.spaces.darts" in path.read_text(encoding="utf-8")]
+    assert found == [package / "spaces" / "__init__.py"]
 
 
 # Every space -----------------------------------------------------------------------

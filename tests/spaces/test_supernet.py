@@ -13,17 +13,19 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from darts_lite.benchmarking.gate import taken_apart
-from darts_lite.benchmarking.reference import CANDIDATES, ReferenceSupernet
+from darts_lite.benchmarking.reference import CANDIDATES, ReferenceCell, ReferenceSupernet, create_operation
+from darts_lite.errors import UserError
 from darts_lite.operations import layers
 from darts_lite.operations.kernels import depthwise, pointwise
 from darts_lite.operations.kernels import pools as pooling
 from darts_lite.operations.kernels.thresholds import ALL, CACHE, LARGE
-from darts_lite.operations.layers import tracking_statistics
+from darts_lite.operations.layers import SEARCH, Form, tracking_statistics
 from darts_lite.settings.configs import SpaceConfig
-from darts_lite.spaces import cell as cells
-from darts_lite.spaces.darts import DartsSpace
-from darts_lite.spaces.network import Skeleton, carry
+from darts_lite.spaces import stage as stages
+from darts_lite.spaces.darts import DartsSpace, types
+from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Mixing
+from darts_lite.spaces.transfer import transfer
 
 OUTPUT, GRADIENT = {"rtol": 0, "atol": 1e-12}, {"rtol": 0, "atol": 1e-11}
 CELLS = ("normal", "reduce")
@@ -46,6 +48,8 @@ class Case:
     edges: bool = False  # a factor for each edge
     leading: bool = False  # a mixing for each cell
     alive: dict | None = None  # the candidates of each edge, if not all or masked
+    partial: int = 1  # one of so many parts of the channels is what operations see
+    form: Form = SEARCH
 
     def __post_init__(self):
         if self.alive is not None:
@@ -60,7 +64,9 @@ class Case:
 
     @property
     def space(self):
-        return DartsSpace(SpaceConfig(nodes=self.nodes, candidates=list(self.candidates)))
+        space = DartsSpace(SpaceConfig(nodes=self.nodes, candidates=list(self.candidates)))
+        space.forms = {"search": self.form}
+        return space
 
     @property
     def skeleton(self):
@@ -75,9 +81,10 @@ class Case:
             activation=self.activation,
         )
 
-    def stacked(self, alive=None):
+    def stacked(self, alive=None, partial=None):
         """The stacked supernet, its weights and running statistics random."""
-        network = self.space.supernet(self.skeleton, self.space.tables(alive=alive or self.alive)).double()
+        tables = self.space.tables(alive=alive or self.alive)
+        network = self.space.supernet(self.skeleton, tables, partial=partial or self.partial).double()
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for name, tensor in network.state_dict().items():
@@ -101,7 +108,9 @@ class Case:
             self.reductions,
             self.activation,
             self.stem_multiplier,
-        ).double()
+        )
+        adapted(reference, self)
+        reference.double()
         apart = taken_apart(network, network.state_dict())
         wanted = {name for name in reference.state_dict() if not name.endswith("num_batches_tracked")}
         assert set(apart) == wanted
@@ -124,12 +133,45 @@ class Case:
 
     def count(self):
         """Number of cells of each type that occurs."""
-        types = self.skeleton.types()
-        return {cell: types.count(cell) for cell in CELLS if cell in types}
+        found = types(self.skeleton)
+        return {cell: found.count(cell) for cell in CELLS if cell in found}
 
     def images(self, seed=4, batch=3):
         shape = batch, self.input_channels, *self.size
         return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+class PartialCell(ReferenceCell):
+    """A reference cell with partial channels, edge by edge (Xu et al. 2020, section 3.2)."""
+
+    parts: int
+
+    def mix(self, edge, x, weights):
+        seen = x.shape[1] // self.parts
+        rest = x[:, seen:]
+        if self.strides[edge] == 2:
+            rest = F.max_pool2d(rest, 2, ceil_mode=True)
+        both = torch.cat([super().mix(edge, x[:, :seen], weights), rest], dim=1)
+        n, c, h, w = both.shape
+        return both.view(n, self.parts, c // self.parts, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def adapted(reference, case):
+    """Give a reference the partial channels and the form of a case."""
+    for cell, channels in zip(reference.cells, case.skeleton.widths(), strict=True):
+        if case.partial > 1:
+            cell.__class__, cell.parts = PartialCell, case.partial
+            for edge, stride in zip(cell.edges, cell.strides, strict=True):
+                for name in edge:
+                    edge[name] = create_operation(name, channels // case.partial, stride, case.activation)
+        if not case.form.pool_norm:
+            for edge in cell.edges:
+                for name in edge:
+                    edge[name] = edge[name][0] if "pool" in name else edge[name]
+        if not case.form.statistics:
+            for module in cell.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.track_running_stats, module.running_mean, module.running_var = False, None, None
 
 
 def close(found, expected, tolerance):
@@ -198,6 +240,13 @@ CASES = {
     ),
     "one operation": Case(candidates=("sep_conv_3x3",)),
     "two operations": Case(candidates=("skip_connect", "none"), reductions=()),
+    "partial channels": Case(channels=4, partial=2, cells=4, size=(7, 8)),
+    "a quarter of the channels": Case(channels=8, partial=4, edges=True, cells=2, reductions=(0,)),
+    "partial channels, all at once": Case(
+        cells=4, nodes=3, channels=6, partial=3, size=(5, 8), masked=True, edges=True, leading=True, activation=nn.SiLU
+    ),
+    "no BatchNorm after pools": Case(form=Form(affine=False, pool_norm=False)),
+    "no running statistics": Case(form=Form(affine=False, pool_norm=False, statistics=False), edges=True),
     "another order": Case(candidates=CANDIDATES[::-1]),
 }
 
@@ -216,7 +265,7 @@ def tensors(request, monkeypatch):
 
 def as_on_a_gpu(monkeypatch):
     """Torch's operators on a CPU, as they are called on any other device."""
-    monkeypatch.setattr(cells, "copies_together", lambda state: ALL.value)
+    monkeypatch.setattr(stages, "copies_together", lambda state: ALL.value)
     monkeypatch.setattr(pointwise, "as_product", lambda x: True)
     # In bf16 oneDNN's gradient of dilated weights is garbage (torch 2.14, channels_last, AVX-512), and on_cpu does without it.
     monkeypatch.setattr(depthwise, "on_cpu", lambda x: x.dtype == torch.bfloat16)
@@ -230,7 +279,10 @@ def test_stacks_equal_the_reference(case, training, tensors):
     agree(network, reference, case.images(), case.mixing())
 
 
-@pytest.mark.parametrize("case", [CASES["3 cells"], CASES["all at once"]], ids=["3 cells", "all at once"])
+SECOND = ["3 cells", "all at once", "partial channels, all at once", "no running statistics"]
+
+
+@pytest.mark.parametrize("case", [CASES[name] for name in SECOND], ids=SECOND)
 def test_second_derivatives_equal_those_of_the_reference(case, tensors):
     """What `unrolled_exact` needs: gradients of the weights, of a function of the mixing's gradients."""
     mixing, found = case.mixing(), []
@@ -319,7 +371,7 @@ def test_large_tensors_in_every_precision(device, precision, channels, entered, 
 
     noting(layers, "folded", lambda result: calls.add("folded"))
     noting(layers, "pointwise_norm", lambda result: calls.add("pointwise_norm"))
-    noting(cells, "copies_together", at_once.add)
+    noting(stages, "copies_together", at_once.add)
     with tiny.Generous(), torch.autocast("cpu", torch.bfloat16, precision == "bf16"):
         found = large(channels, torch.float32, frozen)
     assert (calls, at_once) == ({entered}, {together})
@@ -470,7 +522,7 @@ PRUNINGS = {
 def shrunk(pruning, network):
     """The successor with everything it has in common with `network`."""
     smaller = pruning.case.stacked(pruning.alive)
-    smaller.load_state_dict(carry(network, smaller, network.state_dict()))
+    smaller.load_state_dict(transfer(network, smaller, network.state_dict()))
     return smaller
 
 
@@ -484,7 +536,7 @@ def test_a_pruned_network_is_the_same_function(pruning, training):
     before = gradients(network.train(training), images, mixing)
     after = gradients(smaller.train(training), images, mixing)
     close({"": after[0]}, {"": before[0]}, OUTPUT)
-    close(after[1], carry(network, smaller, before[1]), GRADIENT)
+    close(after[1], transfer(network, smaller, before[1]), GRADIENT)
     alive = {f"{cell} operations": mask for cell, mask in pruning.alive.items()}
     close(after[2], {name: g * alive.get(name, True) for name, g in before[2].items()}, GRADIENT)
 
@@ -512,18 +564,18 @@ def test_pruning_commutes_with_training(pruning):
     train(network, optimizer)
     smaller = shrunk(pruning, network)
     second = sgd(smaller)
-    for name, buffer in carry(network, smaller, momentum(network, optimizer)).items():
+    for name, buffer in transfer(network, smaller, momentum(network, optimizer)).items():
         second.state[smaller.get_parameter(name)]["momentum_buffer"] = buffer.clone()
     train(smaller, second)
     train(network, optimizer)
-    close(smaller.state_dict(), carry(network, smaller, network.state_dict()), OUTPUT)
-    close(momentum(smaller, second), carry(network, smaller, momentum(network, optimizer)), OUTPUT)
+    close(smaller.state_dict(), transfer(network, smaller, network.state_dict()), OUTPUT)
+    close(momentum(smaller, second), transfer(network, smaller, momentum(network, optimizer)), OUTPUT)
 
 
 def test_carry_between_equal_networks_changes_nothing():
     case = Case(nodes=3, masked=True)
     network = case.stacked()
-    carried = carry(network, case.stacked(), network.state_dict())
+    carried = transfer(network, case.stacked(), network.state_dict())
     assert carried.keys() == network.state_dict().keys()
     assert all(torch.equal(carried[name], tensor) for name, tensor in network.state_dict().items())
 
@@ -532,4 +584,53 @@ def test_carry_refuses_what_the_old_network_does_not_have():
     pruning = PRUNINGS["all candidates"]
     full, smaller = pruning.case.stacked(), pruning.case.stacked(pruning.alive)
     with pytest.raises(KeyError):
-        carry(smaller, full, smaller.state_dict())
+        transfer(smaller, full, smaller.state_dict())
+
+
+# Widening ----------------------------------------------------------------------
+
+WIDER = Case(nodes=2, cells=4, channels=8, partial=4)
+
+
+@pytest.mark.parametrize("partial", [2, 1])
+def test_a_widened_network_has_repeated_channels(partial):
+    """Where added channels of a stack's input repeat the others, so do those of its output, in both modes."""
+    network = WIDER.stacked()
+    wider = WIDER.stacked(partial=partial)
+    wider.load_state_dict(transfer(network, wider, network.state_dict()))
+    close(transfer(network, WIDER.stacked(), network.state_dict()), dict(network.state_dict()), OUTPUT)
+    compared = set()
+    for (_, narrow, name, keys), (_, wide, _, _) in zip(network.stacks(), wider.stacks(), strict=True):
+        copies, repeat = len(keys), torch.arange(wide.width) % narrow.width
+        x = torch.randn(4, copies, narrow.width, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        halves = name == "skip_connect" and narrow.stride == 2
+        order = torch.cat((torch.arange(wide.width // 2) % (narrow.width // 2),) * 2)
+        order[wide.width // 2 :] += narrow.width // 2
+        for training in (True, False):
+            small, large = (stage.operations[name].train(training) for stage in (narrow, wide))
+            expected = small(x.flatten(1, 2)).unflatten(1, (copies, -1))[:, :, order if halves else repeat]
+            found = large(x[:, :, repeat].flatten(1, 2)).unflatten(1, (copies, -1))
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+        compared.add((name, narrow.stride))
+    assert len(compared) == 2 * 7
+
+
+def test_momentum_widens_with_its_weight():
+    """The same mapping by name: what one weight is made of, its momentum is made of."""
+    network, wider = WIDER.stacked(), WIDER.stacked(partial=2)
+    buffers = {name: 2 * weight.detach() for name, weight in network.named_parameters()}
+    state = transfer(network, wider, network.state_dict())
+    found = transfer(network, wider, buffers)
+    assert found.keys() == dict(wider.named_parameters()).keys()
+    assert all(torch.equal(found[name], 2 * state[name]) for name in found)
+
+
+def test_a_network_does_not_get_narrower():
+    with pytest.raises(ValueError, match="operations on 4 channels cannot become those on 2"):
+        transfer(WIDER.stacked(partial=2), WIDER.stacked(), WIDER.stacked(partial=2).state_dict())
+
+
+def test_channels_that_no_part_divides_are_refused():
+    with pytest.raises(UserError, match=r"channels: is no multiple of 4.*fix: give channels=8") as caught:
+        Case(channels=6, partial=4).stacked()
+    assert caught.value.code == 2

@@ -73,7 +73,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 class _InputGradient(torch.autograd.Function):
-    """Of `gradient` and `weight`. Of x only the shape counts."""
+    """Gradient of the input, from `gradient` and `weight`; of x only the shape counts."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, weight: Tensor, x: Tensor, stride: int, dilation: int) -> Tensor:
@@ -93,7 +93,7 @@ class _InputGradient(torch.autograd.Function):
 
 
 class _WeightGradient(torch.autograd.Function):
-    """Of `gradient` and `x`. Of the weight only the shape counts."""
+    """Gradient of the weight, from `gradient` and `x`; of the weight only the shape counts."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
@@ -113,7 +113,7 @@ class _WeightGradient(torch.autograd.Function):
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """Of a kernel that is 1, 3 or 5 wide; of another one torch computes it itself.
+    """Gradient of a kernel that is 1, 3 or 5 wide; torch computes that of another one.
 
     A tap t columns from the middle sums gradient[w] * x[w + t]. With f columns folded into channels, w = f u + q, two columns of the same q
     are f e apart, e = -1, 0, 1 for the three taps of the folded kernel. f = dilation gives all the taps of a 3 wide kernel, f = 2 dilation

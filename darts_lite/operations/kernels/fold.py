@@ -99,7 +99,7 @@ class _Folded(torch.autograd.Function):
 
 
 def _plain_gradients(gradient: Tensor, inputs: Any, wanted: Any, eps: float) -> list[Tensor | None]:
-    """The same gradients through the two layers themselves, differentiable."""
+    """Gradients through the convolution and the BatchNorm themselves, differentiable."""
     x, weight, scale, bias = inputs
     y = F.batch_norm(F.conv2d(x, weight), None, None, scale, bias, True, 0.0, eps)
     needed = [tensor for tensor, want in zip(inputs, wanted, strict=False) if want]

@@ -101,9 +101,16 @@ class _PointwiseNorm(torch.autograd.Function):
             gradient, y, scale, None, None, mean, inverse_std, True, eps, [True, for_scale, False]
         )
         of_y = of_y if of_kept is None else of_y + of_kept
-        of_x, of_weight = _gradients(of_y, kept, weight, groups, for_x, for_weight)
+        x = _like(kept, groups * weight.shape[1]) if ctx.frozen else kept
+        of_x, of_weight = _gradients(of_y, x, weight, groups, for_x, for_weight)
         # CUDA returns a gradient of the scale whatever the mask says (torch 2.11 to 2.14).
         return of_x, of_weight, of_scale if for_scale else None, None, None, None, None, None
+
+
+def _like(y: Tensor, channels: int) -> Tensor:
+    """An image of so many channels and the size of y (N, C, H, W), of any values: y itself where it has as many."""
+    n, c, h, w = y.shape
+    return y if c == channels else y.new_empty(n, h, w, channels).permute(0, 3, 1, 2)
 
 
 def _convolve(x: Tensor, weight: Tensor, groups: int) -> Tensor:
@@ -117,7 +124,7 @@ def _gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the input and of the weight of a pointwise convolution, None where they are not wanted; differentiable.
 
-    Without `for_weight`, `x` counts only by its shape, which that of any other image with as many channels may stand for.
+    Without `for_weight`, `x` counts only by its shape.
     """
     of_x = of_weight = None
     if for_x:
@@ -146,7 +153,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, groups: int) -
 
 
 def _native(gradient: Tensor, x: Tensor, weight: Tensor, groups: int, mask: list[bool]) -> Any:
-    """What torch computes itself."""
+    """Gradients by torch's own operator: of the input, the weight and the bias, as `mask` says."""
     return torch.ops.aten.convolution_backward(
         gradient, x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], groups, mask
     )
