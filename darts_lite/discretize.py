@@ -23,11 +23,14 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotypes.genotype import to_json, to_plain
     from darts_lite.methods.build import build_selection, build_space
+    from darts_lite.methods.selections.hooks import rule_of
+    from darts_lite.methods.views import SelectionView, costs_of
     from darts_lite.runs.children import refuse_several
     from darts_lite.runs.loop import draw
     from darts_lite.runs.report import Plain
     from darts_lite.runs.resume import stored_part
     from darts_lite.settings import schema
+    from darts_lite.spaces.network import Skeleton
     from darts_lite.storage import checkpoint, environment
     from darts_lite.storage.files import refuse_links
     from darts_lite.storage.records import Records
@@ -52,7 +55,9 @@ def discretize(config: DiscretizeConfig, typed: Collection[str] | None = None, r
     if epoch not in records:
         raise UserError("epoch", f"the search has the epochs 0 to {len(records) - 1}", "give one of them", value=epoch)
     try:
-        genotype = selection(space.name, *alphas.from_record(records[epoch], space.tables()))
+        tables, mixing = alphas.from_record(records[epoch], space.tables())
+        costs = costs_of(space, tables, Skeleton.described(state["skeleton"]))
+        genotype = rule_of(selection)(SelectionView(space.name, tables, mixing, costs), None)
     except ValueError as error:
         raise UserError(path, f"epoch {epoch}: {error}", "restore the file", code=Exit.RUN) from error
 

@@ -27,7 +27,7 @@ def retrain(
     """
     from darts_lite.errors import UserError
     from darts_lite.hardware.device import run_settings, using_threads
-    from darts_lite.hardware.graph import Recorder
+    from darts_lite.hardware.graph import GraphedStep
     from darts_lite.runs.fit import check_fit
     from darts_lite.runs.loop import Loop
     from darts_lite.runs.prepare import prepare
@@ -64,7 +64,7 @@ def retrain(
     def one_step(state: RetrainState) -> dict[str, Any]:
         return retrain_step(state, *train.batch(state.clock.generator))
 
-    step = Recorder(one_step, config, device, ready.report)
+    step = GraphedStep(one_step, config, device, ready.report)
     fresh = new_state(None) if ready.folder is None else None  # before there is a folder: weights may be refused
     with (
         using_threads(threads),

@@ -27,7 +27,7 @@ def search(
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
     from darts_lite.hardware.device import run_settings, using_threads
-    from darts_lite.hardware.graph import Recorder
+    from darts_lite.hardware.graph import GraphedStep
     from darts_lite.methods.build import build_method, build_space
     from darts_lite.retrain import retrain
     from darts_lite.runs.fit import check_fit
@@ -59,14 +59,23 @@ def search(
         if stored is not None:
             check_fit(lambda: space.supernet(changed, space.tables(alive=alive)), changed.cells, stored["network"])
         return SearchState(
-            config, space, changed, method, device, ready.precision, epoch_steps=epoch_steps, number=number, alive=alive
+            config,
+            space,
+            changed,
+            method,
+            device,
+            ready.precision,
+            epoch_steps=epoch_steps,
+            number=number,
+            alive=alive,
+            validation=validation.part,
         )
 
     def one_step(state: SearchState, *, learn_alphas: bool) -> dict[str, Any]:
         batches = [feed.batch(state.clock.generator) for feed in (train, validation)]
         return search_step(state, *batches, learn_alphas=learn_alphas)
 
-    step = Recorder(one_step, config, device, ready.report, method.obstacle())
+    step = GraphedStep(one_step, config, device, ready.report, method.obstacle())
     epochs = sum(phase.epochs for phase in method.phases)
     with using_threads(threads), run_settings(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:
         stored = loop.stored
@@ -75,16 +84,16 @@ def search(
             state = new_state(
                 *(0,) if stored is None else (stored["clock"]["phase"], stored["alive"], stored["weights"])
             )
-        record = SearchRecord(loop, space, method.selection, validation.part)
+        record = SearchRecord(loop, space, method.selection)
         record.start(state)
         for number, phase in enumerate(method.phases):
-            if number < state.clock.phase:
+            if number < state.clock.phase or state.verdict.stop:
                 continue
             if number > state.clock.phase:
                 after = new_state(number, state.remaining(phase))
-                after.carry_over(state)
+                after.take_over(state)
                 state = after  # of the old one nothing is kept
-            while not state.clock.finished:
+            while not (state.clock.finished or state.verdict.stop):
                 loop.boundary(state)
                 clock = state.clock
                 train.load(clock.done)
@@ -94,6 +103,10 @@ def search(
                 loop.step_done(state, metrics)
                 if clock.phase_step % epoch_steps == 0:
                     record.epoch(state)
+                    verdict = method.monitor.epoch(state, state.judge)
+                    state.heed(verdict)
+                    if verdict.change:
+                        step.forget()
         return record.finish(state)
 
 

@@ -211,7 +211,7 @@ def runs(made):
 def first_weights(config):
     """Of the network before its first step; the configuration's run is stopped there."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="boom"):
-        patch.setattr(retrain_state.Descent, "step", boom)
+        patch.setattr(retrain_state.WeightOptimizer, "step", boom)
         tiny.run(config)
     state = tiny.newest("run")
     assert state["step"] == 0
@@ -335,9 +335,9 @@ def test_other_skeletons_are_not_carried():
         transfer(small_one, large_one, small_one.state_dict())
 
     def deeper(config):
-        return [Phase(1), Phase(1, carry="weights", skeleton={"cells": 4})]
+        return [Phase(1), Phase(1, keeps="weights", skeleton={"cells": 4})]
 
-    with pytest.raises(UserError, match="phases: phase 1 carries weights over from another skeleton"):
+    with pytest.raises(UserError, match="phases: phase 1 keeps weights of another skeleton"):
         build_method(tiny.search_config(phases=deeper))
 
 

@@ -19,6 +19,7 @@ from darts_lite.data.parts import Order, Part
 from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.genotype import from_json
+from darts_lite.methods.architecture import flatten, unflatten
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.methods.phases import Phase
 from darts_lite.retrain import retrain
@@ -68,7 +69,7 @@ def test_weights_and_alphas_are_apart():
     def owned(optimizer):
         return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
-    weights, alphas = owned(state.descent.optimizer), owned(state.alpha_optimizer)
+    weights, alphas = owned(state.weight_optimizer.optimizer), owned(state.alpha_optimizer)
     assert not weights & alphas
     assert weights == {id(parameter) for parameter in state.supernet.parameters()}
     assert alphas == {id(parameter) for parameter in state.architecture.parameters()} and len(alphas) == 4
@@ -97,9 +98,9 @@ def test_first_order_computes_no_gradient_of_the_weights(monkeypatch):
     seen = []
     forward = search_state.call
 
-    def spied(network, precision, names, weights, *arguments):
+    def spied(network, precision, names, weights, *arguments, **keywords):
         seen.extend(weight.requires_grad for weight in weights)
-        return forward(network, precision, names, weights, *arguments)
+        return forward(network, precision, names, weights, *arguments, **keywords)
 
     monkeypatch.setattr(search_state, "call", spied)
     alpha_step(state, *batches(0), torch.tensor(0.1))
@@ -231,11 +232,12 @@ class Budget:
 class Attack:
     """A random start and one step of ascent on the training loss (SDARTS, Chen & Hsieh 2020)."""
 
-    def __call__(self, mixing, loss, progress, generator):
-        start = [tensor + 0.01 * torch.rand(tensor.shape, generator=generator) for tensor in mixing]
-        leaves = tuple(tensor.requires_grad_() for tensor in start)
-        gradients = torch.autograd.grad(loss(leaves), leaves, materialize_grads=True)
-        return tuple((leaf + 0.01 * gradient.sign()).detach() for leaf, gradient in zip(leaves, gradients, strict=True))
+    def __call__(self, mixing, tables, loss, progress, generator):
+        start = [tensor + 0.01 * torch.rand(tensor.shape, generator=generator) for tensor in flatten(mixing)]
+        starts = tuple(tensor.requires_grad_() for tensor in start)
+        gradients = torch.autograd.grad(loss(unflatten(mixing, starts)), starts, materialize_grads=True)
+        moved = ((one + 0.01 * gradient.sign()).detach() for one, gradient in zip(starts, gradients, strict=True))
+        return unflatten(mixing, tuple(moved))
 
 
 class Shrink:
@@ -244,10 +246,9 @@ class Shrink:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, weights, gradients, progress):
-        assert len(gradients) <= len(weights)
+    def __call__(self, gradients, loss, mixing, progress):
         self.calls += 1
-        torch._foreach_mul_(gradients, 1 / (1 + 0.1 * self.calls))
+        torch._foreach_mul_(tiny.moved(gradients), 1 / (1 + 0.1 * self.calls))
 
     def state_dict(self):
         return {"calls": self.calls}
@@ -256,9 +257,9 @@ class Shrink:
         self.calls = state["calls"]
 
 
-def without_weakest(architecture):
+def without_weakest(state):
     """Of every edge that has several candidates, all but the one with the smallest logit."""
-    kept = {}
+    kept, architecture = {}, state.architecture
     for cell, table in architecture.tables.items():
         logits = architecture.operations[cell].detach().masked_fill(~table.alive, torch.inf)
         weakest = torch.nn.functional.one_hot(logits.argmin(dim=1), len(table.operations)).bool()
@@ -267,7 +268,7 @@ def without_weakest(architecture):
 
 
 def pruned(config):
-    return [Phase(1), Phase(2, carry="weights", alive=without_weakest)]
+    return [Phase(1), Phase(2, keeps="weights", alive=without_weakest)]
 
 
 def deeper(config):
@@ -275,7 +276,7 @@ def deeper(config):
 
 
 def continued(config):
-    return [Phase(1), Phase(2, carry="all")]
+    return [Phase(1), Phase(2, keeps="all")]
 
 
 ROWS = [None, ["skip_connect"], ["max_pool_3x3", "sep_conv_3x3"], None, ["none", "sep_conv_3x3"]]  # of the five edges
@@ -307,12 +308,12 @@ def test_a_method_of_ones_own(phases):
     whole = tiny.trace("run")
     shutil.rmtree("run")
 
-    carry_over, half = (
-        "darts_lite.training.search_state:SearchState.carry_over",
+    take_over, half = (
+        "darts_lite.training.search_state:SearchState.take_over",
         "darts_lite.training.search_step:weight_step",
     )
     for resume, point in (
-        (None, ("after", carry_over)),  # at the beginning of the second phase, with a checkpoint in the first
+        (None, ("after", take_over)),  # at the beginning of the second phase, with a checkpoint in the first
         ("run", ("before", half, 4)),  # now with a checkpoint in the second
     ):
         assert tiny.outcome(run_own, phases, resume, point) == -signal.SIGKILL, Path("said").read_text()
@@ -354,13 +355,13 @@ def assert_masks(phases):
 @pytest.mark.parametrize("phases", PHASES)
 def test_what_a_phase_takes_over(phases, monkeypatch):
     seen = []
-    carry_over = SearchState.carry_over
+    take_over = SearchState.take_over
 
     def spied(self, before):
-        carry_over(self, before)
+        take_over(self, before)
         seen.append(copy.deepcopy([one.state_dict() for one in (before, self)]))
 
-    monkeypatch.setattr(SearchState, "carry_over", spied)
+    monkeypatch.setattr(SearchState, "take_over", spied)
     search(own_method(phases), report=tiny.Report())
     ((old, new),) = seen
     assert new["clock"] == {"phase": 1, "phase_step": 0, "done": 3}

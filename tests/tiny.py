@@ -27,6 +27,7 @@ from darts_lite import data
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import Feed, Part
 from darts_lite.data.splits import split
+from darts_lite.methods.architecture import flatten, unflatten
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.search import SearchConfig, search
@@ -121,6 +122,16 @@ def random_genotype(nodes, candidates, rng):
 def network(genotype, skeleton, **how):
     """The network of a genotype, by its space."""
     return space_of(genotype).network(genotype, skeleton, **how)
+
+
+def scaled(mixing, factor):
+    """A mixing of every cell type, each number times `factor`."""
+    return unflatten(mixing, tuple(factor * tensor for tensor in flatten(mixing)))
+
+
+def moved(gradients):
+    """Gradients of the weights that have one, of what a regularization is given."""
+    return [gradient for _, gradient in gradients.values() if gradient is not None]
 
 
 class Report:

@@ -19,13 +19,14 @@ from darts_lite.benchmarking.reference import CANDIDATES, ReferenceSupernet
 from darts_lite.genotypes.genotype import Genotype
 from darts_lite.genotypes.text import published
 from darts_lite.hardware.device import keep_freed_memory
+from darts_lite.hardware.gated import mark_capture
 from darts_lite.hardware.precision import computing
 from darts_lite.methods.architecture import unflatten
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.methods.solvers.bilevel import Bilevel, Lookahead, Tensors
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Mixing
-from darts_lite.training.optimizers import cosine, tell_capture
+from darts_lite.training.optimizers import cosine
 from darts_lite.training.retrain_step import RetrainState, new_network, retrain_step
 from darts_lite.training.search_state import Batch, SearchState
 from darts_lite.training.search_step import alpha_step, weight_step
@@ -105,7 +106,7 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
         if best:  # and not added to those of the step before
             descent.zero_grad()
         plain(validation).backward()
-        tell_capture(adam)
+        mark_capture(adam)
         adam.step()
 
     def second_order() -> None:
@@ -118,7 +119,7 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
         constant = tuple(w.detach() for w in weights), tuple(tensor.detach() for tensor in sampled)
         _, gradients = solver(Bilevel(inner, partial(loss_on, validation), inner, *constant, ahead))
         torch.autograd.backward(sampled, gradients)
-        tell_capture(adam)
+        mark_capture(adam)
         adam.step()
 
     architecture = first_order if config.solver == "first_order" else second_order

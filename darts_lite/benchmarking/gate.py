@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from darts_lite.benchmarking.reference import ReferenceSupernet
 from darts_lite.methods.build import build_selection, build_space
+from darts_lite.methods.views import SelectionView, costs_of
 from darts_lite.operations.layers import FactorizedReduce
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.spaces.table import Mixing
@@ -116,12 +117,13 @@ def _same_search(config: Any, dataset: Any, steps: int) -> dict[str, Any]:
     ours, reference = _ours(config, dataset, 0).double(), _reference(config, dataset, 0).double()
     reference.load_state_dict(taken_apart(ours, ours.state_dict()), strict=False)
     space, selection = build_space(config.space), build_selection(config.selection)
-    results = []
+    tables, results = space.tables(), []
+    costs = costs_of(space, tables, ours.skeleton)
     for network in (ours, reference):
         logits = _logits(config, torch.float64, 1e-3)
         losses = _losses(config, dataset, network, steps, logits)
         mixing = {cell: Mixing(tensor.detach().softmax(-1)) for cell, tensor in logits.items()}
-        results.append((losses, selection(space.name, space.tables(), mixing)))
+        results.append((losses, selection(SelectionView(space.name, tables, mixing, costs), None)))
     (our_losses, our_genotype), (losses, genotype) = results
     difference = max(abs(a - b) for a, b in zip(our_losses, losses, strict=True))
     return {"mini_steps": steps, "largest_difference": difference, "same_genotype": our_genotype == genotype}

@@ -30,25 +30,32 @@ from torch import Generator, Tensor
 from torch.torch_version import TorchVersion
 
 from darts_lite.errors import out_of_memory
+from darts_lite.settings.configs import RetrainConfig, SearchConfig
 
 WARM_STEPS = 3
 WAITS = "called a synchronizing CUDA operation"  # how torch's error of a step that waits for the device begins
 Metrics = dict[str, Tensor]
 
 
-class Recorder:
-    """Calls `step(state, **how)`, or replays it. One graph is held: that of the last state and `how`, of which the others are made anew.
+class GraphedStep:
+    """Calls `step(state, **how)`, or replays it. Every `how` of the current state has a graph; another state records anew.
 
     `obstacle`: why the steps of this run cannot be recorded, if so; one line says it.
     """
 
     def __init__(
-        self, step: Callable[..., Metrics], config: Any, device: torch.device, report: Any, obstacle: Any = None
+        self,
+        step: Callable[..., Metrics],
+        config: SearchConfig | RetrainConfig,
+        device: torch.device,
+        report: Any,
+        obstacle: str | None = None,
     ):
         self.step, self.device, self.report = step, device, report
         self.records = wanted(config, device)
-        self.recorded: tuple[Any, dict[str, Any]] | None = None  # the state and `how` of the graph
-        self.replay: Callable[[], Metrics] | None = None
+        self.state: Any = None  # whose steps the graphs hold
+        self.graphs: dict[tuple, Callable[[], Metrics]] = {}  # `how`, sorted -> replay
+        self.pool: Any = None  # memory of all graphs of a state, of which one is replayed at a time
         if config.debug == "profile":
             obstacle = "debug=profile looks into a step, and a replay has no parts"
         if self.records and obstacle:
@@ -56,16 +63,24 @@ class Recorder:
 
     def __call__(self, state: Any, **how: Any) -> Metrics:
         """Do the step. Its metrics are valid until the next one."""
-        step = partial(self.step, state, **how)
-        if self.records and self.recorded != (state, how):
-            self.recorded = self.replay = None  # the memory of the last graph is free for this one
-            self.recorded, self.replay = (state, how), self._record(step, state)
-        return (self.replay or step)()
+        step, variant = partial(self.step, state, **how), tuple(sorted(how.items()))
+        if self.records and state is not self.state:
+            self.forget()  # the memory of the old graphs is free for the new ones
+            self.state = state
+        if self.records and variant not in self.graphs:
+            replay = self._record(step, state)
+            if replay is not None:
+                self.graphs[variant] = replay
+        return self.graphs.get(variant, step)()
+
+    def forget(self) -> None:
+        """Record anew from here on: numbers of Python that the steps compute with have changed."""
+        self.state, self.graphs, self.pool = None, {}, None
 
     def _record(self, step: Callable[[], Metrics], state: Any) -> Callable[[], Metrics] | None:
         """The graph of `step`; None where there is none, which is said."""
         with own_stream(self.device) as stream:
-            with undone(state):
+            with state_restored(state):
                 places = dict(tensors_of(state))  # kept, so that no new tensor can take their place
                 for _ in range(WARM_STEPS - 1):
                     step()
@@ -77,19 +92,26 @@ class Recorder:
             if obstacle is not None:
                 self._without(obstacle)
                 return None
+            self.pool = self.pool or new_pool()
             try:
-                return capture(step, stream, generator=state.clock.generator)
+                return capture(step, stream, self.pool, generator=state.clock.generator)
             except RuntimeError as error:  # of what is no wait that torch knows of
                 state.clock.renew_generator()
                 self._without(f"the step cannot be captured: {_cause(error)}")
                 return None
 
     def _without(self, why: str) -> None:
-        self.records, self.replay = False, None
+        self.records = False
+        self.forget()
         self.report.line(f"no CUDA graph, so steps take longer: {why}")
 
 
-def wanted(config: Any, device: torch.device) -> bool:
+def new_pool() -> Any:
+    """A place in the device's memory for graphs."""
+    return torch.cuda.graph_pool_handle()
+
+
+def wanted(config: SearchConfig | RetrainConfig, device: torch.device) -> bool:
     """Whether a run on this device is to have a graph."""
     return config.cuda_graph and device.type == "cuda"
 
@@ -132,15 +154,14 @@ def _line(error: BaseException) -> str:
 
 
 def capture(
-    step: Callable[[], Any], stream: Any, *, generator: Generator | None = None, pool: Any = None
+    step: Callable[[], Any], stream: Any, pool: Any, *, generator: Generator | None = None
 ) -> Callable[[], Any]:
     """A function that does what `step` does, without Python, and returns what it returned, always in the same tensors.
 
-    `stream`: where `step` has been warmed up, so that it finds its workspaces there. `pool`: memory shared with graphs that are always
-    replayed in the order in which they were captured. After an error `generator` cannot be used any more (torch 2.11).
+    `stream`: where `step` has been warmed up, so that it finds its workspaces there. `pool`: memory that graphs share; the replay of one
+    overwrites what another has returned. After an error `generator` cannot be used any more (torch 2.11).
     """
     graph = torch.cuda.CUDAGraph()
-    pool = torch.cuda.graph_pool_handle() if pool is None else pool
     if generator is not None and TorchVersion(torch.__version__) < "2.14":
         graph.register_generator_state(generator)  # later ones do it themselves, and warn of the call
     gc.collect()  # what Python would collect meanwhile, such as an older graph, is not to be destroyed while this one is captured
@@ -198,8 +219,8 @@ def _side(index: int) -> Any:
 
 
 @contextmanager
-def undone(state: Any) -> Iterator[None]:
-    """What happens inside leaves no trace in `state`: afterwards all that a checkpoint holds, and its health, are as they were."""
+def state_restored(state: Any) -> Iterator[None]:
+    """Afterwards all that a checkpoint holds of `state`, and its health, are as they were before."""
     health = state.health.step, state.health.term
     before = copy.deepcopy((state.state_dict(), health))
     yield

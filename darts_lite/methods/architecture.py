@@ -13,7 +13,7 @@ from darts_lite.spaces.table import Mixing, Table
 
 
 class Architecture(nn.Module):
-    """`operations[cell]` is (E, O), `edges[cell]` (E,) where the table weighs edges; both start as small normal noise."""
+    """Logits `operations[cell]` (E, O), and `edges[cell]` (E,) where the table weighs edges; both start as small normal noise."""
 
     def __init__(
         self, tables: dict[str, Table], relaxation: Any, *, init_std: float = 1e-3, generator: Generator | None = None
@@ -30,11 +30,11 @@ class Architecture(nn.Module):
         )
         for cell, table in tables.items():
             self.register_buffer(
-                f"_{cell}_groups", torch.tensor([target for _, target in table.edges]), persistent=False
+                f"{cell}_groups", torch.tensor([target for _, target in table.edges]), persistent=False
             )
 
     def sample(self, progress: Tensor, generator: Generator) -> dict[str, Mixing]:
-        """What training sees: differentiable, with this step's noise. `progress` (0-d) is the part of the phase that is done."""
+        """Mixing of a training step: differentiable, with noise. `progress` (0-d) is the part of the phase that is done."""
         return {
             cell: Mixing(
                 self.relaxation.sample(self.operations[cell], table, progress, generator), self._edge_factors(cell)
@@ -43,22 +43,22 @@ class Architecture(nn.Module):
         }
 
     def expected(self, progress: Tensor) -> dict[str, Mixing]:
-        """Noise-free: what selection, costs and logs read."""
+        """Mixing without noise, as selections, costs and logs read it."""
         return {
             cell: Mixing(self.relaxation.expected(self.operations[cell], table, progress), self._edge_factors(cell))
             for cell, table in self.tables.items()
         }
 
     def _edge_factors(self, cell: str) -> Tensor | None:
-        return softmax_over_groups(self.edges[cell], getattr(self, f"_{cell}_groups")) if cell in self.edges else None
+        return softmax_over_groups(self.edges[cell], self.get_buffer(f"{cell}_groups")) if cell in self.edges else None
 
 
 def flatten(mixing: dict[str, Mixing]) -> tuple[Tensor, ...]:
-    """The tensors of a mixing, in a fixed order, as solvers see it."""
+    """Tensors of a mixing, in a fixed order, as solvers see them."""
     return tuple(tensor for one in mixing.values() for tensor in (one.operations, one.edges) if tensor is not None)
 
 
 def unflatten(mixing: dict[str, Mixing], tensors: tuple[Tensor, ...]) -> dict[str, Mixing]:
-    """The inverse of `flatten`, with the structure of `mixing`."""
+    """Mixing with the structure of `mixing` and these tensors, in the order of `flatten`."""
     values = iter(tensors)
     return {cell: Mixing(next(values), None if one.edges is None else next(values)) for cell, one in mixing.items()}

@@ -4,12 +4,15 @@ from itertools import pairwise
 from typing import Any
 
 from darts_lite.errors import UserError, all_of, choice
+from darts_lite.methods.alpha_optimizers import ALPHA_OPTIMIZERS
 from darts_lite.methods.method import Method
+from darts_lite.methods.monitors import MONITORS
 from darts_lite.methods.penalties import PENALTIES
-from darts_lite.methods.phases import PHASES
+from darts_lite.methods.phases import CHANGEABLE, PHASES
 from darts_lite.methods.relaxations import RELAXATIONS
 from darts_lite.methods.seams import PERTURBATIONS, REGULARIZATIONS
 from darts_lite.methods.selections import SELECTIONS
+from darts_lite.methods.selections.hooks import Training
 from darts_lite.methods.solvers import SOLVERS
 from darts_lite.spaces import SPACES
 
@@ -38,21 +41,27 @@ def build_method(config: Any) -> Method:
         ],
         perturbation=make("perturbation", PERTURBATIONS),
         regularization=make("regularization", REGULARIZATIONS),
+        alpha_optimizer=make("alpha_optimizer", ALPHA_OPTIMIZERS),
+        monitor=make("monitor", MONITORS),
         selection=find("selection", config.selection, SELECTIONS),
         phases=[],
     )
     phases = find("phases", config.phases, PHASES)
-    if config.nesterov and method.solver is not None and method.solver.precise:
+    if config.nesterov and method.solver is not None and method.solver.needs_float32:
         fix = "give nesterov=false, or solver=first_order"
         problems.append(UserError("nesterov", "the unrolled step is SGD without Nesterov momentum", fix, value=True))
     error = all_of(problems)
     if error:
         raise error
     method.phases.extend(phases(config))
+    if isinstance(method.selection, Training):
+        method.phases.extend(method.selection.phases(config))
+    for name in (name for phase in method.phases for name in phase.settings if name not in CHANGEABLE):
+        raise choice("phases", name, CHANGEABLE)
     for number, (before, phase) in enumerate(pairwise(method.phases), 1):
-        if phase.carry != "nothing" and phase.skeleton != before.skeleton:
-            reason = f"phase {number} carries {phase.carry} over from another skeleton ({before.skeleton} -> {phase.skeleton})"
-            raise UserError("phases", reason, "use carry='nothing' where cells or channels change")
+        if phase.keeps != "nothing" and phase.skeleton != before.skeleton:
+            reason = f"phase {number} keeps {phase.keeps} of another skeleton ({before.skeleton} -> {phase.skeleton})"
+            raise UserError("phases", reason, "use keeps='nothing' where cells or channels change")
     return method
 
 

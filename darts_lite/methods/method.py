@@ -15,11 +15,13 @@ class Method:
     penalties: list[Any]
     perturbation: Any
     regularization: Any
+    alpha_optimizer: Any
+    monitor: Any
     selection: Any
     phases: list[Phase]
 
-    def with_memory(self) -> dict[str, Any]:
-        """The parts that the checkpoint has to hold: those with a `state_dict`."""
+    def stateful_parts(self) -> dict[str, Any]:
+        """Parts that a checkpoint has to hold, by name: those with a `state_dict`."""
         return {name: part for name, part in self._parts().items() if hasattr(part, "state_dict")}
 
     def obstacle(self) -> str | None:
@@ -30,5 +32,6 @@ class Method:
         return f"the {held[0]} cannot be captured" if held else None
 
     def _parts(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name) for name in ("relaxation", "solver", "perturbation", "regularization")}
+        names = ("relaxation", "solver", "perturbation", "regularization", "alpha_optimizer", "monitor")
+        parts = {name: getattr(self, name) for name in names}
         return parts | {f"penalty_{i}": penalty for i, penalty in enumerate(self.penalties)}

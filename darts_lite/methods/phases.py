@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from darts_lite.methods.architecture import Architecture
+from darts_lite.settings.configs import SearchConfig
+
+CHANGEABLE = ("lr", "lr_min", "alpha_lr", "weight_decay")  # settings that may change in the middle of a search
 
 
 @dataclass(frozen=True)
@@ -15,15 +17,17 @@ class Phase:
 
     epochs: int
     warmup_epochs: int = 0  # with frozen alphas
-    # What comes from the phase before: nothing | weights (with momentum) | all (the alphas, too).
-    carry: str = "nothing"
-    # Changes of the skeleton, such as {"cells": 11}; only with carry="nothing".
+    # From the phase before: nothing | weights (with momentum) | all (the alphas, too).
+    keeps: str = "nothing"
+    # Changes of the skeleton, such as {"cells": 11}; only with keeps="nothing".
     skeleton: dict[str, Any] = field(default_factory=dict)
-    # Which candidates stay, from the architecture at the end of the phase before: cell type -> (E, O) bool. None: as they were.
-    alive: Callable[[Architecture], dict[str, Tensor]] | None = None
+    # Settings of this phase that differ from the configuration, such as {"lr": 0.01}; those in CHANGEABLE.
+    settings: dict[str, Any] = field(default_factory=dict)
+    # The `SearchState` at the end of the phase before -> candidates that stay: cell type -> (R, O) bool. None: as they were.
+    alive: Callable[[Any], dict[str, Tensor]] | None = None
 
 
-def one_phase(config: Any) -> list[Phase]:
+def one_phase(config: SearchConfig) -> list[Phase]:
     """The plain search."""
     return [Phase(config.epochs, config.warmup_epochs)]
 

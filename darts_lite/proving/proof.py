@@ -30,7 +30,7 @@ from torch import Generator, Tensor, nn
 
 from darts_lite.errors import Exit, UserError, out_of_memory
 from darts_lite.hardware.device import run_settings
-from darts_lite.hardware.graph import Recorder, tensors_of
+from darts_lite.hardware.graph import GraphedStep, tensors_of
 from darts_lite.hardware.precision import call, computing, full_float32, resolve_precision
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.methods.solvers import SOLVERS
@@ -508,7 +508,7 @@ def _step_values(
         metrics = search_step(state, *_batches(state), learn_alphas=True)
     values = {"the validation loss": metrics["validation/loss"], "the training loss": metrics["train/loss"]}
     values |= {f"the gradient of alpha ({cell})": alpha.grad for cell, alpha in state.architecture.operations.items()}
-    weights = zip(state.descent.names, state.descent.weights, strict=True)
+    weights = zip(state.weight_optimizer.names, state.weight_optimizer.weights, strict=True)
     return values | {_gradient_of(name, w): w.grad for name, w in weights if w.grad is not None}
 
 
@@ -597,7 +597,7 @@ def _after_steps(config: Any, device: torch.device, precision: str, report: Any)
         varied = [(x + 0.1 * torch.randn(x.shape, device=device, generator=generator), y) for x, y in batches]
         return search_step(state, *varied, learn_alphas=True)
 
-    recorder = Recorder(step, config, device, report, state.method.obstacle())
+    recorder = GraphedStep(step, config, device, report, state.method.obstacle())
     for _ in range(3):
         recorder(state)
         state.clock.tick()

@@ -71,11 +71,13 @@ class SearchConfig(RunConfig):
     penalties: list[str | Any] = option([])
     perturbation: str | Any = option("none")
     regularization: str | Any = option("none")
+    alpha_optimizer: str | Any = option("adam")
+    monitor: str | Any = option("none")
     phases: str | Any = option("one")
     edge_weights: bool = option(False)  # also learn a weight of each edge, normalized over the edges into a node
     selection: str | Any = option("darts")
     warmup_epochs: int = option(0, low=0)  # epochs with frozen alphas
-    # method: SGD on the weights, Adam on the alphas
+    # method: SGD on the weights, alpha_optimizer on the alphas
     lr: float = option(0.025, above=0)
     lr_min: float = option(0.001, low=0)
     momentum: float = option(0.9, low=0, high=0.9999)

@@ -23,7 +23,7 @@ import torch
 from darts_lite.errors import Exit, UserError
 from darts_lite.storage.files import TEMPORARY, make_folders, refused, sync_folder, write_atomic
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: the genotype of a trained network is plain data, it was JSON text
 KEEP = 2  # the newest, and the one before in case the newest is damaged
 SECTIONS = ("run", "config", "env", "files", "time")  # JSON objects that every checkpoint has beside the state itself
 _NAME = re.compile(r"step_(\d{8,18})\.([0-9a-f]{16})\.pt")
@@ -137,8 +137,8 @@ def _read(path: Path) -> dict[str, Any]:
     except MemoryError as error:
         raise UserError(path, "does not fit into memory", "free memory", code=Exit.ENVIRONMENT) from error
     version = state.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
-        fix = "resume with the version that wrote it"
+    if type(version) is int and version != FORMAT_VERSION:
+        fix = "use the version that wrote it, or start a new run"
         raise UserError(path, f"has format {version}, this version reads {FORMAT_VERSION}", fix, code=Exit.RUN)
     if problem := _schema(state, _step(path)):
         raise ValueError(problem)

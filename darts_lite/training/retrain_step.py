@@ -1,5 +1,6 @@
 """All that a retraining has, and its step (Liu et al. 2019, section 3.1: drop-path, cutout, an auxiliary head)."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,17 +10,19 @@ from torch.profiler import record_function
 
 from darts_lite.genotypes.genotype import Genotype
 from darts_lite.hardware.precision import call, computing
+from darts_lite.operations.layers import tracking_statistics
 from darts_lite.seeds import derive
+from darts_lite.settings.configs import RetrainConfig
 from darts_lite.spaces import space_of
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.training.average import Average
 from darts_lite.training.clock import Clock
 from darts_lite.training.health import Health
 from darts_lite.training.meters import Meters
-from darts_lite.training.optimizers import Descent, warmed_up
+from darts_lite.training.optimizers import WeightOptimizer, warmed_up, weight_metrics
 
 
-def new_network(genotype: Genotype, skeleton: Skeleton, config: Any) -> Network:
+def new_network(genotype: Genotype, skeleton: Skeleton, config: RetrainConfig) -> Network:
     """The network of a genotype with the weights that belong to the seed, and an auxiliary head if its loss counts."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(config.seed, "weights"))
@@ -29,9 +32,9 @@ def new_network(genotype: Genotype, skeleton: Skeleton, config: Any) -> Network:
 class RetrainState:
     """What `state_dict` holds, with the configuration, determines the rest of the run."""
 
-    def __init__(self, config: Any, network: Network, device: torch.device, precision: str, *, steps: int):
+    def __init__(self, config: RetrainConfig, network: Network, device: torch.device, precision: str, *, steps: int):
         self.config, self.network, self.device, self.precision = config, network, device, precision
-        self.descent = Descent(network, config)
+        self.weight_optimizer = WeightOptimizer(network, config)
         self.clock = Clock(config.seed, device, steps=steps)
         self.health = Health(device)
         self.meters = Meters()
@@ -46,7 +49,7 @@ class RetrainState:
         """Tensors and plain containers."""
         return {
             "clock": self.clock.state_dict(),
-            "weights": self.descent.state_dict(),
+            "weights": self.weight_optimizer.state_dict(),
             "meters": self.meters.state_dict(),
             **({} if self.average is None else {"average": self.average.network.state_dict()}),
         }
@@ -54,7 +57,7 @@ class RetrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a stored state."""
         self.clock.load_state_dict(state["clock"])
-        self.descent.load_state_dict(state["weights"])
+        self.weight_optimizer.load_state_dict(state["weights"])
         self.meters.load_state_dict(state["meters"], self.device)
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
@@ -63,24 +66,24 @@ class RetrainState:
 @record_function("weights")
 def retrain_step(state: RetrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Move the weights, and their average, once; returns 0-d metrics. Nothing in it waits for the device."""
-    config, clock = state.config, state.clock
-    drop_path = config.drop_path * clock.progress if config.drop_path else None
-
-    def forward() -> tuple[Tensor, Tensor]:
-        with computing(state.device, state.precision):
-            how = {"drop_path": drop_path, "generator": clock.generator, "auxiliary": True}
-            descent = state.descent
-            logits, auxiliary = call(state.network, state.precision, descent.names, descent.weights, images, **how)
-            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            if auxiliary is not None:
-                loss = loss + config.auxiliary_weight * F.cross_entropy(
-                    auxiliary, labels, label_smoothing=config.label_smoothing
-                )
-            return loss, logits
-
+    config, clock, health, optimizer = state.config, state.clock, state.health, state.weight_optimizer
     warmup = config.warmup_epochs / config.epochs
     learning_rate = warmed_up(clock.progress, config.schedule, config.lr, config.lr_min, warmup=warmup)
-    metrics = state.descent.step(forward, labels, learning_rate, state.health, clock.step)
+    drop_path = config.drop_path * clock.progress if config.drop_path else None
+    how = {"drop_path": drop_path, "generator": clock.generator, "auxiliary": True}
+    cross_entropy = partial(F.cross_entropy, target=labels, label_smoothing=config.label_smoothing)
+
+    statistics = optimizer.statistics()
+    optimizer.zero_grad()
+    with tracking_statistics(state.network), computing(state.device, state.precision):
+        logits, auxiliary = call(state.network, state.precision, optimizer.names, optimizer.weights, images, **how)
+        loss = cross_entropy(logits)
+        if auxiliary is not None:
+            loss = loss + config.auxiliary_weight * cross_entropy(auxiliary)
+    loss.backward()
+    norm = optimizer.clip()
+    optimizer.check(health, clock.step, loss, norm)
+    optimizer.step(learning_rate, health.bad, statistics)
     if state.average is not None:
-        state.average.update(clock.step, state.health.bad)
-    return metrics
+        state.average.update(clock.step, health.bad)
+    return weight_metrics(loss, logits, labels, norm, learning_rate)

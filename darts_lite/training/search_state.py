@@ -1,35 +1,45 @@
 """All that one phase of a search has: supernet, architecture, their optimizers, and the parts that the algorithm is put together from."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
-from darts_lite.hardware.precision import call, computing
-from darts_lite.methods.architecture import Architecture, unflatten
+from darts_lite.data.parts import Source
+from darts_lite.hardware.gated import load_optimizer_state, optimizer_state
+from darts_lite.hardware.precision import call, computing, lowered
+from darts_lite.methods.architecture import Architecture, flatten, unflatten
 from darts_lite.methods.method import Method
+from darts_lite.methods.monitors import Verdict
 from darts_lite.methods.phases import Phase
-from darts_lite.methods.solvers.bilevel import Loss, Tensors
+from darts_lite.methods.seams import Mixed
+from darts_lite.methods.solvers.bilevel import Tensors
+from darts_lite.methods.views import costs_of
 from darts_lite.seeds import derive
+from darts_lite.settings.configs import SearchConfig
 from darts_lite.spaces.network import Skeleton
-from darts_lite.spaces.table import Mixing
 from darts_lite.spaces.transfer import transfer
 from darts_lite.training.clock import Clock
+from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
 from darts_lite.training.health import Health
 from darts_lite.training.meters import Meters
-from darts_lite.training.optimizers import Descent, adam, memory, restore
+from darts_lite.training.optimizers import WeightOptimizer
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
+Draws = dict | None  # random numbers of a forward pass, as `supernet.draw` makes them; None: it has none
 
 
 class SearchState:
-    """The state of phase `number`. What `state_dict` holds, with the configuration, determines the rest of the run."""
+    """The state of phase `number`. What `state_dict` holds, with the configuration, determines the rest of the run.
+
+    `validation`: images that the supernet is judged on; only steps can be done without.
+    """
 
     def __init__(
         self,
-        config: Any,
+        config: SearchConfig,
         space: Any,
         skeleton: Skeleton,
         method: Method,
@@ -39,66 +49,88 @@ class SearchState:
         epoch_steps: int,
         number: int = 0,
         alive: dict[str, Tensor] | None = None,
+        validation: Source | None = None,
     ):
+        config = replace(config, **method.phases[number].settings)
         self.config, self.method, self.device, self.precision = config, method, device, precision
         tables = space.tables(weighs_edges=config.edge_weights, alive=alive)
         tables = {cell: replace(table, alive=table.alive.to(device)) for cell, table in tables.items()}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(config.seed, "weights", number))
             self.supernet = space.supernet(skeleton, tables).to(device)
-        draws = torch.Generator().manual_seed(derive(config.seed, "alphas", number))
-        self.architecture = Architecture(tables, method.relaxation, init_std=config.alpha_init_std, generator=draws).to(
-            device
-        )
-        self.descent = Descent(self.supernet, config)
-        self.alpha_optimizer = adam(
-            self.architecture.parameters(), betas=config.alpha_betas, weight_decay=config.alpha_weight_decay
-        )
+        start = Generator().manual_seed(derive(config.seed, "alphas", number))
+        self.architecture = Architecture(tables, method.relaxation, init_std=config.alpha_init_std, generator=start)
+        self.architecture.to(device)
+        self.weight_optimizer = WeightOptimizer(self.supernet, config)
+        self.alpha_optimizer = method.alpha_optimizer(list(self.architecture.parameters()), config)
         self.alpha_lr = torch.tensor(config.alpha_lr, device=device)
+        self.costs = costs_of(space, tables, skeleton, device)
         self.clock = Clock(config.seed, device, steps=method.phases[number].epochs * epoch_steps, phase=number)
         self.health = Health(device)
         self.meters = Meters()
+        self.verdict = Verdict()
+        self.validation = validation
 
     @property
     def phase(self) -> Phase:
-        """What this phase is."""
+        """The phase that this is the state of."""
         return self.method.phases[self.clock.phase]
 
-    def loss(self, batch: Batch, mixing: dict[str, Mixing], precision: str | None = None) -> Loss:
-        """Cross entropy on `batch` as a pure function of (weights, mixing tensors); `mixing` only gives their structure."""
-
-        def loss(weights: Tensors, tensors: Tensors) -> Tensor:
-            return self.forward(batch, weights, unflatten(mixing, tensors), precision)[0]
-
-        return loss
-
     def forward(
-        self, batch: Batch, weights: Tensors, mixing: dict[str, Mixing], precision: str | None = None
+        self, batch: Batch, weights: Tensors, mixing: Mixed, draws: Draws = None, precision: str | None = None
     ) -> tuple[Tensor, Tensor]:
         """Cross entropy (0-d) and logits (N, classes) on `batch`."""
         (images, labels), precision = batch, precision or self.precision
         with computing(self.device, precision):
-            logits = call(self.supernet, precision, self.descent.names, weights, images, mixing)
+            logits = call(self.supernet, precision, self.weight_optimizer.names, weights, images, mixing, draws=draws)
             return F.cross_entropy(logits, labels), logits
 
+    def scores(self, mixing: Mixed) -> dict[str, Any]:
+        """What `evaluate` finds of the supernet at `mixing` on the validation part."""
+        assert self.validation is not None
+        mixing = unflatten(mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing)))  # a recorded one is float64
+        supernet, generator = lowered(self.supernet, self.precision), Generator(self.device)
+        generator.manual_seed(derive(self.config.seed, "scores", self.clock.done))
+
+        def classify(images: Tensor) -> Tensor:
+            return supernet(images, mixing, draws=self.supernet.draw(generator, len(images)))
+
+        with evaluating(self.supernet):
+            sizes = batch_sizes(self.validation, at_once(self.device, self.config.batch_size))
+            classes = self.supernet.skeleton.classes
+            return evaluate(classify, self.validation, classes, sizes=sizes, precision=self.precision)
+
+    def judge(self, mixing: Mixed) -> tuple[float, float]:
+        """Accuracy and loss of the supernet at `mixing` on the validation part."""
+        scores = self.scores(mixing)
+        return scores["accuracy"], scores["loss"]
+
+    def heed(self, verdict: Verdict) -> None:
+        """Go on as a monitor says. Its changes add up; of the rest the last word counts."""
+        self.verdict = replace(verdict, change=self.verdict.change | verdict.change)
+        self.config = replace(self.config, **self.verdict.change)
+        self.weight_optimizer.follow(self.config)
+        self.alpha_lr.copy_(torch.tensor(self.config.alpha_lr))  # `fill_` refuses what float32 cannot hold
+
     def remaining(self, phase: Phase) -> dict[str, Tensor]:
-        """The candidates that are alive in the phase after this one."""
+        """The candidates (R, O) of each cell type that are alive in `phase`, the one after this."""
         if phase.alive is not None:
-            return phase.alive(self.architecture)
+            return phase.alive(self)
         return {cell: table.alive for cell, table in self.architecture.tables.items()}
 
-    def carry_over(self, before: "SearchState") -> None:
-        """Start from what the phase says that it takes from the one before."""
+    def take_over(self, before: "SearchState") -> None:
+        """Start from what this phase keeps of the one before."""
         self.clock.follow(before.clock)
-        if self.phase.carry == "nothing":
+        self.heed(before.verdict)
+        if self.phase.keeps == "nothing":
             return
         self.supernet.load_state_dict(transfer(before.supernet, self.supernet, before.supernet.state_dict()))
-        momentum = transfer(before.supernet, self.supernet, before.descent.momentum())
-        for name, buffer in self.descent.momentum().items():
+        momentum = transfer(before.supernet, self.supernet, before.weight_optimizer.momentum())
+        for name, buffer in self.weight_optimizer.momentum().items():
             buffer.copy_(momentum[name])
-        if self.phase.carry == "all":
+        if self.phase.keeps == "all":
             self.architecture.load_state_dict(before.architecture.state_dict())
-            restore(self.alpha_optimizer, memory(before.alpha_optimizer))
+            load_optimizer_state(self.alpha_optimizer, optimizer_state(before.alpha_optimizer))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers."""
@@ -106,19 +138,21 @@ class SearchState:
             "clock": self.clock.state_dict(),
             "skeleton": self.supernet.skeleton.describe(),
             "alive": {cell: table.alive for cell, table in self.architecture.tables.items()},
-            "weights": self.descent.state_dict(),
+            "weights": self.weight_optimizer.state_dict(),
             "architecture": self.architecture.state_dict(),
-            "alpha_optimizer": memory(self.alpha_optimizer),
+            "alpha_optimizer": optimizer_state(self.alpha_optimizer),
             "meters": self.meters.state_dict(),
-            "parts": {name: part.state_dict() for name, part in self.method.with_memory().items()},
+            "verdict": asdict(self.verdict),
+            "parts": {name: part.state_dict() for name, part in self.method.stateful_parts().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a stored state of the same phase and masks."""
         self.clock.load_state_dict(state["clock"])
-        self.descent.load_state_dict(state["weights"])
+        self.weight_optimizer.load_state_dict(state["weights"])
         self.architecture.load_state_dict(state["architecture"])
-        restore(self.alpha_optimizer, state["alpha_optimizer"])
+        load_optimizer_state(self.alpha_optimizer, state["alpha_optimizer"])
         self.meters.load_state_dict(state["meters"], self.device)
-        for name, part in self.method.with_memory().items():
+        self.heed(Verdict(**state["verdict"]))
+        for name, part in self.method.stateful_parts().items():
             part.load_state_dict(state["parts"][name])

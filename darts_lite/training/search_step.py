@@ -1,87 +1,138 @@
 """One step of the search: first the architecture, on validation data, then the weights, on training data (Liu et al. 2019, algorithm 1)."""
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from darts_lite.hardware.gated import gated_step
 from darts_lite.hardware.precision import full_float32
 from darts_lite.methods.architecture import flatten, unflatten
-from darts_lite.methods.penalties import ArchitectureView
-from darts_lite.methods.solvers.bilevel import Bilevel, Tensors
-from darts_lite.spaces.table import Mixing
-from darts_lite.training.optimizers import cosine, gated_step
-from darts_lite.training.search_state import Batch, SearchState
+from darts_lite.methods.seams import Mixed
+from darts_lite.methods.solvers.bilevel import Bilevel, Loss, Tensors
+from darts_lite.methods.views import ArchitectureView
+from darts_lite.operations.layers import tracking_statistics
+from darts_lite.training.evaluation import evaluating
+from darts_lite.training.optimizers import cosine, weight_metrics
+from darts_lite.training.search_state import Batch, Draws, SearchState
 
 
 def search_step(state: SearchState, train: Batch, validation: Batch, *, learn_alphas: bool) -> dict[str, Tensor]:
     """Move alphas (unless the weights are warming up) and weights once; returns 0-d metrics. Nothing in it waits for the device."""
     learning_rate = cosine(state.clock.progress, state.config.lr, state.config.lr_min)
-    metrics = alpha_step(state, train, validation, learning_rate) if learn_alphas else {}
-    return metrics | weight_step(state, train, learning_rate)
+    draws = state.supernet.draw(state.clock.generator, len(train[0]))
+    metrics = alpha_step(state, train, validation, learning_rate, draws) if learn_alphas else {}
+    return metrics | weight_step(state, train, learning_rate, draws)
+
+
+@dataclass(frozen=True)
+class AlphaGradient:
+    """What one evaluation of the outer loss gives."""
+
+    loss: Tensor  # 0-d, without penalties
+    penalties: list[Tensor]  # each 0-d
+    gradients: Tensors  # of loss and penalties, one for each parameter of the architecture; zeros where they do not depend on it
 
 
 @record_function("alphas")
-def alpha_step(state: SearchState, train: Batch, validation: Batch, learning_rate: Tensor) -> dict[str, Tensor]:
-    """One sample of the mixing, one hypergradient, one step of Adam on alpha."""
-    method, clock = state.method, state.clock
-    mixing = state.architecture.sample(clock.progress, clock.generator)
-    sampled = flatten(mixing)
-    problem = Bilevel(
-        inner=state.loss(train, mixing),
-        outer=state.loss(validation, mixing),
-        probe=state.loss(train, mixing, "fp32"),
-        weights=tuple(weight.detach() for weight in state.descent.weights),
-        mixing=tuple(tensor.detach() for tensor in sampled),
-        lookahead=state.descent.lookahead(learning_rate),
-    )
-    with full_float32() if method.solver.precise else nullcontext():
-        outer_loss, hypergradient = method.solver(problem)
-
-    # The rest of the chain: back through the relaxation with the same noise; penalties are functions of alpha themselves.
-    state.alpha_optimizer.zero_grad(set_to_none=True)
-    penalties = [penalty(_view(state, mixing)) for penalty in method.penalties]
-    torch.autograd.backward([*sampled, *penalties], [*hypergradient, *[None] * len(penalties)])
-    gradients = [logits.grad for logits in state.architecture.parameters() if logits.grad is not None]
-    state.health.check("alphas", "validation loss", clock.step, outer_loss)
-    state.health.check("alphas", "penalty", clock.step, *penalties)
-    state.health.check("alphas", "gradient", clock.step, *gradients)
-    gated_step(state.alpha_optimizer, state.alpha_lr, state.health)
-    norm = torch.nn.utils.get_total_norm(gradients)
+def alpha_step(
+    state: SearchState, train: Batch, validation: Batch, learning_rate: Tensor, draws: Draws = None
+) -> dict[str, Tensor]:
+    """One gradient of alpha and one step along it; `learning_rate` (0-d) is that of the weights, which solvers look ahead with."""
+    found = alpha_gradient(state, train, validation, learning_rate, draws)
+    move_alphas(state, found)
     return {
-        "validation/loss": outer_loss,
-        "gradient/alphas": norm,
+        "validation/loss": found.loss,
+        "gradient/alphas": torch.nn.utils.get_total_norm(found.gradients),
         "lr/alphas": state.alpha_optimizer.param_groups[0]["lr"].clone(),
     }
 
 
+def alpha_gradient(
+    state: SearchState, train: Batch, validation: Batch, learning_rate: Tensor, draws: Draws = None
+) -> AlphaGradient:
+    """The gradient at the logits that the architecture has now, with one sample of the mixing; moves nothing but the clock's generator.
+
+    With the generator's state restored between two calls, both see the same noise: a method may compare moved logits so.
+    """
+    method, clock, optimizer = state.method, state.clock, state.weight_optimizer
+    mixing = state.architecture.sample(clock.progress, clock.generator)
+    sampled, logits = flatten(mixing), tuple(state.architecture.parameters())
+
+    def loss(batch: Batch, precision: str) -> Loss:
+        return lambda weights, tensors: state.forward(batch, weights, unflatten(mixing, tensors), draws, precision)[0]
+
+    problem = Bilevel(
+        inner=loss(train, state.precision),
+        outer=loss(validation, state.precision),
+        probe=loss(train, "fp32"),
+        weights=tuple(weight.detach() for weight in optimizer.weights),
+        mixing=tuple(tensor.detach() for tensor in sampled),
+        lookahead=optimizer.lookahead(learning_rate),
+    )
+    with full_float32() if method.solver.needs_float32 else nullcontext():
+        outer_loss, hypergradient = method.solver(problem)
+
+    # The rest of the chain: back through the relaxation with the same noise; penalties are functions of alpha themselves.
+    penalties = [penalty(_view(state, mixing)) for penalty in method.penalties]
+    ends = [*zip(sampled, hypergradient, strict=True), *((penalty, None) for penalty in penalties)]
+    ends = [(end, gradient) for end, gradient in ends if end.requires_grad]
+    if not ends:  # a relaxation that learns nothing
+        return AlphaGradient(outer_loss, penalties, tuple(torch.zeros_like(one) for one in logits))
+    outputs, of_outputs = zip(*ends, strict=True)
+    gradients = torch.autograd.grad(outputs, logits, of_outputs, materialize_grads=True)
+    return AlphaGradient(outer_loss, penalties, gradients)
+
+
+def move_alphas(state: SearchState, found: AlphaGradient) -> None:
+    """One step of the alpha optimizer; none once a number was not finite."""
+    health, step = state.health, state.clock.step
+    for logits, gradient in zip(state.architecture.parameters(), found.gradients, strict=True):
+        logits.grad = gradient
+    health.check("alphas", "validation loss", step, found.loss)
+    health.check("alphas", "penalty", step, *found.penalties)
+    health.check("alphas", "gradient", step, *found.gradients)
+    gated_step(state.alpha_optimizer, state.alpha_lr, health.bad)
+
+
 @record_function("weights")
-def weight_step(state: SearchState, train: Batch, learning_rate: Tensor) -> dict[str, Tensor]:
+def weight_step(state: SearchState, train: Batch, learning_rate: Tensor, draws: Draws = None) -> dict[str, Tensor]:
     """A fresh sample from the moved architecture, one step of SGD on the weights."""
-    method, clock = state.method, state.clock
+    method, clock, health, optimizer = state.method, state.clock, state.health, state.weight_optimizer
+    frozen = tuple(weight.detach() for weight in optimizer.weights)
+
+    def attacked_loss(moved: Mixed) -> Tensor:
+        with evaluating(state.supernet):
+            return state.forward(train, frozen, moved, draws)[0]
+
+    def training_loss(moved: Mixed) -> Tensor:
+        return state.forward(train, optimizer.weights, moved, draws)[0]
+
     with torch.no_grad():
         mixing = state.architecture.sample(clock.progress, clock.generator)
+    mixing = method.perturbation(mixing, state.architecture.tables, attacked_loss, clock.progress, clock.generator)
 
-    def loss_of(tensors: Tensors) -> Tensor:
-        return state.loss(train, mixing)(state.descent.weights, tensors)
-
-    mixing = unflatten(mixing, method.perturbation(flatten(mixing), loss_of, clock.progress, clock.generator))
-
-    def forward() -> tuple[Tensor, Tensor]:
-        return state.forward(train, state.descent.weights, mixing)
-
-    def regularize(gradients: list[Tensor]) -> None:
-        method.regularization(state.descent.weights, gradients, clock.progress)
-
-    return state.descent.step(forward, train[1], learning_rate, state.health, clock.step, regularize)
+    statistics = optimizer.statistics()
+    optimizer.zero_grad()
+    with tracking_statistics(state.supernet):  # no other pass of a step moves them
+        loss, logits = state.forward(train, optimizer.weights, mixing, draws)
+    loss.backward()
+    method.regularization(optimizer.gradients(), training_loss, mixing, clock.progress)
+    norm = optimizer.clip()
+    optimizer.check(health, clock.step, loss, norm)
+    optimizer.step(learning_rate, health.bad, statistics)
+    return weight_metrics(loss, logits, train[1], norm, learning_rate)
 
 
-def _view(state: SearchState, mixing: dict[str, Mixing]) -> ArchitectureView:
+def _view(state: SearchState, mixing: Mixed) -> ArchitectureView:
     architecture = state.architecture
     return ArchitectureView(
         logits=dict(architecture.operations),
         mixing={cell: one.operations for cell, one in mixing.items()},
         expected={cell: one.operations for cell, one in architecture.expected(state.clock.progress).items()},
+        tables=architecture.tables,
+        costs=state.costs,
         progress=state.clock.progress,
     )

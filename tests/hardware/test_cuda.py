@@ -24,7 +24,7 @@ from darts_lite.benchmark import BenchmarkConfig, benchmark
 from darts_lite.benchmarking.arms import ours_search, reference_search
 from darts_lite.errors import Interrupted, out_of_memory
 from darts_lite.hardware.device import run_settings
-from darts_lite.hardware.graph import WARM_STEPS, Recorder, capture, own_stream, tensors_of
+from darts_lite.hardware.graph import WARM_STEPS, GraphedStep, capture, new_pool, own_stream, tensors_of
 from darts_lite.hardware.precision import computing, lowered
 from darts_lite.methods.solvers import SOLVERS
 from darts_lite.operations.kernels.thresholds import LARGE
@@ -73,7 +73,7 @@ def compared(run):
 @pytest.fixture
 def recordings(monkeypatch):
     """The keywords of every step that was recorded, without an error."""
-    made, record = [], Recorder._record
+    made, record = [], GraphedStep._record
 
     def counted(self, step, state):
         replay = record(self, step, state)
@@ -81,7 +81,7 @@ def recordings(monkeypatch):
         made.append(step.keywords)
         return replay
 
-    monkeypatch.setattr(Recorder, "_record", counted)
+    monkeypatch.setattr(GraphedStep, "_record", counted)
     return made
 
 
@@ -126,7 +126,7 @@ def test_draws_in_a_graph_are_those_of_a_call():
 
     with own_stream(CUDA) as stream:
         draws()
-        replay = capture(draws, stream, generator=generator)
+        replay = capture(draws, stream, new_pool(), generator=generator)
     for seed in (5, 2**62 + 3, 5):
         generator.manual_seed(seed)
         called = draws()
@@ -213,7 +213,7 @@ def test_no_replay_waits_for_the_device(config):
     """Nor does anything else that is done at every step."""
     state, feeds, step = tiny.training(config, "cuda", config.precision)
     report = tiny.Report()
-    recorder = Recorder(step, config, CUDA, report)
+    recorder = GraphedStep(step, config, CUDA, report)
 
     def advance():
         for feed in feeds:
@@ -225,7 +225,7 @@ def test_no_replay_waits_for_the_device(config):
 
     for _ in range(3):  # the epoch's order is copied, the step is recorded
         advance()
-    assert recorder.replay is not None and not report.lines
+    assert recorder.graphs and not report.lines
     before = {name: value.data_ptr() for name, value in advance().items()}
     for feed in feeds:
         feed.load(0)
@@ -249,7 +249,7 @@ def test_the_memory_of_a_graph_is_given_back():
     state, feeds, step = tiny.training(config, "cuda")
     for feed in feeds:
         feed.load(0)
-    recorder, held = Recorder(step, config, CUDA, tiny.Report()), []
+    recorder, held = GraphedStep(step, config, CUDA, tiny.Report()), []
     for learn_alphas in 4 * (False, True):
         recorder(state, learn_alphas=learn_alphas)
         torch.cuda.synchronize()
@@ -400,7 +400,7 @@ def test_after_a_step_that_waits_all_goes_on(solver, why):
     """Trials of a new shape, which empty the cache; draws of this and of the default generator; a capture of another step."""
     config, report = replace(RUNS["first_order"], solver=solver()), tiny.Report()
     state, feeds, step = tiny.training(config, "cuda")
-    recorder = Recorder(step, config, CUDA, report)
+    recorder = GraphedStep(step, config, CUDA, report)
     for number in range(2):
         for feed in feeds:
             feed.load(number)
@@ -417,10 +417,10 @@ def test_after_a_step_that_waits_all_goes_on(solver, why):
     torch.cuda.empty_cache()
     assert torch.rand(3, device=CUDA).isfinite().all()
     state, feeds, step = tiny.training(RUNS["first_order"], "cuda")
-    recorder = Recorder(step, RUNS["first_order"], CUDA, report)
+    recorder = GraphedStep(step, RUNS["first_order"], CUDA, report)
     for feed in feeds:
         feed.load(0)
-    assert recorder(state)["train/loss"].isfinite() and recorder.replay is not None and len(report.lines) == 1
+    assert recorder(state)["train/loss"].isfinite() and recorder.graphs and len(report.lines) == 1
 
 
 def test_out_of_memory_in_a_capture_is_out_of_memory():
@@ -431,12 +431,12 @@ def test_out_of_memory_in_a_capture_is_out_of_memory():
     def step(state):
         return {"loss": torch.empty(sizes.pop(0), device=CUDA).fill_(1.0).sum()}
 
-    recorder = Recorder(step, RUNS["first_order"], CUDA, tiny.Report())
+    recorder = GraphedStep(step, RUNS["first_order"], CUDA, tiny.Report())
     with pytest.raises(torch.OutOfMemoryError) as error:
         recorder(state)
     assert out_of_memory(error.value)
     sizes[:] = [4] * 9
-    assert float(Recorder(step, RUNS["first_order"], CUDA, tiny.Report())(state)["loss"]) == 4.0
+    assert float(GraphedStep(step, RUNS["first_order"], CUDA, tiny.Report())(state)["loss"]) == 4.0
 
 
 # Determinism and precision

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from darts_lite.benchmarking import measure
 from darts_lite.errors import Interrupted, out_of_memory
 from darts_lite.hardware import graph
-from darts_lite.hardware.graph import Recorder, tensors_of, undone
+from darts_lite.hardware.graph import GraphedStep, state_restored, tensors_of
 from darts_lite.methods.relaxations import RELAXATIONS
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.solvers import SOLVERS
@@ -69,7 +69,10 @@ def places(state, feeds):
     found = dict(tensors_of(state))
     found |= {f"clock.{name}": tensor for name, tensor in vars(state.clock).items() if isinstance(tensor, torch.Tensor)}
     found |= {f"feed.{i}.{j}": tensor for i, feed in enumerate(feeds) for j, tensor in enumerate(feed._loaded)}
-    optimizers = [state.descent.optimizer, *([state.alpha_optimizer] if hasattr(state, "alpha_optimizer") else [])]
+    optimizers = [
+        state.weight_optimizer.optimizer,
+        *([state.alpha_optimizer] if hasattr(state, "alpha_optimizer") else []),
+    ]
     found |= {f"lr.{i}": optimizer.param_groups[0]["lr"] for i, optimizer in enumerate(optimizers)}
     return found
 
@@ -267,7 +270,9 @@ def test_many_weights_are_moved_together(solver, way, without_memory):
         step(state, learn_alphas=True)
     with OnlyOn(without_memory), tiny.CudaLayouts(), Together() as together:
         step(state, learn_alphas=True)
-    large = [lists for lists in together.lists if len(lists) == 2 and len(lists[0]) == len(state.descent.weights)]
+    large = [
+        lists for lists in together.lists if len(lists) == 2 and len(lists[0]) == len(state.weight_optimizer.weights)
+    ]
     assert len(large) >= 3
     assert all(one == other for one, other in large)
 
@@ -289,13 +294,14 @@ def without_a_gpu(monkeypatch):
     """Everything around a graph happens as on a GPU; the graph is the step itself. Returns what was recorded."""
     recorded = []
 
-    def capture(step, stream, *, generator):
+    def capture(step, stream, pool, *, generator):
         recorded.append(step.keywords)
         return step
 
     monkeypatch.setattr(graph, "wanted", lambda config, device: config.cuda_graph)
     monkeypatch.setattr(graph, "own_stream", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(graph, "_waits_are_errors", Waiting)
+    monkeypatch.setattr(graph, "new_pool", lambda: "pool")
     monkeypatch.setattr(graph, "capture", capture)
     return recorded
 
@@ -306,7 +312,7 @@ def test_warm_steps_are_undone(config):
     other = tiny.training(config)
     for how in ways(config):
         before, standing = tiny.frozen(dict(tensors_of(state))), places(state, feeds)
-        with undone(state):
+        with state_restored(state):
             for feed in feeds:
                 feed.load(0)
             step(state, **how)
@@ -330,10 +336,9 @@ class Drifting:
     def __init__(self, in_place=True):
         self.calls, self.in_place = torch.zeros(()), in_place
 
-    def __call__(self, mixing, loss, progress, generator):
+    def __call__(self, mixing, tables, loss, progress, generator):
         self.calls = self.calls.add_(1) if self.in_place else self.calls + 1
-        noise = torch.rand((), generator=generator)
-        return tuple(tensor * (1 + 0.01 * self.calls * noise) for tensor in mixing)
+        return tiny.scaled(mixing, 1 + 0.01 * self.calls * torch.rand((), generator=generator))
 
     def state_dict(self):
         return {"calls": self.calls}
@@ -376,6 +381,41 @@ def test_a_run_does_not_notice_where_its_step_is_recorded(name, without_a_gpu, m
         tiny.assert_same(compared(run) | {"status": None}, expected | {"status": None})
 
 
+@pytest.mark.parametrize("order", ["warm-up", "every third"])
+def test_every_variant_of_a_step_is_recorded_once(order, without_a_gpu):
+    """Not anew when the steps go to and fro; another state is recorded anew, and so is one whose settings have changed."""
+    state, feeds, recorded = recorder(tiny.search_config(), tiny.Report())
+    called, others, step = tiny.training(tiny.search_config())
+    for number in range(9):
+        learn = number > 3 if order == "warm-up" else number % 3 == 2
+        made = advance(state, feeds, recorded, 1, learn_alphas=learn)
+        assert tiny.frozen(made) == tiny.frozen(advance(called, others, step, 1, learn_alphas=learn))
+    assert without_a_gpu == [{"learn_alphas": False}, {"learn_alphas": True}] and len(recorded.graphs) == 2
+    recorded.forget()
+    advance(state, feeds, recorded, 2, learn_alphas=True)
+    assert len(without_a_gpu) == 3 and len(recorded.graphs) == 1
+    other, feeds, _ = tiny.training(tiny.search_config())
+    advance(other, feeds, recorded, 2, learn_alphas=True)
+    assert len(without_a_gpu) == 4 and recorded.state is other and len(recorded.graphs) == 1
+
+
+def test_graphs_of_a_state_share_their_memory(without_a_gpu, monkeypatch):
+    pools, numbers = [], iter(range(9))
+
+    def capture(step, stream, pool, *, generator):
+        pools.append(pool)
+        return step
+
+    monkeypatch.setattr(graph, "new_pool", lambda: ("pool", next(numbers)))
+    monkeypatch.setattr(graph, "capture", capture)
+    state, feeds, recorded = recorder(tiny.search_config(), tiny.Report())
+    for learn in (False, True):
+        advance(state, feeds, recorded, 1, learn_alphas=learn)
+    state, feeds, _ = tiny.training(tiny.search_config())
+    advance(state, feeds, recorded, 1, learn_alphas=True)
+    assert pools == [("pool", 0), ("pool", 0), ("pool", 1)]
+
+
 def test_the_key_cannot_change_a_result():
     for kind in (SearchConfig, RetrainConfig):
         assert "cuda_graph" in configuration.inert(kind) and "cuda_graph" in schema.leaves(kind)
@@ -406,7 +446,7 @@ OBSTACLES = {
 def recorder(config, report):
     state, feeds, step = tiny.training(config)
     obstacle = state.method.obstacle() if hasattr(state, "method") else None
-    return state, feeds, Recorder(step, config, state.device, report, obstacle)
+    return state, feeds, GraphedStep(step, config, state.device, report, obstacle)
 
 
 @pytest.mark.parametrize(("parts", "why"), OBSTACLES.values(), ids=OBSTACLES)
@@ -482,7 +522,7 @@ def test_another_error_of_the_last_warm_step_is_passed_on(without_a_gpu):
         left.pop()
 
     with pytest.raises(IndexError):
-        Recorder(step, tiny.search_config(), state.device, tiny.Report())(state)
+        GraphedStep(step, tiny.search_config(), state.device, tiny.Report())(state)
 
 
 def test_waits_are_errors_and_then_what_they_were(monkeypatch):
@@ -530,10 +570,10 @@ class Draws(torch.Generator):
 class Noise:
     """A perturbation that draws, which a generator in the middle of a capture does not let it do."""
 
-    def __call__(self, mixing, loss, progress, generator):
+    def __call__(self, mixing, tables, loss, progress, generator):
         if generator.captured:
             raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
-        return tuple(tensor * torch.rand((), generator=generator) for tensor in mixing)
+        return tiny.scaled(mixing, torch.rand((), generator=generator))
 
 
 @pytest.mark.parametrize(
@@ -583,7 +623,7 @@ def test_a_capture_that_fails_leaves_nothing_behind(version, cleaned, ended, mon
         return step(state)
 
     before = state.clock.generator
-    made = advance(state, feeds, Recorder(forbidden, config, state.device, report), 3)
+    made = advance(state, feeds, GraphedStep(forbidden, config, state.device, report), 3)
     why = "the step cannot be captured: CUDA error: operation not permitted when stream is capturing"
     assert report.lines == [f"no CUDA graph, so steps take longer: {why}"]
     assert state.clock.generator is not before
@@ -605,7 +645,7 @@ def test_an_arm_that_cannot_be_captured_gives_its_pool_back(monkeypatch):
 
 
 def test_what_fails_first_is_said(without_a_gpu, monkeypatch):
-    def capture(step, stream, *, generator):
+    def capture(step, stream, pool, *, generator):
         try:
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
         except RuntimeError:
@@ -621,7 +661,7 @@ def test_what_fails_first_is_said(without_a_gpu, monkeypatch):
 
 
 def test_out_of_memory_is_passed_on(without_a_gpu, monkeypatch):
-    def capture(step, stream, *, generator):
+    def capture(step, stream, pool, *, generator):
         try:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         except RuntimeError:

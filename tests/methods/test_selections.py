@@ -13,12 +13,19 @@ from darts_lite.benchmarking.reference import CANDIDATES
 from darts_lite.genotypes.genotype import Edge
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.selections import SELECTIONS
+from darts_lite.methods.views import OperationCosts, SelectionView
 from darts_lite.operations import NONE
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces.darts import DartsSpace
 from darts_lite.spaces.table import Mixing, Table
 
 HALF = torch.tensor(0.5)
+
+
+def selected(tables, mixing, name="darts"):
+    """The genotype that a selection makes of an architecture whose operations cost nothing."""
+    nothing = {cell: OperationCosts(*torch.zeros(2, *table.alive.shape)) for cell, table in tables.items()}
+    return SELECTIONS[name](SelectionView("darts", tables, mixing, nothing), lambda mixing: (0.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,7 @@ class Drawn:
         mask = torch.ones(logits.shape, dtype=torch.bool) if alive is None else torch.tensor(alive)[:, order]
         table = Table(self.edges, tuple(self.columns[i] for i in order), mask)
         mixing = Mixing(Softmax().expected(logits, table, HALF), factors)
-        genotype = SELECTIONS["darts"](
-            "darts", {"normal": table, "reduce": table}, {"normal": mixing, "reduce": mixing}
-        )
+        genotype = selected({"normal": table, "reduce": table}, {"normal": mixing, "reduce": mixing})
         assert genotype.cells["normal"] == genotype.cells["reduce"]
         return genotype.cells["normal"]
 
@@ -168,7 +173,7 @@ def tables(nodes=2, columns=("none", "skip_connect", "sep_conv_3x3"), **settings
 def select(rows, nodes=2, edges=None, **settings):
     """The normal cell of a mixing given row by row."""
     mixing = Mixing(torch.tensor(rows, dtype=torch.float64), edges)
-    genotype = SELECTIONS["darts"]("darts", tables(nodes, **settings), {"normal": mixing, "reduce": mixing})
+    genotype = selected(tables(nodes, **settings), {"normal": mixing, "reduce": mixing})
     return genotype.cells["normal"].edges
 
 
@@ -209,7 +214,7 @@ def test_what_is_not_finite_is_refused(part, value):
     good = Mixing(torch.full((5, 3), 1 / 3))
     mixing = {"normal": good, "reduce": Mixing(operations, edges)}
     with pytest.raises(ValueError, match="finite"):
-        SELECTIONS["darts"]("darts", tables(), mixing)
+        selected(tables(), mixing)
 
 
 def test_zero_weights_are_weights():
@@ -240,12 +245,12 @@ def test_a_selection_gives_a_genotype_of_the_space(name, nodes):
             Softmax().expected(logits, table, HALF), torch.rand(len(table.edges), generator=generator)
         )
     before = [tensor.clone() for one in mixing.values() for tensor in (one.operations, one.edges)]
-    genotype = SELECTIONS[name]("darts", made, mixing)
+    genotype = selected(made, mixing, name)
     assert genotype.space == "darts" and tuple(genotype.cells) == ("normal", "reduce")
     assert all(cell.edges and set(cell.concat) <= set(range(2, 2 + nodes)) for cell in genotype.cells.values())
     assert all(edge.operation in CANDIDATES[1:] for cell in genotype.cells.values() for edge in cell.edges)
-    assert SELECTIONS[name]("darts", made, mixing) == genotype
+    assert selected(made, mixing, name) == genotype
     double = {cell: Mixing(one.operations.double(), one.edges.double()) for cell, one in mixing.items()}
-    assert SELECTIONS[name]("darts", made, double) == genotype
+    assert selected(made, double, name) == genotype
     after = [tensor for one in mixing.values() for tensor in (one.operations, one.edges)]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

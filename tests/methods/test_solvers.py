@@ -286,7 +286,7 @@ def test_contract(name):
     """Detached results of the mixing's shapes, in the order of the mixing, and the same twice."""
     problem = quadratic()[0]
     solver = SOLVERS[name]()
-    assert isinstance(solver.precise, bool)
+    assert isinstance(solver.needs_float32, bool)
     loss, found = solver(problem)
     assert loss.shape == () and not loss.requires_grad
     assert isinstance(found, tuple)

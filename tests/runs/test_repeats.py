@@ -150,9 +150,9 @@ class Tired:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, weights, gradients, progress):
+    def __call__(self, gradients, loss, mixing, progress):
         self.calls += 1
-        for gradient in gradients:
+        for gradient in tiny.moved(gradients):
             gradient.div_(self.calls)
 
     def state_dict(self):
@@ -341,7 +341,7 @@ def test_killed_at_every_moment(name, config, stride, made):
 
 def signalled(number, at):
     """The training step that sends a signal first, once."""
-    step, calls = retrain_state.Descent.step, []
+    step, calls = retrain_state.WeightOptimizer.step, []
 
     def once(self, *arguments, **named):
         calls.append(1)
@@ -357,7 +357,7 @@ def test_signals(number, code, at, made, monkeypatch):
     """In the middle of the second run, and in the last step of the first."""
     handler = signal.getsignal(number)
     with monkeypatch.context() as patch, pytest.raises(Interrupted) as error:
-        patch.setattr(retrain_state.Descent, "step", signalled(number, at))
+        patch.setattr(retrain_state.WeightOptimizer, "step", signalled(number, at))
         tiny.run(seeds())
     assert error.value.code == code and str(error.value).endswith("go on with: python -m darts_lite.retrain resume=run")
     assert signal.getsignal(number) == handler
@@ -497,8 +497,8 @@ def test_a_parent_is_held_while_its_children_run(monkeypatch):
         seen.append(error.value.code)
         return inner(self, *arguments, **named)
 
-    inner = retrain_state.Descent.step
-    monkeypatch.setattr(retrain_state.Descent, "step", step)
+    inner = retrain_state.WeightOptimizer.step
+    monkeypatch.setattr(retrain_state.WeightOptimizer, "step", step)
     tiny.run(seeds(seeds=[0]))
     assert seen == [Exit.IN_USE] * 2
 

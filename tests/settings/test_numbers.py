@@ -40,7 +40,7 @@ class Breaks:
 
 
 class BrokenSolver(Breaks):
-    precise = False
+    needs_float32 = False
 
     def __init__(self, loss=0.0, gradient=0.0):
         super().__init__()
@@ -61,14 +61,14 @@ class BrokenPenalty(Breaks):
 
 
 class BrokenMixing(Breaks):
-    def __call__(self, mixing, loss, progress, generator):
-        return tuple(tensor * torch.nan for tensor in mixing) if self.now() else mixing
+    def __call__(self, mixing, tables, loss, progress, generator):
+        return tiny.scaled(mixing, torch.nan) if self.now() else mixing
 
 
 class BrokenGradient(Breaks):
-    def __call__(self, weights, gradients, progress):
+    def __call__(self, gradients, loss, mixing, progress):
         if self.now():
-            gradients[3].view(-1)[0] = torch.nan
+            tiny.moved(gradients)[3].view(-1)[0] = torch.nan
 
 
 BROKEN = {
@@ -202,7 +202,9 @@ def test_one_step_an_epoch():
 
 
 def test_an_evaluation_that_overflows(monkeypatch):
-    monkeypatch.setattr("darts_lite.runs.search_results.evaluate", lambda *a, **k: {"loss": torch.inf, "accuracy": 0.5})
+    monkeypatch.setattr(
+        "darts_lite.training.search_state.evaluate", lambda *a, **k: {"loss": torch.inf, "accuracy": 0.5}
+    )
     with pytest.raises(UserError) as error:
         tiny.run(tiny.search_config())
     assert error.value.code == Exit.NUMERIC and "validation/loss is not finite at step 3" in str(error.value)
@@ -272,7 +274,7 @@ def test_filters_brought_to_bf16_together_are_those_of_autocast(verb, frozen):
     """Bit for bit: the output, and every gradient."""
     config = tiny.search_config() if verb == "search" else tiny.retrain_config(drop_path=0.0)
     state, feeds, _ = tiny.training(config)
-    descent = state.descent
+    optimizer = state.weight_optimizer
     feeds[0].load(0)
     images, labels = feeds[0].batch(state.clock.generator)
     if verb == "search":
@@ -280,8 +282,8 @@ def test_filters_brought_to_bf16_together_are_those_of_autocast(verb, frozen):
         how, inputs = {"mixing": mixing}, list(state.architecture.parameters())
     else:
         how, inputs = {"auxiliary": True}, []
-    inputs += [] if frozen else descent.weights
-    weights = [weight.detach() for weight in descent.weights] if frozen else descent.weights
+    inputs += [] if frozen else optimizer.weights
+    weights = [weight.detach() for weight in optimizer.weights] if frozen else optimizer.weights
 
     def outcome(forward):
         with computing(state.device, "bf16"):
@@ -293,9 +295,9 @@ def test_filters_brought_to_bf16_together_are_those_of_autocast(verb, frozen):
         )
 
     plain = outcome(
-        lambda: functional_call(descent.network, dict(zip(descent.names, weights, strict=True)), (images,), how)
+        lambda: functional_call(optimizer.network, dict(zip(optimizer.names, weights, strict=True)), (images,), how)
     )
-    ours = outcome(lambda: call(descent.network, "bf16", descent.names, weights, images, **how))
+    ours = outcome(lambda: call(optimizer.network, "bf16", optimizer.names, weights, images, **how))
     assert all(map(torch.equal, ours, plain)) and len(ours) == len(plain)
     assert {tensor.dtype for tensor in ours[len(ours) - len(inputs) :]} <= {torch.float32}
 

@@ -12,6 +12,7 @@ from darts_lite.benchmarking.reference import CANDIDATES
 from darts_lite.errors import UserError
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.selections import SELECTIONS
+from darts_lite.methods.views import SelectionView
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces import SPACES
 from darts_lite.spaces.darts import DartsSpace, types
@@ -222,7 +223,7 @@ def test_a_reduced_space_is_searched_from_end_to_end():
     }
     logits = torch.randn(14, 8, generator=torch.Generator().manual_seed(0))
     mixing = {cell: Mixing(Softmax().expected(logits, table, torch.zeros(()))) for cell, table in tables.items()}
-    genotype = SELECTIONS["darts"]("darts", tables, mixing)
+    genotype = SELECTIONS["darts"](SelectionView("darts", tables, mixing, {}))
     for cell, rows in S1.items():
         for edge in genotype.cells[cell].edges:
             assert edge.operation in rows[edges.index((edge.source, edge.target))]
@@ -239,7 +240,7 @@ def test_a_space_of_one_operation(name):
         cell: Mixing(Softmax().expected(torch.zeros(5, 1), table, torch.zeros(()))) for cell, table in tables.items()
     }
     assert mixing["normal"].operations.eq(1).all()
-    genotype = SELECTIONS["darts"]("darts", tables, mixing)
+    genotype = SELECTIONS["darts"](SelectionView("darts", tables, mixing, {}))
     assert {edge.operation for cell in genotype.cells.values() for edge in cell.edges} == {name}
     images = torch.randn(2, 3, 8, 8)
     assert single.supernet(skeleton, tables)(images, mixing).isfinite().all()

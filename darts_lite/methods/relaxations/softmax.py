@@ -7,14 +7,14 @@ from darts_lite.spaces.table import Table
 
 
 class Softmax:
-    """Noise-free, so what training sees is what selection sees."""
+    """Softmax without noise: training and selection see the same mixing."""
 
     def sample(self, logits: Tensor, table: Table, progress: Tensor, generator: Generator) -> Tensor:
         """(E, O) logits -> (E, O) mixing whose rows sum to 1; exactly 0 where a candidate is dead."""
         return self.expected(logits, table, progress)
 
     def expected(self, logits: Tensor, table: Table, progress: Tensor) -> Tensor:
-        """The same, as selection, costs and logs read it."""
+        """Mixing without noise (E, O): equal to `sample`, which has none."""
         return torch.softmax(logits.masked_fill(~table.alive, -torch.inf), dim=-1)
 
 

@@ -1,4 +1,7 @@
-"""Selections: (space, tables, expected mixing) -> genotype."""
+"""Selections: (view of an architecture, judge) -> genotype.
+
+Most are rules that read the view alone. One that is a `Validating` needs a judge; one that is a `Training` adds phases to the search.
+"""
 
 from darts_lite.methods.selections.darts import darts
 

@@ -8,15 +8,16 @@ edge from the earlier state.
 import torch
 
 from darts_lite.genotypes.genotype import Cell, Edge, Genotype
+from darts_lite.methods.views import Judge, SelectionView
 from darts_lite.operations import NONE
 from darts_lite.spaces.table import Mixing, Table
 
 EDGES_A_NODE = 2
 
 
-def darts(space: str, tables: dict[str, Table], mixing: dict[str, Mixing]) -> Genotype:
-    """The genotype of an (expected) mixing. Fails with ValueError where a mixing is not finite."""
-    return Genotype(space, {cell: _cell(tables[cell], mixing[cell]) for cell in tables})
+def darts(view: SelectionView, judge: Judge | None = None) -> Genotype:
+    """The genotype of an expected mixing. Fails with ValueError where a mixing is not finite."""
+    return Genotype(view.space, {cell: _cell(table, view.mixing[cell]) for cell, table in view.tables.items()})
 
 
 def _cell(table: Table, mixing: Mixing) -> Cell:

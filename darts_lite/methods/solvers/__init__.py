@@ -1,6 +1,6 @@
 """Solvers: the derivative of the validation loss with respect to the mixing.
 
-A solver is called with a `Bilevel` and returns (outer loss, d outer / d mixing) without side effects. `precise` says that it must run
+A solver is called with a `Bilevel` and returns (outer loss, d outer / d mixing) without side effects. `needs_float32` says that it must run
 without TF32. One that waits for the device or decides on the host what it computes has to say `capturable = False`; then no CUDA graph is
 made of a step (hardware/graph.py). The same holds for perturbations, regularizations and penalties.
 """

@@ -48,11 +48,13 @@ class Bilevel:
     lookahead: Lookahead
 
 
-def leaves(tensors: Tensors) -> Tensors:
-    """The same values as new leaves that record gradients."""
+def requiring_gradients(tensors: Tensors) -> Tensors:
+    """Copies without history whose gradients are recorded; they share the memory of `tensors`."""
     return tuple(tensor.detach().requires_grad_() for tensor in tensors)
 
 
 def gradients(loss: Tensor, inputs: Tensors, *, create_graph: bool = False) -> Tensors:
     """d loss / d inputs; zeros where the loss does not depend on an input (a column of `none`, a cell that is not reached)."""
+    if not loss.requires_grad:  # it depends on none of them: every drawn operation is `none`
+        return tuple(torch.zeros_like(one) for one in inputs)
     return torch.autograd.grad(loss, inputs, create_graph=create_graph, materialize_grads=True)

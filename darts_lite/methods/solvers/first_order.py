@@ -2,16 +2,16 @@
 
 from torch import Tensor
 
-from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, leaves
+from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, requiring_gradients
 
 
 class FirstOrder:
     """One forward and one backward pass; no weight gradient is computed."""
 
-    precise = False  # may run in bf16 and TF32
+    needs_float32 = False  # may run in bf16 and TF32
 
     def __call__(self, problem: Bilevel) -> tuple[Tensor, Tensors]:
         """The outer loss (0-d) and its gradient, one tensor for each of `problem.mixing`."""
-        mixing = leaves(problem.mixing)
+        mixing = requiring_gradients(problem.mixing)
         loss = problem.outer(problem.weights, mixing)
         return loss.detach(), gradients(loss, mixing)

@@ -12,29 +12,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, leaves
+from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, requiring_gradients
 
 
 class Unrolled:
     """Five passes: inner, outer, two probes (forward and backward each), and the weight step that follows elsewhere."""
 
-    precise = True  # finite differences drown in TF32's 10 bits
+    needs_float32 = True  # finite differences drown in TF32's 10 bits
 
     def __init__(self, radius: float = 0.01):
         self.radius = radius
 
     def __call__(self, problem: Bilevel) -> tuple[Tensor, Tensors]:
         """The outer loss (0-d) at the unrolled weights and its gradient, one tensor for each of `problem.mixing`."""
-        weights = leaves(problem.weights)
+        weights = requiring_gradients(problem.weights)
         inner_gradients = gradients(problem.inner(weights, problem.mixing), weights)
-        ahead = leaves(problem.lookahead(problem.weights, inner_gradients))
-        mixing = leaves(problem.mixing)
+        ahead = requiring_gradients(problem.lookahead(problem.weights, inner_gradients))
+        mixing = requiring_gradients(problem.mixing)
         loss = problem.outer(ahead, mixing)
         both = gradients(loss, (*ahead, *mixing))
         loss = loss.detach()  # lets go of its graph, which would be held during the probes: a third of the memory
         v, direct = both[: len(ahead)], both[len(ahead) :]
 
-        # v = 0 leaves the weights in place: both probes agree and the term is zero, not NaN.
+        # v = 0 requiring_gradients the weights in place: both probes agree and the term is zero, not NaN.
         norm = torch.stack(torch._foreach_norm(v)).norm()
         eps = self.radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         step = torch._foreach_mul(v, eps)
@@ -45,5 +45,5 @@ class Unrolled:
 
     @staticmethod
     def _probe(problem: Bilevel, weights: Sequence[Tensor]) -> Tensors:
-        mixing = leaves(problem.mixing)
+        mixing = requiring_gradients(problem.mixing)
         return gradients(problem.probe(tuple(weights), mixing), mixing)

@@ -7,17 +7,17 @@ Four passes instead of five, but the graph of the inner gradient stays in memory
 
 from torch import Tensor
 
-from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, leaves
+from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, requiring_gradients
 
 
 class UnrolledExact:
     """Exact to rounding wherever the network is twice differentiable."""
 
-    precise = True
+    needs_float32 = True
 
     def __call__(self, problem: Bilevel) -> tuple[Tensor, Tensors]:
         """The outer loss (0-d) at the unrolled weights and its gradient, one tensor for each of `problem.mixing`."""
-        weights, mixing = leaves(problem.weights), leaves(problem.mixing)
+        weights, mixing = requiring_gradients(problem.weights), requiring_gradients(problem.mixing)
         inner_gradients = gradients(problem.probe(weights, mixing), weights, create_graph=True)
         loss = problem.outer(problem.lookahead(weights, inner_gradients), mixing)
         return loss.detach(), gradients(loss, mixing)

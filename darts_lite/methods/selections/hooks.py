@@ -1,0 +1,37 @@
+"""What a selection says of itself that needs more than a view of the architecture."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from darts_lite.genotypes.genotype import Genotype
+from darts_lite.methods.phases import Phase
+from darts_lite.methods.selections.darts import darts
+from darts_lite.methods.views import Judge, SelectionView
+from darts_lite.settings.configs import SearchConfig
+
+Selection = Callable[[SelectionView, Judge | None], Genotype]
+
+
+class Validating(ABC):
+    """A selection that asks the judge, so it is called at the end of a search alone."""
+
+    ranking: Selection = staticmethod(
+        darts
+    )  # the rule for single epochs, and for `discretize`, where there is no judge
+
+    @abstractmethod
+    def __call__(self, view: SelectionView, judge: Judge | None) -> Genotype:
+        """The genotype of a finished search."""
+
+
+class Training(ABC):
+    """A selection that trains on: its phases follow those of the method."""
+
+    @abstractmethod
+    def phases(self, config: SearchConfig) -> list[Phase]:
+        """Further phases; what they leave alive is what the selection is called with."""
+
+
+def rule_of(selection: Selection) -> Selection:
+    """The rule that needs no judge: the selection itself, or the one that ranks its candidates."""
+    return selection.ranking if isinstance(selection, Validating) else selection
