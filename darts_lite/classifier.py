@@ -63,7 +63,7 @@ class Classifier(nn.Module):
         return [self.class_names[number] for number in probabilities.argmax(dim=1).tolist()], probabilities
 
     def prepare(self, images: Several) -> Tensor:
-        """What evaluation feeds the network, (N, C, H, W) on its device: the centre resized, grey or RGB, normalized.
+        """Images as evaluation feeds them, float (N, C, H, W) on the network's device: the centre resized, grey or RGB, normalized.
 
         `images`: uint8 (N, H, W, C) or (N, H, W) of any size, pixels 0 to 255, array or tensor; one image of Pillow or the path of one;
         or a list of these two. Arrays of the network's own size are taken as they are. Raises UserError (3).
@@ -74,7 +74,7 @@ class Classifier(nn.Module):
         """uint8 (N, *image_shape) -> what `prepare` returns, where the network lies now."""
         weight = next(self.network.parameters())
         preparation = Preparation(self.image_shape, weight.device, self.mean, self.std)
-        return lambda pixels: preparation.plain(pixels.to(weight.device)).to(weight.dtype)
+        return lambda pixels: preparation.normalized(pixels.to(weight.device)).to(weight.dtype)
 
     def _pixels(self, images: Several) -> Tensor:
         """uint8 (N, *image_shape), on the CPU unless it is a tensor that has that shape already."""

@@ -157,7 +157,7 @@ def proof(config: DoctorConfig) -> Iterator[str]:
 
 
 def _problem(name: str, error: Exception) -> UserError:
-    """What to do about it."""
+    """One error, with a fix, for whatever a check raised."""
     if isinstance(error, UserError):
         return error
     said = (str(error) or type(error).__name__).splitlines()[0]

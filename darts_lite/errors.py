@@ -59,6 +59,12 @@ def all_of(problems: Iterable[UserError]) -> UserError | None:
     return error
 
 
+def raise_all(problems: Iterable[UserError]) -> None:
+    """Raise one exception that carries every problem found; none where there is no problem."""
+    if error := all_of(problems):
+        raise error
+
+
 def show(value: object, quote: bool = True) -> str:
     """`value` as safe, short, single-line text: ASCII-escaped and cut in the middle beyond 100 characters."""
     if isinstance(value, (str, os.PathLike)):

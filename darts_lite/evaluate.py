@@ -6,7 +6,6 @@ Examples:
     python -m darts_lite.evaluate run=outputs/retrain/digits/<run> device=cpu batch_size=256
 """
 
-import json
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -30,11 +29,12 @@ def evaluate(
     Raises UserError, whose `code` is the exit code.
     """
     from darts_lite import data
-    from darts_lite.data.stream import part_or_stream
+    from darts_lite.data.parts import Preparation
+    from darts_lite.data.stream import image_source
     from darts_lite.hardware.device import current, peak_memory, resolve_device
     from darts_lite.hardware.precision import lowered, resolve_precision
     from darts_lite.runs.report import Plain
-    from darts_lite.runs.resume import stored_part
+    from darts_lite.runs.stored import stored_part
     from darts_lite.runs.trained import check_data, restore_model
     from darts_lite.settings import schema
     from darts_lite.storage import environment
@@ -49,7 +49,7 @@ def evaluate(
     network, state = restore_model(config.run)
     model = state["model"]
     source = stored_part(state, "dataset", DatasetConfig, config.run)
-    source = replace(data.moved(source, config.dataset_path), download=False)
+    source = replace(data.relocated(source, config.dataset_path), download=False)
     try:
         dataset = data.load(source, dataset)
     except UserError as error:
@@ -63,16 +63,8 @@ def evaluate(
     with folder as run, current(device):
         run.status("running", 0)
         network = network.to(device)
-        test = part_or_stream(
-            dataset.x_test,
-            dataset.y_test,
-            device,
-            model["mean"],
-            model["std"],
-            storage=source.storage,
-            workers=source.workers,
-            warn=report.warning,
-        )
+        preparation = Preparation(dataset.x_test.shape[1:], device, model["mean"], model["std"])
+        test = image_source(dataset.x_test, dataset.y_test, preparation, source, report.warning)
         report.line(f"measuring on {len(test):,} test images, then the time of single batches, on {facts['device']}")
         costs = network.costs()
         assert config.run is not None  # restore_model has refused it
@@ -81,7 +73,7 @@ def evaluate(
             "dataset": dataset.name,
             "seed": state["config"].get("seed"),
             "class_names": list(model["class_names"]),
-            "genotype": json.loads(model["genotype"]),
+            "genotype": model["genotype"],
             "test": evaluation.evaluate(
                 lowered(network, precision),
                 test,
@@ -106,7 +98,7 @@ def evaluate(
 
 
 def _of_the_data(error: UserError) -> UserError:
-    """The same problems with the data, where they name a setting of the training, with the one that there is here."""
+    """An error of loading data with the keys that `evaluate` has: `dataset_path` where it names a setting of the training."""
     found = []
     for problem in error.problems:
         ours = "dataset." not in f"{problem.key} {problem.fix}"

@@ -1,4 +1,4 @@
-"""What a user of the result imports: a network from a genotype, and a trained network from a run folder.
+"""Networks for users of a result: one from a genotype, and a trained one from a run folder.
 
 Examples:
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from darts_lite.classifier import Classifier
 from darts_lite.genotypes.genotype import Genotype
-from darts_lite.runs.resume import stored_part
+from darts_lite.runs.stored import stored_part
 from darts_lite.runs.trained import restore_model
 from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces import find_genotype, space_of

@@ -11,13 +11,22 @@ Examples:
 
 import sys
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darts_lite.settings.configs import RetrainConfig
 
+if TYPE_CHECKING:
+    from darts_lite.data import Arrays
+    from darts_lite.data.dataset import Dataset
+    from darts_lite.runs.prepare import RunPlan
+    from darts_lite.runs.report import Reporter
+
 
 def retrain(
-    config: RetrainConfig, typed: Collection[str] | None = None, report: Any = None, dataset: Any = None
+    config: RetrainConfig,
+    typed: Collection[str] | None = None,
+    report: "Reporter | None" = None,
+    dataset: "Arrays | Dataset | None" = None,
 ) -> dict[str, Any]:
     """Retrain, or go on with a retraining, and return what `result.json` of its run folder holds.
 
@@ -26,31 +35,34 @@ def retrain(
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
     from darts_lite.errors import UserError
-    from darts_lite.hardware.device import run_settings, using_threads
-    from darts_lite.hardware.graph import GraphedStep
-    from darts_lite.runs.fit import check_fit
-    from darts_lite.runs.loop import Loop
     from darts_lite.runs.prepare import prepare
-    from darts_lite.runs.repeats import every_seed
-    from darts_lite.runs.retrain_results import RetrainRecord, choose_genotype
-    from darts_lite.runs.warm_start import initialize
-    from darts_lite.training.retrain_step import RetrainState, new_network, retrain_step
+    from darts_lite.runs.repetitions import every_seed
 
     if config.seeds is not None and (config.seed != 0 or "seed" in (typed or ())):
         raise UserError("seed", "cannot be given beside seeds", "give one of them", value=config.seed)
-    ready = prepare("retrain", config, typed, report, dataset)
-    if ready.finished:
-        return ready.stored_result()
-    threads = ready.environment["threads"]
-    if ready.config.seeds is not None:
-        with using_threads(threads):
-            return every_seed(ready, retrain)
-    config, device = ready.config, ready.device
-    genotype, skeleton = choose_genotype(ready), ready.skeleton()
+    plan = prepare("retrain", config, typed, report, dataset)
+    if plan.finished:
+        return plan.stored_result()
+    with plan.computing():
+        return every_seed(plan, retrain) if plan.config.seeds is not None else _retrain(plan)
 
-    learned, judging = ready.learned_and_judging()
-    train = ready.feed(*learned, "train", alternating_flip=config.alternating_flip)
-    judges = {name: ready.part(*part, augmented=False) for name, part in judging.items()}
+
+def _retrain(plan: "RunPlan[RetrainConfig]") -> dict[str, Any]:
+    """The training of one network, step by step."""
+    from darts_lite.hardware.graph import GraphedStep
+    from darts_lite.runs.fit import check_fit
+    from darts_lite.runs.retrain_results import RetrainResults, choose_genotype
+    from darts_lite.runs.session import Session
+    from darts_lite.runs.steps import Steps
+    from darts_lite.runs.warm_start import initialize
+    from darts_lite.training.retrain_step import RetrainState, new_network, retrain_step
+
+    plan, genotype = choose_genotype(plan)
+    config, device, skeleton = plan.config, plan.device, plan.skeleton()
+    learned, judging = plan.learned_and_judging()
+    train = plan.feed(*learned, "train", alternating_flip=config.alternating_flip)
+    judges = {name: plan.part(*part, augmented=False) for name, part in judging.items()}
+    epoch_steps = train.steps_per_epoch
 
     def new_state(stored: dict | None) -> RetrainState:
         if stored is not None:
@@ -58,33 +70,29 @@ def retrain(
         network = new_network(genotype, skeleton, config)
         if stored is None:
             initialize(network, config.init, genotype, config.genotype)
-        steps = config.epochs * train.steps_per_epoch
-        return RetrainState(config, network.to(device), device, ready.precision, steps=steps)
+        return RetrainState(config, network.to(device), device, plan.precision, steps=config.epochs * epoch_steps)
 
     def one_step(state: RetrainState) -> dict[str, Any]:
         return retrain_step(state, *train.batch(state.clock.generator))
 
-    step = GraphedStep(one_step, config, device, ready.report)
-    fresh = new_state(None) if ready.folder is None else None  # before there is a folder: weights may be refused
-    with (
-        using_threads(threads),
-        run_settings(device, config.deterministic),
-        Loop(ready, train.steps_per_epoch, config.epochs) as loop,
-    ):
-        loop.refuse_other_data()
-        with loop.fitting():
-            state = fresh or new_state(loop.stored and loop.stored["weights"])
-        record = RetrainRecord(loop, genotype, skeleton, judges)
-        record.start(state)
-        while not state.clock.finished:
-            loop.boundary(state)
-            train.load(state.clock.done)
+    step = GraphedStep(one_step, config, device, plan.report)
+    fresh = new_state(None) if plan.folder is None else None  # before there is a folder: weights may be refused
+    with Session(plan) as session:
+        with session.blaming_checkpoint():
+            state = fresh or new_state(session.stored and session.stored["weights"])
+        steps = Steps(session, epoch_steps, config.epochs)
+        results = RetrainResults(steps, genotype, skeleton, judges)
+        results.start(state)
+        clock = state.clock
+        while not clock.finished:
+            steps.before_step(state)
+            train.load(clock.done)
             metrics = step(state)
-            state.clock.tick()
-            loop.step_done(state, metrics)
-            if state.clock.done % train.steps_per_epoch == 0:
-                record.epoch(state)
-        return record.finish(state)
+            clock.tick()
+            steps.after_step(state, metrics)
+            if clock.done % epoch_steps == 0:
+                results.epoch(state)
+        return results.finish(state)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,13 +12,23 @@ Examples:
 import sys
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from darts_lite.settings.configs import SearchConfig
 
+if TYPE_CHECKING:
+    from darts_lite.data import Arrays
+    from darts_lite.data.dataset import Dataset
+    from darts_lite.runs.prepare import RunPlan
+    from darts_lite.runs.report import Reporter
+
 
 def search(
-    config: SearchConfig, typed: Collection[str] | None = None, report: Any = None, dataset: Any = None
+    config: SearchConfig,
+    typed: Collection[str] | None = None,
+    report: "Reporter | None" = None,
+    dataset: "Arrays | Dataset | None" = None,
 ) -> dict[str, Any]:
     """Run a search, or go on with one, and return what `result.json` of its run folder holds.
 
@@ -26,66 +36,56 @@ def search(
     `dataset`: images and labels of your own, `darts_lite.data.Arrays`; or the data of the configuration, loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.hardware.device import run_settings, using_threads
+    from darts_lite.retrain import retrain
+    from darts_lite.runs.prepare import prepare
+    from darts_lite.runs.repetitions import best_restart
+
+    plan = prepare("search", config, typed, report, dataset)
+    if plan.finished:
+        return plan.stored_result()
+    with plan.computing():
+        return best_restart(plan, search, retrain) if plan.config.restarts > 1 else _search(plan)
+
+
+def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
+    """The algorithm: phase by phase, step by step, on disjoint images for weights and alphas; the test part is not touched."""
     from darts_lite.hardware.graph import GraphedStep
     from darts_lite.methods.build import build_method, build_space
-    from darts_lite.retrain import retrain
     from darts_lite.runs.fit import check_fit
-    from darts_lite.runs.loop import Loop
-    from darts_lite.runs.prepare import prepare
-    from darts_lite.runs.repeats import best_restart
-    from darts_lite.runs.search_results import SearchRecord
+    from darts_lite.runs.search_results import SearchResults
+    from darts_lite.runs.session import Session
+    from darts_lite.runs.steps import Steps
     from darts_lite.training.search_state import SearchState
     from darts_lite.training.search_step import search_step
 
-    ready = prepare("search", config, typed, report, dataset)
-    if ready.finished:
-        return ready.stored_result()
-    threads = ready.environment["threads"]
-    if ready.config.restarts > 1:
-        with using_threads(threads):
-            return best_restart(ready, search, retrain)
-    config, device = ready.config, ready.device
-    method, space, skeleton = build_method(config), build_space(config.space), ready.skeleton()
-
-    # Disjoint images for weights and alphas; the test part is not touched.
+    config, device = plan.config, plan.device
+    method, space, skeleton = build_method(config), build_space(config.space), plan.skeleton()
     train, validation = (
-        ready.feed(*half, name) for half, name in zip(ready.halves(), ("train", "validation"), strict=True)
+        plan.feed(*half, name) for half, name in zip(plan.halves(), ("train", "validation"), strict=True)
     )
-    epoch_steps = train.steps_per_epoch
+    epoch_steps, epochs = train.steps_per_epoch, sum(phase.epochs for phase in method.phases)
 
     def new_state(number: int, alive: dict | None = None, stored: dict | None = None) -> SearchState:
-        changed = replace(skeleton, **method.phases[number].skeleton)
+        around = replace(skeleton, **method.phases[number].skeleton)
         if stored is not None:
-            check_fit(lambda: space.supernet(changed, space.tables(alive=alive)), changed.cells, stored["network"])
-        return SearchState(
-            config,
-            space,
-            changed,
-            method,
-            device,
-            ready.precision,
-            epoch_steps=epoch_steps,
-            number=number,
-            alive=alive,
-            validation=validation.part,
-        )
+            check_fit(lambda: space.supernet(around, space.tables(alive=alive)), around.cells, stored["network"])
+        make = partial(SearchState, config, space, around, method, device, plan.precision)
+        return make(epoch_steps=epoch_steps, number=number, alive=alive, validation=validation.part)
 
     def one_step(state: SearchState, *, learn_alphas: bool) -> dict[str, Any]:
         batches = [feed.batch(state.clock.generator) for feed in (train, validation)]
         return search_step(state, *batches, learn_alphas=learn_alphas)
 
-    step = GraphedStep(one_step, config, device, ready.report, method.obstacle())
-    epochs = sum(phase.epochs for phase in method.phases)
-    with using_threads(threads), run_settings(device, config.deterministic), Loop(ready, epoch_steps, epochs) as loop:
-        stored = loop.stored
-        loop.refuse_other_data()
-        with loop.fitting():
+    step = GraphedStep(one_step, config, device, plan.report, method.obstacle())
+    with Session(plan) as session:
+        with session.blaming_checkpoint():
+            stored = session.stored
             state = new_state(
                 *(0,) if stored is None else (stored["clock"]["phase"], stored["alive"], stored["weights"])
             )
-        record = SearchRecord(loop, space, method.selection)
-        record.start(state)
+        steps = Steps(session, epoch_steps, epochs)
+        results = SearchResults(steps, space, method.selection)
+        results.start(state)
         for number, phase in enumerate(method.phases):
             if number < state.clock.phase or state.verdict.stop:
                 continue
@@ -93,21 +93,21 @@ def search(
                 after = new_state(number, state.remaining(phase))
                 after.take_over(state)
                 state = after  # of the old one nothing is kept
-            while not (state.clock.finished or state.verdict.stop):
-                loop.boundary(state)
-                clock = state.clock
+            clock = state.clock
+            while not (clock.finished or state.verdict.stop):
+                steps.before_step(state)
                 train.load(clock.done)
                 validation.load(clock.done)
                 metrics = step(state, learn_alphas=clock.phase_step >= phase.warmup_epochs * epoch_steps)
                 clock.tick()
-                loop.step_done(state, metrics)
+                steps.after_step(state, metrics)
                 if clock.phase_step % epoch_steps == 0:
-                    record.epoch(state)
+                    results.epoch(state)
                     verdict = method.monitor.epoch(state, state.judge)
                     state.heed(verdict)
                     if verdict.change:
                         step.forget()
-        return record.finish(state)
+        return results.finish(state)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -29,7 +29,7 @@ def composed():
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    from darts_lite.cli.line import conf_folder, config_class
+    from darts_lite.cli.line import conf_folder, config_class, part_options
     from darts_lite.settings.schema import from_plain, leaves
 
     def keys(plain, prefix=""):
@@ -38,7 +38,11 @@ def composed():
 
     def build(verb, overrides=()):
         plain = OmegaConf.to_container(compose(verb, overrides=list(overrides)), resolve=False)
-        assert set(leaves(config_class(verb))) == set(keys(plain)), "the files of conf/ are complete"
+        found, wanted, options = (
+            {key.removesuffix(".name") for key in names}  # a part that is not chosen has no name
+            for names in (keys(plain), leaves(config_class(verb)), part_options(verb))
+        )
+        assert wanted - {"penalties"} <= found <= wanted | options, "the files of conf/ are complete"
         return from_plain(config_class(verb), plain)
 
     GlobalHydra.instance().clear()

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_lite import data
 from darts_lite.cli.run import run_verb
-from darts_lite.data import moved, problems
+from darts_lite.data import problems, relocated
 from darts_lite.data.parts import Order
 from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.errors import Exit, UserError, all_of
@@ -218,7 +218,7 @@ def test_evaluate_names_its_own_keys():
     for problem in error.problems:
         assert "fix: give dataset_path=<" in str(problem) and "the training's dataset." in str(problem)
     with pytest.raises(UserError, match="dataset_path: dataset=digits reads no file"):
-        moved(DatasetConfig(), "x")
+        relocated(DatasetConfig(), "x")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "other", "link", "pickle"])

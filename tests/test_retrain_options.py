@@ -12,7 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from darts_lite import data
-from darts_lite.data.parts import Feed
+from darts_lite.data.parts import BatchFeed
 from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.text import parse_text
@@ -169,13 +169,13 @@ def test_flips_go_on_to_alternate(stopped, monkeypatch):
     whole = tiny.trace("run")
     shutil.rmtree("run")
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="boom"):
-        patch.setattr(Feed, "load", lambda self, step: boom() if step == stopped else load(self, step))
+        patch.setattr(BatchFeed, "load", lambda self, step: boom() if step == stopped else load(self, step))
         tiny.run(config)
     tiny.run(config, resume="run")
     tiny.assert_same(tiny.trace("run"), whole)
 
 
-load = Feed.load
+load = BatchFeed.load
 
 
 def test_without_flips_nothing_alternates():

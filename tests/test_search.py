@@ -15,12 +15,13 @@ import tiny
 import torch
 
 from darts_lite import data
-from darts_lite.data.parts import Order, Part
+from darts_lite.data.parts import Order
 from darts_lite.data.splits import split
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.genotype import from_json
 from darts_lite.methods.architecture import flatten, unflatten
 from darts_lite.methods.build import build_method, build_space
+from darts_lite.methods.method import Stateful
 from darts_lite.methods.phases import Phase
 from darts_lite.retrain import retrain
 from darts_lite.search import search
@@ -40,7 +41,9 @@ def make(config):
     method, space = build_method(config), build_space(config.space)
     skeleton = Skeleton(config.cells, config.channels, dataset.classes, dataset.channels, dataset.image_size)
     halves = split(dataset.y_train, config.train_fraction, config.seed)
-    parts = [Part(dataset.x_train[half], dataset.y_train[half], "cpu", dataset.mean, dataset.std) for half in halves]
+    parts = [
+        tiny.resident(dataset.x_train[half], dataset.y_train[half], "cpu", dataset.mean, dataset.std) for half in halves
+    ]
     orders = [
         Order(len(half), config.batch_size, derive(config.seed, name)) for half, name in zip(halves, "ab", strict=True)
     ]
@@ -191,7 +194,7 @@ def test_what_a_search_leaves_behind():
     assert [record["epoch"] for record in tiny.read_lines("run/alphas.jsonl")] == [0, 1, 2]
     assert [record["step"] for record in tiny.read_lines("run/alphas.jsonl")] == [0, 3, 6]
     kinds = [(record["kind"], record["step"]) for record in tiny.read_lines("run/metrics.jsonl")]
-    assert kinds == [("step", 2), ("epoch", 3), ("step", 4), ("step", 6), ("epoch", 6), ("final", 6)]
+    assert kinds == [("start", 0), ("step", 2), ("epoch", 3), ("step", 4), ("step", 6), ("epoch", 6), ("final", 6)]
     assert sorted(path.name for path in Path("run/cells").iterdir()) == ["normal.svg", "reduce.svg"]
     assert result["validation"]["samples"] == 48 and result["parameters"] > 0 and result["macs"] > 0
     assert json.loads(Path("run/status.json").read_text())["state"] == "finished"
@@ -211,7 +214,7 @@ class Gumbel:
         return torch.softmax(logits.masked_fill(~table.alive, -torch.inf), dim=-1)
 
 
-class Budget:
+class Budget(Stateful):
     """A Lagrange multiplier that rises while there are too many convolutions: it has memory."""
 
     def __init__(self):
@@ -240,7 +243,7 @@ class Attack:
         return unflatten(mixing, tuple(moved))
 
 
-class Shrink:
+class Shrink(Stateful):
     """Smaller and smaller gradients, by the number of calls."""
 
     def __init__(self):
@@ -309,8 +312,8 @@ def test_a_method_of_ones_own(phases):
     shutil.rmtree("run")
 
     take_over, half = (
-        "darts_lite.training.search_state:SearchState.take_over",
-        "darts_lite.training.search_step:weight_step",
+        "next phase",
+        "weight step",
     )
     for resume, point in (
         (None, ("after", take_over)),  # at the beginning of the second phase, with a checkpoint in the first

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_map_only
 
 from darts_lite import data
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.parts import Feed, Part
+from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.data.splits import split
 from darts_lite.methods.architecture import flatten, unflatten
 from darts_lite.methods.build import build_method, build_space
@@ -36,7 +36,7 @@ from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces import SPACES, find_genotype, space_of
 from darts_lite.spaces.network import Skeleton
 from darts_lite.storage import checkpoint
-from darts_lite.storage.records import Records
+from darts_lite.storage.json_lines import JsonLines
 from darts_lite.training.retrain_step import RetrainState, new_network, retrain_step
 from darts_lite.training.search_state import SearchState
 from darts_lite.training.search_step import search_step
@@ -72,10 +72,15 @@ def write_data(path="data.npz", *, train=96, test=30, seed=0, garbage=None):
     return path
 
 
+def resident(images, labels, *how):
+    """Images on a device; `how`: device, mean, std and, or not, an augmentation."""
+    return ResidentImages(images, labels, Preparation(images.shape[1:], *how))
+
+
 def batch(part, indices, generator):
     """Augmented images and labels of these indices of a part, as a feed makes them of those of a step."""
     pixels, labels = part.pick(next(part.follow(SimpleNamespace(indices=lambda step: indices), 0)))
-    return part.preparation.varied(pixels, generator), labels
+    return part.preparation.augmented(pixels, generator), labels
 
 
 def fed(feed, step, generator):
@@ -114,16 +119,6 @@ def retrain_config(**changes):
     return replace(plain, **changes)
 
 
-def random_genotype(nodes, candidates, rng):
-    """A genotype of the DARTS space."""
-    return SPACES["darts"](SpaceConfig(nodes=nodes, candidates=list(candidates))).random(rng)
-
-
-def network(genotype, skeleton, **how):
-    """The network of a genotype, by its space."""
-    return space_of(genotype).network(genotype, skeleton, **how)
-
-
 def scaled(mixing, factor):
     """A mixing of every cell type, each number times `factor`."""
     return unflatten(mixing, tuple(factor * tensor for tensor in flatten(mixing)))
@@ -132,6 +127,16 @@ def scaled(mixing, factor):
 def moved(gradients):
     """Gradients of the weights that have one, of what a regularization is given."""
     return [gradient for _, gradient in gradients.values() if gradient is not None]
+
+
+def random_genotype(nodes, candidates, rng):
+    """A genotype of the DARTS space."""
+    return SPACES["darts"](SpaceConfig(nodes=nodes, candidates=list(candidates))).random(rng)
+
+
+def network(genotype, skeleton, **how):
+    """The network of a genotype, by its space."""
+    return space_of(genotype).network(genotype, skeleton, **how)
 
 
 class Report:
@@ -225,8 +230,8 @@ def training(config, device="cpu", precision="fp32"):
     def feed(chosen, seed):
         augmentation = Augmentation(None, True, config.cutout)
         images, labels = dataset.x_train[chosen], dataset.y_train[chosen]
-        part = Part(images, labels, device, dataset.mean, dataset.std, augmentation)
-        return Feed(part, config.batch_size, seed)
+        part = resident(images, labels, device, dataset.mean, dataset.std, augmentation)
+        return BatchFeed(part, config.batch_size, seed)
 
     if isinstance(config, RetrainConfig):
         network = new_network(find_genotype(config.genotype), skeleton, config).to(device)
@@ -284,13 +289,50 @@ def killed_run(config, point):
     run(config)
 
 
-def act(target, call, action, *, after=False, matching=""):
-    """At the `call`-th call of `target` ("module:name", or "module:class.name") that has `matching` in its arguments, `action`."""
-    module, _, names = target.partition(":")
+# A moment is a call of a function: its name here -> "module:name" or "module:class.name".
+MOMENTS = {
+    "rename": "os:replace",
+    "sync": "os:fsync",
+    "remove": "pathlib:Path.unlink",
+    "search step": "darts_lite.training.search_step:search_step",
+    "weight step": "darts_lite.training.search_step:weight_step",
+    "retrain step": "darts_lite.training.retrain_step:retrain_step",
+    "new network": "darts_lite.training.retrain_step:new_network",
+    "evaluation": "darts_lite.runs.retrain_results:evaluate",
+    "next phase": "darts_lite.training.search_state:SearchState.take_over",
+    "step boundary": "darts_lite.runs.steps:Steps.before_step",
+    "step done": "darts_lite.runs.steps:Steps.after_step",
+    "line": "darts_lite.storage.json_lines:JsonLines.append",
+    "lines taken back": "darts_lite.storage.json_lines:JsonLines.truncate",
+    "status": "darts_lite.storage.run_folder:RunFolder.status",
+    "checkpoint": "darts_lite.storage.run_folder:RunFolder.save",
+    "json": "darts_lite.storage.run_folder:RunFolder.write_json",
+    "text": "darts_lite.storage.run_folder:RunFolder.write_text",
+    "genotype": "darts_lite.runs.search_results:SearchResults.finish",
+    "end": "darts_lite.storage.run_folder:RunFolder.finish",
+    "board": "darts_lite.runs.tensorboard:Board._write",
+    "board again": "darts_lite.runs.tensorboard:Board.metrics",
+}
+# Those around which something may have been written, or not yet.
+EVENTS = (
+    *("rename", "sync", "remove", "board", "status", "step boundary", "line", "lines taken back"),
+    *("search step", "weight step", "retrain step"),
+)
+
+
+def place(moment):
+    """(owner, name) of the function of a moment."""
+    module, _, names = MOMENTS[moment].partition(":")
     owner = importlib.import_module(module)
     *parents, name = names.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
+    return owner, name
+
+
+def act(moment, call, action, *, after=False, matching=""):
+    """At the `call`-th call of a moment's function that has `matching` in its arguments, `action`."""
+    owner, name = place(moment)
     function, calls = getattr(owner, name), itertools.count(1)
 
     def counted(*arguments, **named):
@@ -309,17 +351,17 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def before(target, call=1, matching=""):
-    act(target, call, die, matching=matching)
+def before(moment, call=1, matching=""):
+    act(moment, call, die, matching=matching)
 
 
-def after(target, call=1, matching=""):
-    act(target, call, die, after=True, matching=matching)
+def after(moment, call=1, matching=""):
+    act(moment, call, die, after=True, matching=matching)
 
 
 def torn(name, call):
     """Die after half of a line has been appended to the file `name`."""
-    append, calls = Records.append, itertools.count(1)
+    append, calls = JsonLines.append, itertools.count(1)
 
     def half(self, record):
         append(self, record)
@@ -327,7 +369,7 @@ def torn(name, call):
             os.truncate(self.path, self.size - len(json.dumps(record)) // 2)
             die()
 
-    Records.append = half
+    JsonLines.append = half
 
 
 def at_event(number):
@@ -338,28 +380,8 @@ def at_event(number):
         if next(events) == number:
             die()
 
-    for target in EVENTS:
-        module, _, names = target.partition(":")
-        owner = importlib.import_module(module)
-        *parents, name = names.split(".")
-        for parent in parents:
-            owner = getattr(owner, parent)
+    for owner, name in map(place, EVENTS):
         setattr(owner, name, _between(event, getattr(owner, name)))
-
-
-EVENTS = [
-    "os:replace",
-    "os:fsync",
-    "pathlib:Path.unlink",
-    "darts_lite.runs.tensorboard:Board._write",
-    "darts_lite.storage.run_folder:RunFolder.status",
-    "darts_lite.runs.loop:Loop.boundary",
-    "darts_lite.storage.records:Records.append",
-    "darts_lite.storage.records:Records.truncate",
-    "darts_lite.training.search_step:search_step",
-    "darts_lite.training.search_step:weight_step",
-    "darts_lite.training.retrain_step:retrain_step",
-]
 
 
 def _between(event, function):

@@ -4,7 +4,6 @@ Images are random: 32x32, 3 channels, 10 classes. An arm is made by a function o
 On a GPU ours and the reference at its best run as CUDA graphs, one for the architecture's half of a step and one for that of the weights.
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -14,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from darts_lite.benchmarking.measure import Arm, Part, recorded
-from darts_lite.benchmarking.reference import CANDIDATES, ReferenceSupernet
+from darts_lite.benchmarking.measure import Arm, Work, recorded
+from darts_lite.benchmarking.reference import CANDIDATES, ReferenceSupernet, adam_of, descend, sgd
 from darts_lite.genotypes.genotype import Genotype
 from darts_lite.genotypes.text import published
 from darts_lite.hardware.device import keep_freed_memory
@@ -24,6 +23,7 @@ from darts_lite.hardware.precision import computing
 from darts_lite.methods.architecture import unflatten
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.methods.solvers.bilevel import Bilevel, Lookahead, Tensors
+from darts_lite.settings.configs import RetrainConfig, SearchConfig
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Mixing
 from darts_lite.training.optimizers import cosine
@@ -49,8 +49,8 @@ def batches(batch_size: int, device: str, channels_last: bool) -> tuple[Batch, B
     return batch(), batch()
 
 
-def ours_search(config: Any, device: str, precision: str) -> Arm:
-    """A step of `darts_lite.search`; `config`: a SearchConfig."""
+def ours_search(config: SearchConfig, device: str, precision: str) -> Arm:
+    """A step of `darts_lite.search`."""
     skeleton = Skeleton(config.cells, config.channels, 10)
     space, method = build_space(config.space), build_method(config)
     state = SearchState(config, space, skeleton, method, torch.device(device), precision, epoch_steps=1000)
@@ -66,7 +66,7 @@ def ours_search(config: Any, device: str, precision: str) -> Arm:
     return _ours(parts, state.device)
 
 
-def reference_search(config: Any, device: str, precision: str, best: bool = False) -> Arm:
+def reference_search(config: SearchConfig, device: str, precision: str, best: bool = False) -> Arm:
     """A step of the published algorithm on the reference; `best`: channels_last, and on a GPU autocast, fused optimizers and a graph."""
     network = ReferenceSupernet(
         config.channels, config.cells, config.space.nodes, 10, candidates=config.space.candidates
@@ -76,16 +76,11 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
     rows = sum(range(2, config.space.nodes + 2))
     alphas = [torch.zeros(rows, len(config.space.candidates), device=device, requires_grad=True) for _ in CELLS]
     fused = best and device != "cpu"
-    descent = torch.optim.SGD(
-        network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
-    )
-    adam = torch.optim.Adam(
-        alphas, config.alpha_lr, betas=config.alpha_betas, weight_decay=config.alpha_weight_decay, fused=fused
-    )
+    descent, adam = sgd(network, config, fused=fused), adam_of(alphas, config, fused=fused)
     names = [name for name, _ in network.named_parameters()]
     structure = dict(zip(CELLS, map(Mixing, alphas), strict=True))
     rate = torch.tensor(config.lr, device=device)
-    if config.solver != "first_order":  # zeros are what the first step would begin with
+    if config.solver.name != "first_order":  # zeros are what the first step would begin with
         for weight in network.parameters():
             descent.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
     solver = build_method(config).solver
@@ -122,35 +117,32 @@ def reference_search(config: Any, device: str, precision: str, best: bool = Fals
         mark_capture(adam)
         adam.step()
 
-    architecture = first_order if config.solver == "first_order" else second_order
-    weights = partial(_descend, network, descent, lambda: plain(train), config.gradient_clip)
+    architecture = first_order if config.solver.name == "first_order" else second_order
+    weights = partial(descend, network, descent, lambda: plain(train), config.gradient_clip)
     return _reference({"alphas": architecture, "weights": weights}, device, best)
 
 
-def ours_retrain(config: Any, device: str, precision: str) -> Arm:
-    """A step of `darts_lite.retrain`; `config`: a RetrainConfig."""
+def ours_retrain(config: RetrainConfig, device: str, precision: str) -> Arm:
+    """A step of `darts_lite.retrain`."""
     network = new_network(published(GENOTYPE), Skeleton(config.cells, config.channels, 10), config).to(device)
     state = RetrainState(config, network, torch.device(device), precision, steps=1000)
     train, _ = batches(config.batch_size, device, True)
     return _ours({"weights": lambda: retrain_step(state, *train)}, state.device)
 
 
-def reference_retrain(config: Any, device: str, precision: str, best: bool = False) -> Arm:
-    """The same with one module an edge; without auxiliary head and drop-path, which `config` must leave off."""
+def reference_retrain(config: RetrainConfig, device: str, precision: str, best: bool = False) -> Arm:
+    """A step of the retraining of the reference; without auxiliary head and drop-path, which `config` must leave off."""
     masks = one_candidate_an_edge(published(GENOTYPE))
     network = ReferenceSupernet(config.channels, config.cells, 4, 10, alive=masks, final=True)
     network, around = _placed(network, device, precision, best)
     (images, labels), _ = batches(config.batch_size, device, best)
-    fused = best and device != "cpu"
-    descent = torch.optim.SGD(
-        network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
-    )
+    descent = sgd(network, config, fused=best and device != "cpu")
 
     def loss() -> Tensor:
         with around():
             return F.cross_entropy(network(images), labels)
 
-    weights = partial(_descend, network, descent, loss, config.gradient_clip)
+    weights = partial(descend, network, descent, loss, config.gradient_clip)
     return _reference({"weights": weights}, device, best)
 
 
@@ -166,27 +158,19 @@ def one_candidate_an_edge(genotype: Genotype) -> dict[str, Tensor]:
     return masks
 
 
-def _descend(network: nn.Module, optimizer: torch.optim.SGD, loss: Callable[[], Tensor], clip: float) -> None:
-    """One plain step on the weights."""
-    optimizer.zero_grad()
-    loss().backward()
-    nn.utils.clip_grad_norm_(network.parameters(), clip)
-    optimizer.step()
-
-
-def _ours(parts: dict[str, Part], device: torch.device) -> Arm:
+def _ours(parts: dict[str, Work], device: torch.device) -> Arm:
     keep_freed_memory(device)  # as a run does
     return recorded(Arm("darts_lite", parts, device))
 
 
-def _reference(parts: dict[str, Part], device: str, best: bool) -> Arm:
+def _reference(parts: dict[str, Work], device: str, best: bool) -> Arm:
     name = "reference, best effort" if best else "reference, as published"
     arm = Arm(name, parts, torch.device(device))
     return recorded(arm) if best else arm
 
 
 def _placed(network: Some, device: str, precision: str, best: bool) -> tuple[Some, Any]:
-    """The network on its device, and what its forward passes run in."""
+    """(the network on its device, a function that makes the context of its forward passes)."""
     layout = torch.channels_last if best else torch.contiguous_format
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stubs know only one of them
 

@@ -12,17 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darts_lite.benchmarking.reference import ReferenceSupernet
+from darts_lite.benchmarking.reference import ReferenceSupernet, adam_of, descend, sgd
+from darts_lite.data.dataset import Dataset
 from darts_lite.methods.build import build_selection, build_space
 from darts_lite.methods.views import SelectionView, costs_of
 from darts_lite.operations.layers import FactorizedReduce
+from darts_lite.settings.configs import SearchConfig
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.spaces.table import Mixing
 from darts_lite.training.search_state import Batch
 
 
-def gate(config: Any, dataset: Any, *, steps: int, seeds: int = 4, mini_steps: int = 10) -> dict[str, Any]:
-    """Both checks on (a small supernet of) `config`, a SearchConfig, and the training part of `dataset`; `passed` is their conjunction."""
+def gate(config: SearchConfig, dataset: Dataset, *, steps: int, seeds: int = 4, mini_steps: int = 10) -> dict[str, Any]:
+    """Results of both checks on (a small supernet of) `config` and the training part of `dataset`; `passed` is their conjunction."""
     networks = [*(_reference(config, dataset, seed) for seed in range(seeds)), _ours(config, dataset, seeds)]
     curves = [_losses(config, dataset, network, steps, _logits(config, torch.float32, 0.0)) for network in networks]
     # The last quarter: there the losses of different starts have something in common.
@@ -43,32 +45,26 @@ def gate(config: Any, dataset: Any, *, steps: int, seeds: int = 4, mini_steps: i
     }
 
 
-def _skeleton(config: Any, dataset: Any) -> Skeleton:
+def _skeleton(config: SearchConfig, dataset: Dataset) -> Skeleton:
     return Skeleton(config.cells, config.channels, dataset.classes, dataset.channels, dataset.image_size)
 
 
-def _reference(config: Any, dataset: Any, seed: int) -> ReferenceSupernet:
+def _reference(config: SearchConfig, dataset: Dataset, seed: int) -> ReferenceSupernet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ReferenceSupernet(
-            config.channels,
-            config.cells,
-            config.space.nodes,
-            dataset.classes,
-            dataset.channels,
-            config.space.candidates,
-        )
+        size = config.channels, config.cells, config.space.nodes, dataset.classes, dataset.channels
+        return ReferenceSupernet(*size, config.space.candidates)
 
 
-def _ours(config: Any, dataset: Any, seed: int) -> Network:
+def _ours(config: SearchConfig, dataset: Dataset, seed: int) -> Network:
     space = build_space(config.space)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return space.supernet(_skeleton(config, dataset), space.tables())
 
 
-def _batches(config: Any, dataset: Any, dtype: torch.dtype) -> Iterator[Batch]:
-    """The same endless stream at every call."""
+def _batches(config: SearchConfig, dataset: Dataset, dtype: torch.dtype) -> Iterator[Batch]:
+    """An endless stream of batches, equal at every call."""
     generator = torch.Generator().manual_seed(0)
     images = torch.from_numpy(dataset.x_train).permute(0, 3, 1, 2).to(dtype) / 255
     labels = torch.from_numpy(dataset.y_train)
@@ -77,21 +73,20 @@ def _batches(config: Any, dataset: Any, dtype: torch.dtype) -> Iterator[Batch]:
         yield images[chosen].contiguous(memory_format=torch.channels_last), labels[chosen]
 
 
-def _logits(config: Any, dtype: torch.dtype, std: float) -> dict[str, Tensor]:
-    """The same normal noise at every call."""
+def _logits(config: SearchConfig, dtype: torch.dtype, std: float) -> dict[str, Tensor]:
+    """Normal noise, equal at every call."""
     generator = torch.Generator().manual_seed(1)
     tables = build_space(config.space).tables()
     return {cell: std * torch.randn(one.alive.shape, dtype=dtype, generator=generator) for cell, one in tables.items()}
 
 
-def _losses(config: Any, dataset: Any, network: nn.Module, steps: int, logits: dict[str, Tensor]) -> list[float]:
+def _losses(
+    config: SearchConfig, dataset: Dataset, network: nn.Module, steps: int, logits: dict[str, Tensor]
+) -> list[float]:
     """Training losses of the alternating search, which moves `logits`; both networks by the same optimizers: only the network differs."""
     dtype = next(network.parameters()).dtype
     alphas = [tensor.requires_grad_() for tensor in logits.values()]
-    adam = torch.optim.Adam(alphas, config.alpha_lr, betas=config.alpha_betas, weight_decay=config.alpha_weight_decay)
-    descent = torch.optim.SGD(
-        network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    adam, descent = adam_of(alphas, config), sgd(network, config)
     stream, losses = _batches(config, dataset, dtype), []
 
     def loss() -> Tensor:
@@ -104,19 +99,14 @@ def _losses(config: Any, dataset: Any, network: nn.Module, steps: int, logits: d
         adam.zero_grad()
         loss().backward(inputs=alphas)
         adam.step()
-        descent.zero_grad()
-        training = loss()
-        training.backward(inputs=list(network.parameters()))
-        nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
-        descent.step()
-        losses.append(float(training.detach()))
+        losses.append(float(descend(network, descent, loss, config.gradient_clip)))
     return losses
 
 
-def _same_search(config: Any, dataset: Any, steps: int) -> dict[str, Any]:
+def _same_search(config: SearchConfig, dataset: Dataset, steps: int) -> dict[str, Any]:
     ours, reference = _ours(config, dataset, 0).double(), _reference(config, dataset, 0).double()
     reference.load_state_dict(taken_apart(ours, ours.state_dict()), strict=False)
-    space, selection = build_space(config.space), build_selection(config.selection)
+    space, selection = build_space(config.space), build_selection(config)
     tables, results = space.tables(), []
     costs = costs_of(space, tables, ours.skeleton)
     for network in (ours, reference):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,7 +22,7 @@ from darts_lite.hardware.device import peak_memory, synchronize
 from darts_lite.hardware.graph import WARM_STEPS, capture, own_stream
 from darts_lite.hardware.machine import take_process
 
-Part = Callable[[], Any]  # the work of a part of a step
+Work = Callable[[], Any]  # what a part of a step does
 
 
 @dataclass
@@ -30,9 +30,9 @@ class Arm:
     """One way to do the same work."""
 
     name: str
-    parts: dict[str, Part]  # done one after the other; timed apart
+    parts: dict[str, Work]  # done one after the other; timed apart
     device: torch.device
-    launched: dict[str, Part] = field(default_factory=dict)  # of recorded parts: the same without a graph, to count in
+    launched: dict[str, Work] = field(default_factory=dict)  # of recorded parts: the same without a graph, to count in
 
     def step(self) -> dict[str, float]:
         """Do all parts; the seconds of each."""
@@ -56,11 +56,11 @@ class Hired:
             raise
 
     def step(self) -> dict[str, float]:
-        """As the arm's."""
+        """Seconds of each part, see Arm."""
         return self._do(_step)
 
     def facts(self) -> dict[str, Any]:
-        """As the arm's."""
+        """Memory and calls of the process, see Arm."""
         return self._do(_facts)
 
     def __enter__(self) -> "Hired":
@@ -73,17 +73,9 @@ class Hired:
         return self._process.submit(function, *arguments).result()
 
 
-class Stepping(Protocol):
-    """An arm, wherever it is."""
-
-    name: str
-
-    def step(self) -> dict[str, float]: ...
-
-
 @dataclass
 class Times:
-    """What was measured of an arm."""
+    """Seconds of the steps of an arm."""
 
     name: str
     cold: float  # seconds of the first step, the recording of a CUDA graph included
@@ -98,13 +90,13 @@ class Times:
         return [sum(times) for times in zip(*self.seconds.values(), strict=True)]
 
     def __add__(self, later: "Times") -> "Times":
-        """The steps of both; the first step of all stays that of this one."""
+        """Times with the steps of both; `cold` stays the first step of `self`."""
         seconds = {part: [*times, *later.seconds[part]] for part, times in self.seconds.items()}
         return Times(self.name, self.cold, seconds)
 
 
 def alternate(
-    arms: Sequence[Stepping], *, steps: int, warm_up: int, progress: Callable[[int], None] = lambda done: None
+    arms: Sequence[Arm | Hired], *, steps: int, warm_up: int, progress: Callable[[int], None] = lambda done: None
 ) -> list[Times]:
     """Let the arms take turns: `warm_up` steps each that do not count, the first one apart, then `steps` that do."""
     taken: list[list[dict[str, float]]] = [[] for _ in arms]
@@ -143,9 +135,9 @@ def take_turns(
 class Recorded:
     """A part of an arm that warms up and becomes a CUDA graph when it is first called."""
 
-    def __init__(self, part: Part, device: torch.device, pool: Any):
+    def __init__(self, part: Work, device: torch.device, pool: Any):
         self.part, self.device, self.pool = part, device, pool
-        self.replay: Part | None = None
+        self.replay: Work | None = None
 
     def __call__(self) -> None:
         """Do the work of the part."""
@@ -190,10 +182,8 @@ def _launch(arm: Arm) -> None:
 
 def machine(device: torch.device, precision: str) -> dict[str, float]:
     """Bytes a second of a large copy (read and written), FLOPs a second of a large matrix product in `precision`, on the device."""
-    large, repeats = (
-        device.type == "cuda",
-        10 if device.type == "cuda" else 1,
-    )  # a GPU needs 1 ms, or the time to start is seen
+    large = device.type == "cuda"
+    repeats = 10 if large else 1  # a GPU needs 1 ms, or the time to start is seen
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     block = torch.ones(1 << 25, device=device)
     target = torch.empty_like(block)
@@ -213,7 +203,7 @@ def machine(device: torch.device, precision: str) -> dict[str, float]:
     return {"copy_bytes_per_second": 2 * 4 * block.numel() / copy, "flops_per_second": 2 * side**3 / multiply}
 
 
-def _seconds(part: Part, device: torch.device) -> float:
+def _seconds(part: Work, device: torch.device) -> float:
     start = time.perf_counter()
     part()
     synchronize(device)
@@ -243,9 +233,7 @@ def _facts() -> dict[str, Any]:
 
 
 class _Counting(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
+    calls = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.calls += 1

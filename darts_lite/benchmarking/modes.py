@@ -1,4 +1,4 @@
-"""What the benchmark can measure: mode -> (what result.json gets, lines for people)."""
+"""Modes of the benchmark: name -> function that returns (entries of result.json, lines for people)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,12 +14,13 @@ from darts_lite.benchmarking import gate as gates
 from darts_lite.benchmarking.arms import GENOTYPE, ours_retrain, ours_search, reference_retrain, reference_search
 from darts_lite.benchmarking.measure import Arm, Hired, Times, alternate, machine, take_turns
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.parts import Feed, Part
+from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.genotypes.text import published
 from darts_lite.methods.build import build_space
 from darts_lite.operations.layers import BatchNorm
-from darts_lite.settings.configs import SpaceConfig
+from darts_lite.settings.configs import BenchmarkConfig, RetrainConfig, SearchConfig, SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.settings.parts import PartConfig
 from darts_lite.spaces import space_of
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.spaces.table import Mixing
@@ -27,6 +28,7 @@ from darts_lite.training.evaluation import evaluating
 
 Found = tuple[dict[str, Any], list[str]]
 Maker = Callable[..., Arm]
+Settings = SearchConfig | RetrainConfig
 HALF = 25_000  # images of an epoch of the search on CIFAR-10
 GROWTH: dict[str, tuple[Any, ...]] = {
     "channels": (8, 16, 24),
@@ -38,23 +40,19 @@ GROWTH: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be measured."""
+    """Settings, sizes and device of one benchmark."""
 
-    config: Any  # a BenchmarkConfig
-    search: Any  # a SearchConfig of the same size
-    retrain: Any  # a RetrainConfig of the same size
+    config: BenchmarkConfig
+    search: SearchConfig  # of the same size
+    retrain: RetrainConfig  # of the same size
     device: torch.device
     precision: str
     report: Any
 
-    def shown(self, done: int) -> None:
-        """Steps of each arm are done."""
-        self.report.progress(done, self.config.steps + self.config.warm_up, "")
-
 
 @dataclass(frozen=True)
 class Least:
-    """What a step has to do for an image at least, however it is done."""
+    """Work that no step can avoid, for one image: arithmetic and memory traffic."""
 
     macs: int
     numbers: int  # read from or written to memory
@@ -89,7 +87,7 @@ def normalized(network: Network, *arguments: Any) -> int:
 
 def search(request: Request, solver: str = "first_order") -> Found:
     """A step of the search: architecture, then weights."""
-    settings = replace(request.search, solver=solver)
+    settings = replace(request.search, solver=PartConfig(solver))
     space = build_space(settings.space)
     tables = space.tables()
     mixing = {cell: Mixing(torch.ones(table.alive.shape, device="meta")) for cell, table in tables.items()}
@@ -121,15 +119,8 @@ def loading(request: Request) -> Found:
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
     class Pictures(Dataset):
-        transform = v2.Compose(
-            [
-                v2.ToImage(),
-                v2.RandomCrop(32, 4),
-                v2.RandomHorizontalFlip(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(mean, std),
-            ]
-        )
+        moved = v2.ToImage(), v2.RandomCrop(32, 4), v2.RandomHorizontalFlip()
+        transform = v2.Compose([*moved, v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
 
         def __len__(self) -> int:
             return len(pixels)
@@ -139,8 +130,9 @@ def loading(request: Request) -> Found:
 
     # In this process: workers would add cores, and hide what a batch costs.
     theirs = iter(DataLoader(Pictures(), config.batch_size, shuffle=True))
-    part = Part(pixels, labels, device, mean, std, Augmentation(4, True))
-    feed, generator, step = Feed(part, config.batch_size, 0), torch.Generator(device), count()
+    preparation = Preparation((32, 32, 3), device, mean, std, Augmentation(4, True))
+    part = ResidentImages(pixels, labels, preparation)
+    feed, generator, step = BatchFeed(part, config.batch_size, 0), torch.Generator(device), count()
 
     def ours() -> None:
         feed.load(next(step))
@@ -150,11 +142,12 @@ def loading(request: Request) -> Found:
         for tensor in next(theirs):
             tensor.to(device)
 
-    arms = [
-        Arm("torchvision, DataLoader", {"batch": images_to_device}, device),
-        Arm("darts_lite", {"batch": ours}, device),
-    ]
-    times = alternate(arms, steps=config.steps, warm_up=config.warm_up, progress=request.shown)
+    def shown(done: int) -> None:
+        request.report.progress(done, config.steps + config.warm_up, "")
+
+    works = {"torchvision, DataLoader": images_to_device, "darts_lite": ours}
+    arms = [Arm(name, {"batch": work}, device) for name, work in works.items()]
+    times = alternate(arms, steps=config.steps, warm_up=config.warm_up, progress=shown)
     found = {"arms": {one.name: _figures(one, config.batch_size, HALF) for one in times}, "ratios": _ratios(times)}
     return found, _table(found)
 
@@ -168,8 +161,8 @@ def growth(request: Request) -> Found:
         seconds, peaks = [], []
         for value in values:
             names = SpaceConfig().candidates
-            few = replace(request.search.space, candidates=names[-value:]) if key == "operations" else None
-            changed = replace(request.search, **({"space": few} if few else {key: value}))
+            space = replace(request.search.space, candidates=names[-value:])
+            changed = replace(request.search, **({"space": space} if key == "operations" else {key: value}))
             with Hired(ours_search, changed, str(device), precision) as arm:
                 (times,) = alternate([arm], steps=config.steps, warm_up=config.warm_up)
                 seconds.append(times.median())
@@ -200,7 +193,7 @@ MODES: dict[str, Callable[..., Found]] = {
 }
 
 
-def _compare(request: Request, reference: Maker, ours: Maker, settings: Any, least: Least, epoch: int) -> Found:
+def _compare(request: Request, reference: Maker, ours: Maker, settings: Settings, least: Least, epoch: int) -> Found:
     """The reference as published and at its best, and ours. `epoch`: images of an epoch."""
     config, device, place = request.config, request.device, str(request.device)
     hire = [
@@ -241,7 +234,7 @@ def _figures(arm: Times, batch_size: int, epoch: int) -> dict[str, Any]:
 
 
 def _ratios(arms: list[Times]) -> dict[str, float]:
-    """How many times longer each other arm takes than ours, which is the last one."""
+    """Arm -> its median seconds divided by those of the last arm, ours."""
     return {arm.name: arm.median() / arms[-1].median() for arm in arms[:-1]}
 
 

@@ -26,31 +26,20 @@ Names, so that weights can be mapped from and to other implementations (numbers 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from darts_lite.settings.configs import RetrainConfig, SearchConfig
+from darts_lite.spaces.table import Mixing
+
 CANDIDATES = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
+    *("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect"),
+    *("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"),
 )
-
 Activation = Callable[[], nn.Module]
-
-
-class MixingLike(Protocol):
-    """Weights of one cell type: operations (..., E, O), edges (..., E) or None; a leading dimension is the cell."""
-
-    operations: Tensor
-    edges: Tensor | None
 
 
 class Zero(nn.Module):
@@ -243,7 +232,7 @@ class ReferenceSupernet(nn.Module):
             after_reduction = reduction
         self.classifier = nn.Linear(widths[1], classes)
 
-    def forward(self, images: Tensor, mixing: Mapping[str, MixingLike] | None = None) -> Tensor:
+    def forward(self, images: Tensor, mixing: Mapping[str, Mixing] | None = None) -> Tensor:
         """images (B, input_channels, H, W), mixing of each cell type present -> logits (B, classes)."""
         before_last = last = self.stem(images)
         for index, (cell_type, cell) in enumerate(zip(self.types, self.cells, strict=True)):
@@ -256,3 +245,27 @@ class ReferenceSupernet(nn.Module):
             edges = edges[position] if edges is not None and edges.dim() == 2 else edges
             before_last, last = last, cell(before_last, last, operations, edges)
         return self.classifier(last.mean(dim=(2, 3)))
+
+
+def sgd(network: nn.Module, config: SearchConfig | RetrainConfig, *, fused: bool = False) -> torch.optim.SGD:
+    """The optimizer of the weights, as published."""
+    momentum, decay = config.momentum, config.weight_decay
+    return torch.optim.SGD(network.parameters(), config.lr, momentum=momentum, weight_decay=decay, fused=fused)
+
+
+def adam_of(alphas: Sequence[Tensor], config: SearchConfig, *, fused: bool = False) -> torch.optim.Adam:
+    """The optimizer of the alphas, as published."""
+    first, second = config.alpha_betas
+    decay = config.alpha_weight_decay
+    return torch.optim.Adam(alphas, config.alpha_lr, betas=(first, second), weight_decay=decay, fused=fused)
+
+
+def descend(network: nn.Module, optimizer: torch.optim.SGD, loss: Callable[[], Tensor], clip: float | None) -> Tensor:
+    """One plain step on the weights; returns the loss before it."""
+    optimizer.zero_grad()
+    found = loss()
+    found.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
+    return found.detach()

@@ -9,7 +9,7 @@ from darts_lite.runs.report import Pace, Plain, duration, warn, writable
 
 
 def create() -> Any:
-    """The reporter that suits stdout. rich is imported only for a terminal."""
+    """Reporter that suits stdout. rich is imported only for a terminal."""
     return Rich() if sys.stdout.isatty() else Plain()
 
 

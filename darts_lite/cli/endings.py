@@ -1,4 +1,4 @@
-"""How a run ends badly: every exception becomes lines on stderr and an exit code, and only a bug of ours has a traceback."""
+"""Bad ends of a run: every exception becomes lines on stderr and an exit code, and only a bug of ours has a traceback."""
 
 import contextlib
 import errno
@@ -34,26 +34,26 @@ def tell(error: BaseException) -> int:
 
 
 def print_error(problem: UserError) -> None:
-    """The one line of a problem."""
+    """Print one problem as one line on stderr."""
     with contextlib.suppress(OSError):  # nobody reads stderr any more
         print(f"darts_lite: error: {problem}", file=sys.stderr, flush=True)
 
 
 def reason(error: BaseException) -> str:
-    """The same in short, for the table of a sweep."""
+    """The error as one short line for the table of a sweep."""
     known = _known(error)
     return str(known) if known is not None else f"{type(error).__name__}: {error}"
 
 
 def disk_error(error: OSError) -> UserError:
-    """What the operating system refused (6)."""
+    """UserError (6) for what the operating system refused."""
     path = error.filename if isinstance(error.filename, (str, os.PathLike)) else "disk"
     said = (error.strerror or str(error)).lower()
     return UserError(path, said, "free space, or give another place, e.g. run_dir=...", code=Exit.ENVIRONMENT)
 
 
 def interruption(error: BaseException) -> Exit | None:
-    """The exit code of a run that was asked to stop, and has; else None."""
+    """Exit code of a run that was asked to stop, and has; else None."""
     from darts_lite.errors import Interrupted
 
     return Exit(error.code) if isinstance(error, Interrupted) else None

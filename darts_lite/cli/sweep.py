@@ -14,7 +14,8 @@ from typing import Any
 
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.machine import take_process
-from darts_lite.runs.report import duration, write
+from darts_lite.runs.report import columns, duration, write
+from darts_lite.settings.configs import AnyConfig, RetrainConfig, SearchConfig
 from darts_lite.storage.files import make_folders, read_json, remove_folders, write_atomic
 
 STATES = {Exit.FINISHED: "finished", Exit.SIGINT: "interrupted", Exit.SIGTERM: "interrupted", None: "killed"}
@@ -22,7 +23,7 @@ STATES = {Exit.FINISHED: "finished", Exit.SIGINT: "interrupted", Exit.SIGTERM: "
 
 @dataclass(frozen=True)
 class Sweep:
-    """The jobs of one command line; jobs in other processes get a copy."""
+    """All jobs of one command line; a job in another process gets a copy."""
 
     verb: str
     folder: Path  # where Hydra writes multirun.yaml; new jobs lie below it unless run_dir says otherwise
@@ -37,7 +38,7 @@ class Sweep:
         return os.getpid() == self.process
 
     def settle(self) -> None:
-        """In a process that was started for jobs: take their share of the cores, and the settings of a process of ours."""
+        """Take a job's share of the cores and the settings of a command, in a process that was started for jobs."""
         if self.here:
             return
         if self.own:
@@ -48,10 +49,10 @@ class Sweep:
             torch.set_num_threads(self.threads)
 
     def job(self, number: int, overrides: list[str]) -> "Job":
-        """A job that begins."""
+        """Begin a job."""
         return Job(self, number, overrides)
 
-    def tell(self) -> list[dict[str, Any]]:
+    def conclude(self) -> list[dict[str, Any]]:
         """Write sweep.json, print the table, remove the job files; returns the entries of sweep.json."""
         files = list(self.folder.glob(f"job_*_{self.stamp}.json"))
         jobs = sorted((_entry(read_json(file)) for file in files), key=lambda job: job["number"])
@@ -67,7 +68,7 @@ class Sweep:
 
 
 class Job:
-    """One job, where it runs."""
+    """Job of a sweep, in the process in which it runs."""
 
     def __init__(self, sweep: Sweep, number: int, overrides: list[str]):
         self.sweep, self.number, self.overrides = sweep, number, overrides
@@ -75,18 +76,21 @@ class Job:
         self.made: list[Path] = []
         self._note()
 
-    def place(self, config: Any, typed: frozenset[str]) -> Any:
-        """The configuration with the job's folder in it.
+    def place(self, config: AnyConfig, typed: frozenset[str]) -> AnyConfig:
+        """Configuration with the job's folder in it.
 
         `resume=auto`: the folder of the run with an equal configuration, else a free number, because the numbers of an earlier
         sweep in this folder may belong to other configurations. Raises UserError (4, 6, 7).
         """
         parent, number = Path(config.run_dir or self.sweep.folder), self.number
         found, placed = None, dataclasses.replace(config, run_dir=str(parent / str(number)))
-        if getattr(config, "resume", None) == "auto":
+        if isinstance(config, SearchConfig | RetrainConfig) and config.resume == "auto":
+            from darts_lite.methods.build import completed
             from darts_lite.runs.resume import resolve
 
-            found = resolve(self.sweep.verb, placed, typed).folder
+            found = resolve(
+                self.sweep.verb, completed(dataclasses.replace(config, run_dir=placed.run_dir)), typed
+            ).folder
             if found is not None:
                 placed = dataclasses.replace(config, resume=str(found), run_dir=None)
             else:
@@ -98,7 +102,7 @@ class Job:
         return placed
 
     def end(self, code: int, reason: str | None = None) -> None:
-        """What became of it. Folders that nothing was written into go."""
+        """Write down the job's exit code, and remove folders that nothing was written into."""
         remove_folders(self.made)
         with contextlib.suppress(UserError):  # a full disk must not hide what went wrong first
             self._note(code=code, reason=reason)
@@ -110,14 +114,14 @@ class Job:
 
 
 def failures(jobs: int, failed: list[int]) -> UserError:
-    """The last line of a sweep that did not go well."""
+    """Error that ends a sweep of which jobs failed."""
     listed = ", ".join(map(str, failed))
     fix = "see the lines above; resume=auto goes on with the same command"
     return UserError("sweep", f"{len(failed)} of {jobs} jobs failed ({listed})", fix)
 
 
 def _entry(noted: dict[str, Any]) -> dict[str, Any]:
-    """One entry of sweep.json: what the job noted, and what its result says."""
+    """Entry of sweep.json: what the job noted, and what its result says."""
     folder = noted["folder"] if noted.get("folder") and os.path.isdir(noted["folder"]) else None
     result = read_json(Path(folder) / "result.json") if folder and noted.get("code") == Exit.FINISHED else {}
     part = next((part for part in ("test", "validation") if isinstance(result.get(part), dict)), None)
@@ -138,7 +142,7 @@ def _entry(noted: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(jobs: list[dict[str, Any]]) -> list[str]:
-    """The lines of the table: of the overrides only those in which the jobs differ."""
+    """Lines of the table; of the overrides only those in which the jobs differ."""
     same = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
     part = next((job["part"] for job in jobs if job["part"]), None)
     rows = [("job", "state", f"{part} accuracy" if part else "accuracy", "parameters", "time", "settings", "folder")]
@@ -154,5 +158,4 @@ def table(jobs: list[dict[str, Any]]) -> list[str]:
         )
         for job in jobs
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return columns(rows)

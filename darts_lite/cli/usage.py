@@ -1,11 +1,11 @@
-"""The text of --help: examples, groups with their options, every key with its default and comment, all from conf/."""
+"""Text of --help: examples, groups with their options, every key with its default and comment, all from conf/."""
 
 import importlib
 import re
 import textwrap
 
-from darts_lite.cli.line import VERBS, conf_folder, config_class, default_options, group_options
-from darts_lite.settings.schema import leaves
+from darts_lite.cli.line import VERBS, conf_folder, config_class, default_options, file_keys, group_options
+from darts_lite.settings.schema import leaves, part_kinds
 
 COLUMN = 36  # where the comments of the keys start
 WIDTH = 110
@@ -20,13 +20,13 @@ Settings are written key=value; of a key written twice the last one counts.
 
 
 def verbs() -> str:
-    """The verbs, one line each."""
+    """List of the verbs, one line each."""
     lines = [f"  python -m darts_lite.{verb:<12} {_first_line(verb).partition(': ')[2]}" for verb in VERBS]
     return "\n".join(["darts_lite: differentiable architecture search", "", *lines, "", "Each answers --help."])
 
 
 def usage(verb: str) -> str:
-    """What `python -m darts_lite.<verb> --help` prints."""
+    """Text that `python -m darts_lite.<verb> --help` prints."""
     module = importlib.import_module(f"darts_lite.{verb}")
     return "\n\n".join(part for part in ((module.__doc__ or "").strip(), HOW, _groups(verb), _keys(verb)) if part)
 
@@ -55,34 +55,39 @@ def _groups(verb: str) -> str:
 
 
 def _header(name: str) -> str:
-    """The first sentence of a YAML file's header."""
-    text = (conf_folder() / f"{name}.yaml").read_text(encoding="utf-8").replace("# @package _global_\n", "", 1)
-    return text.splitlines()[0].removeprefix("# ")
+    """First sentence of a YAML file's header."""
+    lines = (conf_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return lines[lines[0].startswith("# @package")].removeprefix("# ")
 
 
 def _keys(verb: str) -> str:
-    known = leaves(config_class(verb))
-    groups = default_options(verb)
+    """List of all settings: of the verb, of the default of each group, and the options of all parts."""
+    known, groups, kinds = leaves(config_class(verb)), default_options(verb), part_kinds(config_class(verb))
+    files = {verb: ""}
+    for group, default in groups.items():
+        if group in kinds:
+            files |= {
+                f"{group}/{part}": f"{group}.{part}." if kinds[group] else f"{group}."
+                for part in group_options(group, verb)
+                if file_keys(f"{group}/{part}") != ["name"]
+            }
+        elif default != "null":
+            files[f"{group}/{default}"] = f"{group}." if any(key.startswith(f"{group}.") for key in known) else ""
     lines = ["Keys and their defaults"]
-    for name in [verb, *(f"{group}/{option}" for group, option in groups.items() if option != "null")]:
-        prefix = f"{name.partition('/')[0]}."
-        lines += [
-            "",
-            f"  {name}.yaml",
-            *_file_keys(name, prefix if any(key.startswith(prefix) for key in known) else "", set(groups)),
-        ]
+    for name, prefix in files.items():
+        lines += ["", f"  {name}.yaml", *_file_keys(name, prefix, {*groups, *(f"{kind}.name" for kind in kinds)})]
     return "\n".join(lines)
 
 
-def _file_keys(name: str, prefix: str, groups: set[str]) -> list[str]:
-    """The settings of one YAML file, with the comments beside and above them."""
+def _file_keys(name: str, prefix: str, hidden: set[str]) -> list[str]:
+    """Settings of one YAML file, with the comments beside and above them."""
     body = (conf_folder() / f"{name}.yaml").read_text(encoding="utf-8").partition("\n\n")[2]
     lines = []
     for line in body.splitlines():
         match = re.fullmatch(r"(\w+): (.+?)(?: # (.*))?", line)
         if line.startswith("# "):
             lines.append(f"    {line}")
-        elif match and prefix + match[1] not in groups:
+        elif match and prefix + match[1] not in hidden:
             setting = f"    {prefix}{match[1]}={match[2]}"
             text = f"{setting:<{COLUMN}}  {match[3]}" if match[3] else setting
             lines += _wrap(text, COLUMN + 2)

@@ -6,27 +6,28 @@ A new data set is a function `DatasetConfig -> Dataset` in its own file and a li
 from collections.abc import Callable
 from dataclasses import replace
 
-from darts_lite.data import arrays, cifar, digits, idx, image_folder, npz, svhn
+from darts_lite.data import arrays, digits, idx, image_folder, npz, published
 from darts_lite.data.arrays import Arrays as Arrays
 from darts_lite.data.arrays import from_torch as from_torch
 from darts_lite.data.dataset import Dataset
-from darts_lite.errors import Exit, UserError, all_of
+from darts_lite.data.files import data_error
+from darts_lite.errors import UserError, raise_all
 from darts_lite.settings.datasets import USED_BY, DatasetConfig, unknown_name
 
 DATASETS: dict[str, Callable[[DatasetConfig], Dataset]] = {
     "digits": digits.load,
     "npz": npz.load,
     "image_folder": image_folder.load,
-    "cifar10": cifar.load,
-    "cifar100": cifar.load,
+    "cifar10": published.load_cifar,
+    "cifar100": published.load_cifar,
     "mnist": idx.load,
     "fashion_mnist": idx.load,
-    "svhn": svhn.load,
+    "svhn": published.load_svhn,
 }
 
 
-def moved(config: DatasetConfig, place: str | None) -> DatasetConfig:
-    """The settings for data that lies at `place` now (None: where it was): a file, or the folder of a set that has one.
+def relocated(config: DatasetConfig, place: str | None) -> DatasetConfig:
+    """Settings for data that lies at `place` now, a file or a folder; None: unchanged.
 
     Raises UserError (CONFIGURATION) for a data set that lies nowhere.
     """
@@ -40,12 +41,12 @@ def moved(config: DatasetConfig, place: str | None) -> DatasetConfig:
 
 
 def problems(config: DatasetConfig, given: Arrays | None = None) -> list[UserError]:
-    """What is wrong with the settings alone: found before any file is touched. `given`: images from Python."""
+    """Errors of the settings alone, found before any file is touched. `given`: images from Python."""
     found = []
     if (config.name == arrays.NAME) != (given is not None):
         if given is None:
             fix = "give them again, from Python: dataset=Arrays(...)"
-            return [UserError("dataset", "its images were given from Python", fix, code=Exit.DATA)]
+            return [data_error("dataset", "its images were given from Python", fix)]
         fix = "leave one of them out"
         return [UserError("dataset.name", "cannot be given beside images and labels", fix, value=config.name)]
     if given is None and config.name not in DATASETS:
@@ -65,7 +66,7 @@ def problems(config: DatasetConfig, given: Arrays | None = None) -> list[UserErr
 
 
 def _unused(config: DatasetConfig) -> list[UserError]:
-    """What was given in vain, with the word that is missing beside it."""
+    """Errors for keys that the data set does not use, each with the word that would make it used."""
     found, default = [], DatasetConfig()
     for key, names in USED_BY.items():
         value = getattr(config, key)
@@ -83,7 +84,5 @@ def load(config: DatasetConfig, given: Arrays | None = None) -> Dataset:
 
     Raises UserError: CONFIGURATION for the settings, DATA for what is wrong with the files.
     """
-    error = all_of(problems(config, given))
-    if error:
-        raise error
+    raise_all(problems(config, given))
     return given.load(config) if given is not None else DATASETS[config.name](config)

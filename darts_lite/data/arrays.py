@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from darts_lite.data.dataset import ARRAYS, OPTIONAL, Dataset, assemble, check_class_names
+from darts_lite.data.files import data_error
 from darts_lite.data.images import MODES, fitted
-from darts_lite.errors import Exit, UserError
 from darts_lite.settings.datasets import DatasetConfig
 
 NAME = "arrays"  # of such a data set in configurations, results and paths
@@ -37,7 +37,7 @@ class Arrays:
         """The data set, as `config` says. Raises UserError: DATA, or CONFIGURATION for mean and std."""
         if (self.x_val is None) != (self.y_val is None):
             reason, fix = "x_val and y_val belong together", "give both or neither"
-            raise UserError("dataset", reason, fix, code=Exit.DATA)
+            raise data_error("dataset", reason, fix)
         names = ARRAYS if self.x_val is None else ARRAYS + OPTIONAL
         class_names = None if self.class_names is None else list(self.class_names)
         if class_names is not None:
@@ -63,7 +63,7 @@ def from_torch(train: Any, test: Any, val: Any = None, class_names: Sequence[str
         if len(shapes) > 1:
             reason = f"images of {len(shapes)} shapes"
             fix = "resize them to one size with a transform"
-            raise UserError(f"dataset:x_{part}", reason, fix, value=sorted(shapes)[:3], code=Exit.DATA)
+            raise data_error(f"dataset:x_{part}", reason, fix, value=sorted(shapes)[:3])
         arrays[f"x_{part}"] = np.stack(images) if images else np.zeros((0, 1, 1, 1), np.uint8)
         labels = [_label(label, f"dataset:y_{part}[{number}]") for number, (_, label) in enumerate(items)]
         arrays[f"y_{part}"] = np.array(labels, np.int64)
@@ -80,13 +80,13 @@ def _pixels(image: Any, key: str) -> np.ndarray:
     if isinstance(image, Image.Image):
         if image.mode not in MODES:
             fix = "scale its values to 0..255 and give 8 bits a channel"
-            raise UserError(key, "is not an 8-bit image (Pillow's mode)", fix, value=image.mode, code=Exit.DATA)
+            raise data_error(key, "is not an 8-bit image (Pillow's mode)", fix, value=image.mode)
         return fitted(image, 1 if image.mode in ("1", "L", "LA") else 3, None)
     tensor = not isinstance(image, np.ndarray)
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
         fix = "leave ToTensor and Normalize out of the transform: pixels are uint8 here, and normalized on the device"
-        raise UserError(key, "is no uint8 image", fix, value=f"{array.dtype} {array.shape}", code=Exit.DATA)
+        raise data_error(key, "is no uint8 image", fix, value=f"{array.dtype} {array.shape}")
     if array.ndim == 2:
         return array[..., None]
     return array.transpose(1, 2, 0) if tensor else array
@@ -95,5 +95,5 @@ def _pixels(image: Any, key: str) -> np.ndarray:
 def _label(label: Any, key: str) -> int:
     array = np.asarray(label)
     if array.size != 1 or array.dtype.kind not in "iu":
-        raise UserError(key, "is no class number", "give integers, not one-hot", value=label, code=Exit.DATA)
+        raise data_error(key, "is no class number", "give integers, not one-hot", value=label)
     return int(array.reshape(()))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from darts_lite.data import jitter
-from darts_lite.errors import UserError, all_of
+from darts_lite.errors import UserError, raise_all
 
 AREA = 0.08, 1.0  # of a resized crop: its part of the image (Szegedy et al. 2015, 1409.4842, section 6) ...
 RATIO = 3 / 4, 4 / 3  # ... and its width divided by its height, whose logarithm is uniform
@@ -33,7 +33,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to training images. DARTS on CIFAR: crop_padding 4, flip, cutout 16 (retraining only)."""
+    """Settings of how training images are varied. DARTS on CIFAR: crop_padding 4, flip, cutout 16 (retraining only)."""
 
     crop_padding: int | None = None  # pixels of zeros around, then a random crop; None: side // 8; 0: off
     flip: bool = False
@@ -54,9 +54,7 @@ class Augmentation:
         if self.color_jitter and channels not in jitter.CHANNELS:
             reason, fix = f"images of {channels} channels have no colours that it knows", "turn it off: 0"
             found.append(UserError("dataset.color_jitter", reason, fix, value=self.color_jitter))
-        error = all_of(found)
-        if error:
-            raise error
+        raise_all(found)
 
     def padding(self, height: int, width: int) -> int:
         """Pixels on each side; the default is an eighth of the shorter side: 4 on CIFAR, 1 on the digits."""

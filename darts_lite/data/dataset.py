@@ -1,17 +1,18 @@
 """A data set: uint8 images and integer labels of its parts, with the checks that every source shares. Nothing here needs torch."""
 
 import hashlib
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from darts_lite.data.files import data_error
 from darts_lite.data.images import Files, Images
 from darts_lite.data.splits import split
-from darts_lite.errors import Exit, UserError, all_of, printable
+from darts_lite.data.statistics import channel_statistics, given_statistics
+from darts_lite.errors import UserError, printable, raise_all
 from darts_lite.settings.datasets import DatasetConfig
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -20,20 +21,9 @@ LARGEST_LABEL = 99_999  # a guard: labels beyond are identifiers of something; I
 WORDS = {"train": "training", "val": "validation", "test": "test"}
 NO_OTHER_NAMES: Mapping[str, str] = {}
 CHANNELS = 4  # images have no more; where an axis of an array is longer, it counts rows or columns
-MEASURED = 2000  # decoded files whose pixels give mean and std, evenly spaced
-_CHUNK = 1 << 22  # pixels counted at once: bounds the temporary int64 copy to 32 MB
 
 
 Some = TypeVar("Some", np.ndarray, Files)
-
-
-class Form(Protocol):
-    """What is known of an array before it is read: an ndarray has it, the header of a file too."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ class Dataset:
 
     @property
     def source(self) -> str:
-        """The same with every `dataset.fraction`: what runs on parts of the same data have in common."""
+        """SHA-256 of the data before `dataset.fraction` was applied: equal for runs on different fractions of it."""
         return self.whole or self.fingerprint
 
 
@@ -141,7 +131,7 @@ def channel_order(shape: Sequence[int]) -> str | None:
     return None
 
 
-def check_forms(forms: Mapping[str, Form], where: str, called: Mapping[str, str] = NO_OTHER_NAMES) -> None:
+def check_forms(forms: Mapping[str, Images], where: str, called: Mapping[str, str] = NO_OTHER_NAMES) -> None:
     """Whether the arrays fit together, from dtype and shape alone. Raises UserError (DATA) with every problem.
 
     `called`: what the source calls the arrays, where that is not x_train and so on.
@@ -152,7 +142,7 @@ def check_forms(forms: Mapping[str, Form], where: str, called: Mapping[str, str]
         return f"{where}:{called.get(name, name)}"
 
     def wrong(name: str, reason: str, fix: str, value: object) -> None:
-        found.append(UserError(key(name), reason, fix, value=value, code=Exit.DATA))
+        found.append(data_error(key(name), reason, fix, value=value))
 
     for part in parts_of(forms):
         x, y = forms[f"x_{part}"], forms[f"y_{part}"]
@@ -183,23 +173,21 @@ def check_forms(forms: Mapping[str, Form], where: str, called: Mapping[str, str]
         if _image_shape(forms["x_train"]) != _image_shape(forms[f"x_{part}"]):
             ours, theirs = (size_in_words(_image_shape(forms[name])) for name in ("x_train", f"x_{part}"))
             reason = f"images are {theirs}, those of {called.get('x_train', 'x_train')} {ours} (width x height)"
-            found.append(UserError(key(f"x_{part}"), reason, "bring all parts to one size", code=Exit.DATA))
-    error = all_of(found)
-    if error:
-        raise error
+            found.append(data_error(key(f"x_{part}"), reason, "bring all parts to one size"))
+    raise_all(found)
 
 
 def check_class_names(names: Sequence[str], key: str) -> None:
     """Whether these can name classes: at least two, distinct text that can be written down. Raises UserError (DATA)."""
     fix = "give each class a name of its own, in the order of the labels 0, 1, 2, ..."
     if len(names) < 2 or not all(isinstance(name, str) for name in names):
-        raise UserError(key, "must be the names of at least two classes", fix, value=list(names)[:3], code=Exit.DATA)
+        raise data_error(key, "must be the names of at least two classes", fix, value=list(names)[:3])
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise UserError(key, "is the name of two classes", fix, value=twice, code=Exit.DATA)
+        raise data_error(key, "is the name of two classes", fix, value=twice)
     for name in names:
         if not name or any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise UserError(key, "is no name of a class", fix, value=name, code=Exit.DATA)
+            raise data_error(key, "is no name of a class", fix, value=name)
 
 
 def class_labels(
@@ -216,7 +204,7 @@ def class_labels(
     def wrong(name: str, label: int, reason: str, fix: str) -> UserError:
         position = int(np.flatnonzero(arrays[name].ravel() == label)[0])
         words = f"label {label} at index {position} {reason}"
-        return UserError(f"{where}:{called.get(name, name)}", words, fix, code=Exit.DATA)
+        return data_error(f"{where}:{called.get(name, name)}", words, fix)
 
     labels, ours = np.unique(arrays["y_train"]), called.get("y_train", "y_train")
     low, high = int(labels[0]), int(labels[-1])
@@ -226,7 +214,7 @@ def class_labels(
         raise wrong("y_train", high, f"is above {LARGEST_LABEL}", "number the classes from 0")
     if low == high:
         reason = "every image has the same label: nothing can be learned"
-        raise UserError(f"{where}:{ours}", reason, "use data of at least two classes", value=low, code=Exit.DATA)
+        raise data_error(f"{where}:{ours}", reason, "use data of at least two classes", value=low)
     if class_names is not None:
         if high >= len(class_names):
             reason = f"is outside 0..{len(class_names) - 1}, the numbers of the {len(class_names)} class names"
@@ -283,49 +271,6 @@ def fraction_of(images: Some, labels: np.ndarray, fraction: float) -> tuple[Some
     return images[kept], labels[kept]
 
 
-def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and (population) standard deviation of each channel of uint8 (N, H, W, C), of pixels in [0, 1].
-
-    The 256 values are counted and summed as integers: exact, so the same on every machine and thread count. A constant
-    channel gets std 1: without its mean it is zero, and dividing by its true std would be 0/0. Of `Files` every k-th is measured, at most
-    2,000, decoded or not: where the images wait must not change the result.
-    """
-    if isinstance(images, Files):
-        images = np.asarray(images[:: -(-len(images) // MEASURED)])
-    mean, std = [], []
-    for channel in range(images.shape[3]):
-        counts = np.zeros(256, np.int64)
-        rows = max(1, _CHUNK // (images.shape[1] * images.shape[2]))
-        for start in range(0, len(images), rows):
-            counts += np.bincount(images[start : start + rows, ..., channel].ravel(), minlength=256)
-        number = sum(counts.tolist())
-        total = sum(value * count for value, count in enumerate(counts.tolist()))
-        squares = sum(value * value * count for value, count in enumerate(counts.tolist()))
-        mean.append(total / (255 * number))
-        std.append(math.sqrt(number * squares - total * total) / (255 * number) or 1.0)
-    return tuple(mean), tuple(std)
-
-
-def given_statistics(config: DatasetConfig, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """`dataset.mean` and `dataset.std`, or None when they are to be measured. Raises UserError (CONFIGURATION)."""
-    if config.mean is None or config.std is None:
-        return None
-    for key, values in (("dataset.mean", config.mean), ("dataset.std", config.std)):
-        if len(values) != channels:
-            raise UserError(
-                key, f"the images have {channels} channels", f"give {channels}, or null: measured", value=list(values)
-            )
-    for value in config.mean:
-        if not 0 <= value <= 1:  # NaN fails too
-            raise UserError("dataset.mean", "pixels lie in [0, 1]", "divide by 255", value=value)
-    for value in config.std:
-        if not 1e-6 <= value < math.inf:
-            raise UserError(
-                "dataset.std", "must be finite, at least 1e-6", "use 1.0 for a constant channel", value=value
-            )
-    return tuple(map(float, config.mean)), tuple(map(float, config.std))
-
-
 def _fingerprint(arrays: Mapping[str, Images | None]) -> str:
     digest = hashlib.sha256()
     for name in (*ARRAYS, *OPTIONAL):
@@ -339,5 +284,5 @@ def _fingerprint(arrays: Mapping[str, Images | None]) -> str:
     return digest.hexdigest()
 
 
-def _image_shape(form: Form) -> tuple[int, ...]:
-    return (*form.shape[1:], 1) if len(form.shape) == 3 else tuple(form.shape[1:])
+def _image_shape(images: Images) -> tuple[int, ...]:
+    return (*images.shape[1:], 1) if len(images.shape) == 3 else tuple(images.shape[1:])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from darts_lite.data.dataset import Dataset, assemble
-from darts_lite.errors import Exit, UserError
+from darts_lite.data.files import data_error
 from darts_lite.settings.datasets import DatasetConfig
 
 FILE = Path(__file__).with_name("digits.npz")
@@ -23,9 +23,9 @@ def load(config: DatasetConfig) -> Dataset:
     try:
         content = FILE.read_bytes()
     except OSError as error:
-        raise UserError(FILE, f"cannot be read ({error.strerror})", "reinstall darts_lite", code=Exit.DATA) from error
+        raise data_error(FILE, f"cannot be read ({error.strerror})", "reinstall darts_lite") from error
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise UserError(FILE, "the file is damaged: its hash is wrong", "reinstall darts_lite", code=Exit.DATA)
+        raise data_error(FILE, "the file is damaged: its hash is wrong", "reinstall darts_lite")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         raw, labels, test = file["images"], file["labels"], file["test"]
     images = ((raw.astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)

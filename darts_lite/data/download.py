@@ -7,12 +7,12 @@ import socket
 import sys
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from darts_lite.data.files import why
-from darts_lite.data.published import Download, Published
 from darts_lite.errors import Exit, UserError
 
 TIMEOUT = 30  # seconds without a byte; torchvision waits for ever
@@ -20,20 +20,28 @@ _FAILURES = (OSError, RuntimeError, EOFError, ValueError, http.client.HTTPExcept
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EFBIG}
 
 
-def download(source: Published, root: Path) -> None:
-    """Fetch and unpack everything that is published of `source` into its usual place below `root`.
+@dataclass(frozen=True)
+class Download:
+    """A file that is fetched from the first address that has it, and unpacked where it is a package."""
+
+    addresses: tuple[str, ...]
+    name: str
+    md5: str
+
+
+def download(packages: Sequence[Download], root: Path, folder: Path) -> None:
+    """Fetch the packages: a .tar.gz, which holds its folder, is unpacked in `root`, any other file in `folder`.
 
     torchvision checks the MD5 sums and keeps what is whole. Raises UserError (ENVIRONMENT); then no empty folder stays.
     """
-    target = root / source.target
-    made = [folder for folder in (target, *target.parents) if not os.path.lexists(folder)]
+    made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     try:
-        for package in source.downloads:
-            _fetch(package, target)
+        for package in packages:
+            _fetch(package, root if package.name.endswith(".tar.gz") else folder)
     except BaseException:
-        for folder in made:
+        for place in made:
             with suppress(OSError):
-                folder.rmdir()
+                place.rmdir()
         raise
 
 

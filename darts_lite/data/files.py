@@ -4,10 +4,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO
 
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.machine import available_memory
+
+data_error = partial(UserError, code=Exit.DATA)
 
 
 def open_regular(path: str | os.PathLike, kind: str, missing: str) -> BinaryIO:
@@ -19,13 +22,13 @@ def open_regular(path: str | os.PathLike, kind: str, missing: str) -> BinaryIO:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             reason = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
-            raise UserError(path, reason, f"name {kind}", code=Exit.DATA)
+            raise data_error(path, reason, f"name {kind}")
         return open(path, "rb")
     except FileNotFoundError as error:
-        raise UserError(path, "there is no such file", missing, code=Exit.DATA) from error
+        raise data_error(path, "there is no such file", missing) from error
     except (OSError, ValueError) as error:
         fix = "check the path and its permissions"
-        raise UserError(path, f"cannot be read ({why(error)})", fix, code=Exit.DATA) from error
+        raise data_error(path, f"cannot be read ({why(error)})", fix) from error
 
 
 @contextmanager
@@ -36,12 +39,12 @@ def damage(key: object, fix: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(key, f"cannot be read ({why(error)})", fix, code=Exit.DATA) from error
+        raise data_error(key, f"cannot be read ({why(error)})", fix) from error
 
 
 def why(error: object) -> str:
-    """The first line of what an exception says."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    """The first line of what an exception says, without the number and the path of an OSError."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return text.splitlines()[0][:100]
 
 
@@ -50,4 +53,4 @@ def check_memory(size: int, key: object) -> None:
     needed, free = 2 * size, available_memory()
     if free is not None and needed > free:
         reason = f"unpacked and copied once it takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
-        raise UserError(key, reason, "store fewer or smaller images", code=Exit.DATA)
+        raise data_error(key, reason, "store fewer or smaller images")

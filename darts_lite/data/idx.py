@@ -14,9 +14,8 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from darts_lite.data.dataset import Dataset
-from darts_lite.data.fetch import AGAIN, actual, load_published
 from darts_lite.data.files import check_memory, damage, open_regular
-from darts_lite.data.published import File
+from darts_lite.data.published import AGAIN, File, actual, load_published
 from darts_lite.settings.datasets import DatasetConfig
 
 UINT8 = 8  # the idx code of the type of values

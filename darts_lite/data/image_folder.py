@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from darts_lite.data.dataset import Dataset, assemble, fraction_of
+from darts_lite.data.files import data_error, why
 from darts_lite.data.images import EXTENSIONS, LISTED, Files, check_each, inspect
 from darts_lite.data.splits import held_out
-from darts_lite.errors import Exit, UserError, all_of, did_you_mean, show
+from darts_lite.errors import UserError, did_you_mean, raise_all, show
 from darts_lite.hardware.machine import available_memory
 from darts_lite.settings.datasets import DatasetConfig
 
@@ -32,7 +33,7 @@ _LAYOUT = "lay them out as <root>/train/<class>/<image>"
 
 
 def problems(config: DatasetConfig) -> list[UserError]:
-    """What is wrong with the settings alone."""
+    """Errors of the settings alone."""
     found = []
     if not config.root:
         found.append(UserError("dataset.root", "dataset=image_folder needs a folder", "give dataset.root=<folder>"))
@@ -54,7 +55,7 @@ def load(config: DatasetConfig) -> Dataset:
         alone = [classes[label] for label, count in Counter(labels.tolist()).items() if count < 2]
         if alone:
             reason = f"{_few(alone)}: a class of one image cannot be cut into train and test"
-            raise _error(root, reason, "add images of it, or give a test/ folder")
+            raise data_error(root, reason, "add images of it, or give a test/ folder")
         kept, out = held_out(names.tolist(), labels, config.test_fraction)
         parts |= {"train": (names[kept], labels[kept]), "test": (names[out], labels[out])}
     whole = _listing(root, parts, config)
@@ -75,7 +76,7 @@ def _files(root: str, names: dict[str, np.ndarray], config: DatasetConfig) -> di
         (common, _), *_ = Counter(shapes).most_common()
         usual, odd = shapes.index(common), next(number for number in numbers if shapes[number] != common)
         reason = f"is {_size(shapes[odd])}, but {everything.path(usual)} is {_size(common)}"
-        raise _error(
+        raise data_error(
             everything.path(odd), reason, "give dataset.image_size=N: the centre is cropped and resized to N x N"
         )
     side = config.image_size
@@ -90,7 +91,7 @@ def _files(root: str, names: dict[str, np.ndarray], config: DatasetConfig) -> di
             return {part: replace(one, pixels=np.asarray(one)) for part, one in files.items()}
         if config.storage == "device":
             reason = f"decoded and copied once it takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
-            raise _error(root, reason, "give dataset.storage=stream, or a smaller dataset.image_size")
+            raise data_error(root, reason, "give dataset.storage=stream, or a smaller dataset.image_size")
     return files
 
 
@@ -115,12 +116,11 @@ def _list(root: str) -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray]
     for name in folders:
         part = next((part for part in PARTS if name not in PARTS and name.lower().startswith(part)), None)
         if part and ("train" in folders or any(_entries(os.path.join(root, name)).values())):
-            found.append(_error(os.path.join(root, name), "is not a name of a part", f"call it {part}, or move it"))
-    if found and "train" not in folders:
-        raise _all(found, root)
+            found.append(data_error(os.path.join(root, name), "is not a name of a part", f"call it {part}, or move it"))
     if "train" not in folders:
+        _refuse(found, root)
         if lost := [name for name in PARTS if name in folders]:
-            raise _error(root, f"has {lost[0]}/ but no train/", _LAYOUT)
+            raise data_error(root, f"has {lost[0]}/ but no train/", _LAYOUT)
         prefixes = {"train": ""}
     else:
         prefixes = {part: part for part in PARTS if part in folders}
@@ -131,22 +131,22 @@ def _list(root: str) -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray]
         entries = _entries(_below(root, prefix)) if prefix else top
         if loose := [name for name, is_folder in entries.items() if not is_folder and _is_image(name)]:
             reason = f"{len(loose)} images lie outside of the class folders: {_few(loose)}"
-            found.append(_error(_below(root, prefix), reason, _LAYOUT))
+            found.append(data_error(_below(root, prefix), reason, _LAYOUT))
         inside = [name for name, is_folder in entries.items() if is_folder]
         if part == "train":
             classes = inside
             if any(not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name) for name in classes):
-                raise _error(_below(root, prefix), "the name of a class folder is not UTF-8", "rename it")
+                raise data_error(_below(root, prefix), "the name of a class folder is not UTF-8", "rename it")
             if len(classes) < 2:
                 reason = f"has {len(classes) or 'no'} class folder{'s' * (not classes)}"
-                found.append(_error(_below(root, prefix), reason, f"use images of at least two classes; {_LAYOUT}"))
+                found.append(data_error(_below(root, prefix), reason, f"use images of at least two classes; {_LAYOUT}"))
                 break
         for name in inside:
             below = f"{prefix}/{name}" if prefix else name
             if name not in classes:
                 reason = "is a class that train/ does not have"
                 fix = f"{did_you_mean(name, classes)}remove it, or train on it too"
-                found.append(_error(os.path.join(root, below), reason, fix))
+                found.append(data_error(os.path.join(root, below), reason, fix))
                 continue
             try:
                 images = _images(root, below, needed=part == "train")
@@ -157,34 +157,31 @@ def _list(root: str) -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray]
             labels += [classes.index(name)] * len(images)
         parts[part] = np.array(names, "S"), np.array(labels, np.int64)
         if part != "train" and not names and not found:
-            found.append(_error(_below(root, prefix), "holds no image", f"add some, or remove {part}/"))
-    if found:
-        raise _all(found, root)
+            found.append(data_error(_below(root, prefix), "holds no image", f"add some, or remove {part}/"))
+    _refuse(found, root)
     return classes, parts
 
 
-def _all(found: list[UserError], root: str) -> UserError:
-    """What is wrong with the folders, the first few of it named."""
-    more = [_error(root, f"{len(found) - LISTED} more folders are wrong", _LAYOUT)] if len(found) > LISTED else []
-    error = all_of([*found[:LISTED], *more])
-    assert error is not None
-    return error
+def _refuse(found: list[UserError], root: str) -> None:
+    """Raise one UserError for what is wrong with the folders, the first few of them named, if anything is."""
+    more = [data_error(root, f"{len(found) - LISTED} more folders are wrong", _LAYOUT)] if len(found) > LISTED else []
+    raise_all([*found[:LISTED], *more])
 
 
 def _images(root: str, below: str, *, needed: bool) -> list[str]:
     path = os.path.join(root, below)
     entries = _entries(path)
     if inner := [name for name, is_folder in entries.items() if is_folder]:
-        raise _error(
+        raise data_error(
             path, f"holds a folder: {_few(inner)}", "move its images into the class folder, or the folder away"
         )
     if unreadable := [name for name in entries if name.lower().endswith(OTHERS)]:
         reason = f"holds images of a kind that cannot be read: {_few(unreadable)}"
-        raise _error(path, reason, "convert them to jpg or png, or move them away")
+        raise data_error(path, reason, "convert them to jpg or png, or move them away")
     images = [name for name in entries if _is_image(name)]
     if needed and not images:
         others = f"; it holds {_few(list(entries))}" if entries else ""
-        raise _error(path, f"holds no image ({KINDS}){others}", "add images of this class, or remove the folder")
+        raise data_error(path, f"holds no image ({KINDS}){others}", "add images of this class, or remove the folder")
     return images
 
 
@@ -194,9 +191,9 @@ def _entries(path: str) -> dict[str, bool]:
         with os.scandir(path) as entries:
             return {e.name: e.is_dir() for e in sorted(entries, key=lambda e: e.name) if not e.name.startswith(".")}
     except (OSError, ValueError) as error:
-        reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        reason = f"cannot be read ({why(error)})"
         fix = "check dataset.root; a relative path starts in the working directory"
-        raise _error(path, reason, _neighbour(path) + fix) from error
+        raise data_error(path, reason, _neighbour(path) + fix) from error
 
 
 def _neighbour(path: str) -> str:
@@ -223,7 +220,3 @@ def _few(names: list[str]) -> str:
 
 def _size(shape: tuple[int, int, int]) -> str:
     return f"{shape[1]}x{shape[0]}"
-
-
-def _error(path: str, reason: str, fix: str) -> UserError:
-    return UserError(path, reason, fix, code=Exit.DATA)

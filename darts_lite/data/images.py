@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from darts_lite.errors import Exit, UserError, all_of, show
+from darts_lite.data.files import data_error, why
+from darts_lite.errors import UserError, raise_all
 from darts_lite.hardware.machine import cores
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -71,7 +72,7 @@ class Files:
                 image = decode(self.path(number), channels, size, self.center)
                 if image.shape != self.image_shape:
                     reason = f"is {image.shape[1]}x{image.shape[0]} now, was {width}x{height}"
-                    raise _error(self.path(number), reason, "do not change the images while they are used")
+                    raise data_error(self.path(number), reason, "do not change the images while they are used")
                 pixels[number] = image
 
             check_each(range(len(self)), place, self.root)
@@ -153,10 +154,8 @@ def check_each(items: Sequence[Any], function: Callable[[Any], Result], where: s
     problems = sorted((result for result in results if isinstance(result, UserError)), key=lambda one: str(one.key))
     if len(problems) > LISTED:
         reason = f"{len(problems)} of {len(items)} images cannot be used, the first {LISTED} are named above"
-        problems[LISTED:] = [_error(where, reason, "repair or remove them")]
-    error = all_of(problems)
-    if error:
-        raise error
+        problems[LISTED:] = [data_error(where, reason, "repair or remove them")]
+    raise_all(problems)
     return results
 
 
@@ -173,32 +172,23 @@ def _opened(path: str) -> Iterator[Image.Image]:
     """The file, open and of a kind that can be used; whatever Pillow raises on hostile bytes becomes one UserError."""
     try:
         if not os.path.lexists(path):
-            raise _error(
+            raise data_error(
                 path, "there is no such file", "check the path; a relative one starts in the working directory"
             )
         if not os.path.isfile(path):
-            raise _error(path, "is not a file" if os.path.exists(path) else "the link leads nowhere", "remove it")
+            raise data_error(path, "is not a file" if os.path.exists(path) else "the link leads nowhere", "remove it")
         with Image.open(path, formats=FORMATS) as image:
             if image.mode not in MODES:
                 # Their range is anybody's guess: 12 of 16 bits, or numbers from 0 to 1. Pillow would clip them at 255.
                 reason = f"is not an 8-bit image (Pillow's mode {image.mode})"
-                raise _error(path, reason, "scale its values to 0..255 and save it with 8 bits a channel")
+                raise data_error(path, reason, "scale its values to 0..255 and save it with 8 bits a channel")
             yield image
     except UserError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         reason = f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels: a decompression bomb?"
-        raise _error(path, reason, "make it smaller, or remove it") from error
+        raise data_error(path, reason, "make it smaller, or remove it") from error
     except Exception as error:
-        words = getattr(error, "strerror", None) or str(error).splitlines()[:1] or type(error).__name__
-        words = words if isinstance(words, str) else words[0]
-        reason = (
-            "is no image that can be read"
-            if "cannot identify" in words
-            else f"cannot be read ({show(words, quote=False)})"
-        )
-        raise _error(path, reason, "repair or remove it") from error
-
-
-def _error(path: str, reason: str, fix: str) -> UserError:
-    return UserError(path, reason, fix, code=Exit.DATA)
+        unknown = "cannot identify" in why(error)
+        reason = "is no image that can be read" if unknown else f"cannot be read ({why(error)})"
+        raise data_error(path, reason, "repair or remove it") from error

@@ -10,16 +10,17 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from darts_lite.data.augmentation import Augmentation, crop, cutout, flip, resized_crop
+from darts_lite.data.files import data_error
 from darts_lite.data.images import Images
 from darts_lite.data.jitter import jitter
-from darts_lite.errors import Exit, UserError
+from darts_lite.errors import UserError
 from darts_lite.seeds import derive
 
 LAST = torch.channels_last
 
 
 class Order:
-    """Which images make the batch of a step: a pure function of the step, so that resume needs no state.
+    """Indices of the images of each step's batch: a pure function of the step, so that resume needs no state.
 
     Each epoch is a fresh permutation of 0..n-1, drawn from (seed, epoch); its last incomplete batch is dropped.
     Two parts need two seeds, as derive(seed, "train"): with one, parts of one length are paired alike in every epoch.
@@ -27,7 +28,7 @@ class Order:
 
     def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str = "cpu"):
         if n < 1:
-            raise UserError("dataset", "a part of it has no image", "use more images of each class", code=Exit.DATA)
+            raise data_error("dataset", "a part of it has no image", "use more images of each class")
         if batch_size > n:
             reason = f"larger than its part of the data ({n} images)"
             raise UserError("batch_size", reason, f"lower it to at most {n}", value=batch_size)
@@ -48,7 +49,7 @@ class Order:
 
 
 class Flips:
-    """Which images of a batch are flipped, each in one of every two epochs: a function of seed, image and epoch alone.
+    """Alternating flips: each image is flipped in one of every two epochs, by seed, image and epoch alone.
 
     In the first epoch a coin decides, in each later one the contrary of the one before. Two successive epochs show an image both ways
     round, where random flips show it twice alike in half of the cases (Jordan 2024, 2404.00498: alternating flip).
@@ -66,7 +67,7 @@ class Flips:
 
 
 class Preparation:
-    """What happens on the device to a batch of uint8 images: augmentation, and normalization to float32.
+    """Augmentation and normalization of a batch of uint8 images, on the device.
 
     `mean` and `std` are of each channel of pixels in [0, 1]; without `augmentation` images stay as they are.
     """
@@ -82,7 +83,7 @@ class Preparation:
         height, width, channels = image_shape
         if augmentation:
             augmentation.check(height, width, channels)
-        self.augmentation = augmentation
+        self.device, self.augmentation = torch.device(device), augmentation
         # One value a pixel, laid out as the images: one long inner loop instead of C steps, 5 times faster on a CPU.
         shape = (1, channels, height, width)
         self._mean, self._std = (
@@ -90,14 +91,14 @@ class Preparation:
             for values in (mean, std)
         )
 
-    def varied(self, pixels: Tensor, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
+    def augmented(self, pixels: Tensor, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
         """uint8 (B, H, W, C) -> augmented float32 (B, C, H, W), channels_last; each image has its own draws. Waits for nothing.
 
         `mirrored`: bool (B,), the images to flip where that is not drawn (`Augmentation.alternating`).
         """
         images = pixels.permute(0, 3, 1, 2)
         if self.augmentation is None:
-            return self._normalized(images)
+            return self._standardized(images)
         height, width = images.shape[-2:]
         draws = self.augmentation.draw(len(images), height, width, generator)
         if draws.crop:
@@ -109,46 +110,39 @@ class Preparation:
             images = flip(images, mirrored)
         if draws.colors:
             images = jitter(images.to(torch.float32, memory_format=LAST) / 255, *draws.colors) * 255
-        images = self._normalized(images)
+        images = self._standardized(images)
         if draws.cutout:
             images = cutout(images, self.augmentation.cutout, *draws.cutout)
         return images
 
-    def plain(self, pixels: Tensor) -> Tensor:
-        """The same without augmentation, for evaluation."""
-        return self._normalized(pixels.permute(0, 3, 1, 2))
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, H, W, C) -> float32 (B, C, H, W), channels_last, not augmented: for evaluation."""
+        return self._standardized(pixels.permute(0, 3, 1, 2))
 
-    def _normalized(self, images: Tensor) -> Tensor:
+    def _standardized(self, images: Tensor) -> Tensor:
         """(pixel / 255 - mean) / std, as torchvision's ToTensor and Normalize, bit for bit."""
         return images.to(torch.float32, memory_format=LAST).div_(255).sub_(self._mean).div_(self._std)
 
 
-class Part:
+class ResidentImages:
     """Images (n, C, H, W) and labels (n,) that live on the device as uint8 and int64, and batches of them.
 
-    Built from uint8 (n, H, W, C) and integer (n,) arrays; the rest is that of `Preparation`.
+    Built from uint8 (n, H, W, C) and integer (n,) arrays.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        labels: np.ndarray,
-        device: torch.device | str,
-        mean: Sequence[float],
-        std: Sequence[float],
-        augmentation: Augmentation | None = None,
-    ):
-        self.preparation = Preparation(images.shape[1:], device, mean, std, augmentation)
-        self._pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)  # (n, H, W, C): gathered as whole rows
+    def __init__(self, images: Images, labels: np.ndarray, preparation: Preparation):
+        self.preparation = preparation
+        pixels = torch.from_numpy(np.ascontiguousarray(images))
+        self._pixels = pixels.to(preparation.device)  # (n, H, W, C): gathered as whole rows
         self.images = self._pixels.permute(0, 3, 1, 2)
-        self.labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
+        self.labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(preparation.device)
         self.device = self.order_device = self.labels.device
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def follow(self, order: Order, step: int) -> Iterator[tuple[Tensor, ...]]:
-        """What the batches of `step`, `step` + 1, ... are picked by, without an end: indices int64 (B,)."""
+        """Endless iterator over the indices, int64 (B,), of the batches of `step`, `step` + 1, ..."""
         return ((order.indices(number),) for number in count(step))
 
     def pick(self, arrived: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -159,11 +153,11 @@ class Part:
     def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in order and not augmented, for evaluation: batches of `sizes`; of one number the last may be smaller."""
         for pixels, labels in zip(self._pixels.split(sizes), self.labels.split(sizes), strict=True):
-            yield self.preparation.plain(pixels), labels
+            yield self.preparation.normalized(pixels), labels
 
 
-class Source(Protocol):
-    """Where a feed gets its images from: a `Part`, or a `Stream`."""
+class ImageSource(Protocol):
+    """Images and labels that a feed takes batches from: `ResidentImages` or `Stream`."""
 
     preparation: Preparation
     device: torch.device  # of its batches
@@ -175,14 +169,14 @@ class Source(Protocol):
     def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-class Feed:
+class BatchFeed:
     """The batches of a training, by step: what a part holds, in an order drawn from `seed`.
 
     `load` brings what the host knows of a batch, `batch` makes it on the device. What is loaded lies in the same tensors at every step, so
     that a CUDA graph can hold everything that `batch` does (hardware/graph.py).
     """
 
-    def __init__(self, part: Source, batch_size: int, seed: int):
+    def __init__(self, part: ImageSource, batch_size: int, seed: int):
         self.part = part
         self.order = Order(len(part), batch_size, seed, part.order_device)
         self.steps_per_epoch = self.order.steps_per_epoch
@@ -195,7 +189,7 @@ class Feed:
 
     @record_function("data")
     def load(self, step: int) -> None:
-        """Get ready for the batch of `step`. Waits for nothing but, once an epoch, its new order."""
+        """Bring the indices, or the pixels, of `step` to the device. Waits for nothing but, once an epoch, a new order."""
         if step != self._next:  # the first step of a run, or of one that goes on
             self._arriving = self.part.follow(self.order, step)
         arrived = next(self._arriving)
@@ -214,4 +208,4 @@ class Feed:
         if self._flips is not None:
             arrived, mirrored = arrived[:-1], arrived[-1]
         pixels, labels = self.part.pick(arrived)
-        return self.part.preparation.varied(pixels, generator, mirrored), labels
+        return self.part.preparation.augmented(pixels, generator, mirrored), labels

@@ -22,7 +22,7 @@ def split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, n
 
 
 def held_out(names: Sequence[bytes], labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """The same as (the rest, the held out fraction), drawn from the names: those with the smallest hashes are held out.
+    """(rest, held out): sorted int64 index arrays like `split`'s, but the names with the smallest hashes are held out.
 
     No seed, so that every run has the same test part; a sample that is added or removed moves at most one other of its class.
     """

@@ -1,4 +1,4 @@
-"""Parts that do not fit on the device, or not into memory: processes load batches while the device computes.
+"""Images that do not fit on the device, or not into memory: processes load batches while the device computes.
 
 They only read and decode. What is random is drawn on the device (parts.Preparation), and which images make a batch is a function of the
 step (parts.Order), so neither where images wait nor how many processes load them changes a bit of a run, resumed ones included.
@@ -7,7 +7,7 @@ step (parts.Order), so neither where images wait nor how many processes load the
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 
@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from darts_lite.data import images as decoding
-from darts_lite.data.augmentation import Augmentation
+from darts_lite.data.files import data_error
 from darts_lite.data.images import Files, Images
-from darts_lite.data.parts import Order, Part, Preparation
-from darts_lite.errors import Exit, UserError, all_of
+from darts_lite.data.parts import Order, Preparation, ResidentImages
+from darts_lite.errors import UserError, raise_all
 from darts_lite.hardware.machine import cores
+from darts_lite.settings.datasets import DatasetConfig
 
 Batch = tuple[Tensor, Tensor]  # pixels uint8 (B, H, W, C), labels int64 (B,)
 # Of a batch that was announced, and whose memory was to be fetched from a worker that is gone.
@@ -30,23 +31,20 @@ Failed = list[tuple[str, str, str]]  # key, reason and fix of every image of a b
 
 
 class Stream:
-    """What `Part` is, for images that are loaded a batch at a time; `workers` 0 loads them in this process."""
+    """Like `ResidentImages`, but batches are loaded by `workers` processes; 0: by this one."""
 
     def __init__(
         self,
         images: Images,
         labels: np.ndarray,
-        device: torch.device | str,
-        mean: Sequence[float],
-        std: Sequence[float],
-        augmentation: Augmentation | None = None,
+        preparation: Preparation,
         *,
         workers: int = 0,
         warn: Callable[[str], None],
     ):
-        self.preparation = Preparation(images.shape[1:], device, mean, std, augmentation)
-        self.device, self.order_device = torch.device(device), torch.device("cpu")
-        self._source = _Source(images, np.asarray(labels, dtype=np.int64))
+        self.preparation = preparation
+        self.device, self.order_device = preparation.device, torch.device("cpu")
+        self._source = _Loaded(images, np.asarray(labels, dtype=np.int64))
         self.workers, self._warn = workers, warn
 
     def __len__(self) -> int:
@@ -65,18 +63,19 @@ class Stream:
         """Every image once, in order and not augmented, for evaluation: batches of `sizes`; of one number the last may be smaller."""
         pieces = torch.arange(len(self)).split(sizes)
         for pixels, labels in self._loaded(lambda done: iter(pieces[done:])):
-            yield self.preparation.plain(pixels), labels
+            yield self.preparation.normalized(pixels), labels
 
     def _loaded(self, indices: Callable[[int], Iterator[Tensor]]) -> Iterator[Batch]:
-        """The batches of `indices(0)`, on the device; `indices(n)` are the same without the first n."""
+        """Batches of `indices(0)`, on the device; `indices(n)` leaves out the first n, for going on after a killed worker."""
         done = 0
         while True:
             try:
                 for batch in self._loader(indices(done)):
                     if isinstance(batch, list):
-                        raise _error(batch)
-                    done += 1
-                    yield batch[0].to(self.device, non_blocking=True), batch[1].to(self.device, non_blocking=True)
+                        raise_all(data_error(*problem) for problem in batch)
+                    else:
+                        done += 1
+                        yield batch[0].to(self.device, non_blocking=True), batch[1].to(self.device, non_blocking=True)
                 return
             except (RuntimeError, *_CUT_OFF) as error:
                 killed = isinstance(error, _CUT_OFF) or "DataLoader worker" in str(error)
@@ -106,8 +105,8 @@ class Stream:
         return iterator
 
 
-class _Source:
-    """What a worker loads: indices int64 (B,) -> a batch, or what is wrong with its images. Never raises: errors do not travel well."""
+class _Loaded:
+    """Map of a worker: indices int64 (B,) -> a batch, or the errors of its images. Never raises: errors do not travel well."""
 
     def __init__(self, images: Images, labels: np.ndarray):
         self.images, self.labels = images, labels
@@ -120,25 +119,20 @@ class _Source:
         return torch.from_numpy(pixels), torch.from_numpy(self.labels[indices])
 
 
-def part_or_stream(
+def image_source(
     images: Images,
     labels: np.ndarray,
-    device: torch.device,
-    mean: Sequence[float],
-    std: Sequence[float],
-    augmentation: Augmentation | None = None,
-    *,
-    storage: str,
-    workers: int | None,
+    preparation: Preparation,
+    config: DatasetConfig,
     warn: Callable[[str], None],
-) -> Part | Stream:
-    """A `Part` if the images are in memory and fit on the device, else a `Stream`; `storage` and `workers` as in DatasetConfig."""
+) -> ResidentImages | Stream:
+    """`ResidentImages` if the images are in memory and fit on the device, else a `Stream`; `config` may say which."""
     waiting = isinstance(images, Files) and images.pixels is None
-    if storage == "device" or (storage == "auto" and not waiting and _fits(images.nbytes, device)):
-        return Part(images, labels, device, mean, std, augmentation)
-    if workers is None:
-        workers = min(8, cores() - 1)
-    return Stream(images, labels, device, mean, std, augmentation, workers=workers, warn=warn)
+    fits = not waiting and _fits(images.nbytes, preparation.device)
+    if config.storage == "device" or (config.storage == "auto" and fits):
+        return ResidentImages(images, labels, preparation)
+    workers = min(8, cores() - 1) if config.workers is None else config.workers
+    return Stream(images, labels, preparation, workers=workers, warn=warn)
 
 
 def _fits(size: int, device: torch.device) -> bool:
@@ -147,7 +141,7 @@ def _fits(size: int, device: torch.device) -> bool:
 
 
 def _begin(number: int) -> None:
-    """The first thing that a worker does. It ends when its parent ends or is gone, which torch sees to."""
+    """Set up a worker process. torch ends it when its parent is gone."""
     # Ctrl-C and `kill -- -<group>` are for the run, which saves first and needs its batches until then.
     with suppress(OSError):
         os.setpgid(0, 0)
@@ -157,9 +151,3 @@ def _begin(number: int) -> None:
 
 def _as_it_is(batch: Batch | Failed) -> Batch | Failed:
     return batch
-
-
-def _error(failed: Failed) -> UserError:
-    error = all_of(UserError(key, reason, fix, code=Exit.DATA) for key, reason, fix in failed)
-    assert error is not None
-    return error

@@ -37,7 +37,7 @@ OTHER = "#475569"
 
 
 def short(operation: str) -> str:
-    """What a chip says: `sep 3x3` (with a multiplication sign) for sep_conv_3x3, `skip` for skip_connect."""
+    """Label of an operation: `sep 3x3` (with a multiplication sign) for sep_conv_3x3, `skip` for skip_connect."""
     first, *others = operation.split("_")
     words = [first, *(word for word in others if word not in ("conv", "connect"))]
     return " ".join(word.replace("x", "\u00d7") if word[:1].isdigit() else word for word in words)
@@ -50,7 +50,7 @@ def color(operation: str) -> str:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where everything stands. A wire is (source, target, operation), the operation empty for the concatenation."""
+    """Positions of everything in a picture. A wire is (source, target, operation); empty operation: the concatenation."""
 
     inputs: int  # states 0 to inputs - 1
     wires: list[tuple[int, int, str]]

@@ -58,9 +58,14 @@ class Genotype:
     def __post_init__(self) -> None:
         plain = to_plain(self)
         validate(plain)
-        cells = {name: _canonical(plain["cells"][name]) for name in SPACE_RULES[self.space].cells}
-        object.__setattr__(self, "cells", cells)
-        object.__setattr__(self, "choices", plain["choices"])
+        self._take(plain)
+
+    def _take(self, plain: dict[str, Any]) -> None:
+        """Fill a genotype from valid plain data, in canonical order."""
+        space = plain["space"]
+        cells = {name: _canonical(plain["cells"][name]) for name in SPACE_RULES[space].cells}
+        for name, value in (("space", space), ("cells", cells), ("choices", dict(plain["choices"]))):
+            object.__setattr__(self, name, value)
 
     @property
     def inputs(self) -> int:
@@ -103,7 +108,9 @@ def from_result(text: str, key: object = "genotype") -> Genotype:
 def from_plain(data: Any, key: object = "genotype") -> Genotype:
     """The genotype in dicts and lists of `genotype.json`."""
     validate(data, key)
-    return Genotype(data["space"], data["cells"], data["choices"])
+    genotype = object.__new__(Genotype)  # not through __post_init__, which would validate it again
+    genotype._take(data)
+    return genotype
 
 
 def _canonical(cell: dict[str, Any]) -> Cell:

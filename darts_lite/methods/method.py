@@ -1,14 +1,31 @@
-"""The algorithm of a search, as the parts that it is put together from."""
+"""Method: the algorithm of a search as the parts that it is put together from."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 from darts_lite.methods.phases import Phase
 
+# What a part may say of itself, and what holds of one that does not: sparse, it computes only the operations that it draws;
+# capturable, the host need not decide or wait within a step, so that a CUDA graph can hold it.
+UNSAID = {"sparse": False, "capturable": True}
+
+
+class Stateful(ABC):
+    """Part that remembers something from step to step, which a checkpoint has to hold."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain data that the part remembers."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+
 
 @dataclass(frozen=True)
 class Method:
-    """The algorithm, built from its names."""
+    """All parts of one algorithm."""
 
     relaxation: Any
     solver: Any
@@ -20,18 +37,23 @@ class Method:
     selection: Any
     phases: list[Phase]
 
-    def stateful_parts(self) -> dict[str, Any]:
-        """Parts that a checkpoint has to hold, by name: those with a `state_dict`."""
-        return {name: part for name, part in self._parts().items() if hasattr(part, "state_dict")}
+    def stateful_parts(self) -> dict[str, Stateful]:
+        """Parts that a checkpoint has to hold, by kind."""
+        return {name: part for name, part in self._parts().items() if isinstance(part, Stateful)}
 
     def obstacle(self) -> str | None:
-        """Why no CUDA graph can hold a step of this method, if so: a part of it has the host decide what is computed."""
-        if getattr(self.relaxation, "sparse", False):
+        """Reason why no CUDA graph can hold a step of this method, or None: a part has the host decide what is computed."""
+        if said(self.relaxation, "sparse"):
             return "the relaxation runs only the operations that it draws"
-        held = [name for name, part in self._parts().items() if not getattr(part, "capturable", True)]
+        held = [name for name, part in self._parts().items() if not said(part, "capturable")]
         return f"the {held[0]} cannot be captured" if held else None
 
     def _parts(self) -> dict[str, Any]:
         names = ("relaxation", "solver", "perturbation", "regularization", "alpha_optimizer", "monitor")
         parts = {name: getattr(self, name) for name in names}
         return parts | {f"penalty_{i}": penalty for i, penalty in enumerate(self.penalties)}
+
+
+def said(part: Any, name: str) -> bool:
+    """Statement of a part about itself; any callable is a part, so most make none."""
+    return getattr(part, name, UNSAID[name])

@@ -15,6 +15,8 @@ import numpy as np
 
 from darts_lite.data.dataset import Dataset
 from darts_lite.runs.profile import STEPS
+from darts_lite.runs.resume import Config
+from darts_lite.settings.configs import SearchConfig
 
 NEAR_ZERO = 0.05  # training loss of a batch that is learned by heart
 _CHANGES: dict[str, dict[str, Any]] = {
@@ -28,33 +30,34 @@ _CHANGES: dict[str, dict[str, Any]] = {
 _STEPS = {"fast": 3, "overfit": 1, "profile": STEPS}  # of an epoch
 
 
-def reduced(config: Any, dataset: Dataset) -> tuple[Any, Dataset]:
+def reduced(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
     """Configuration and data of a debug run; both as they are without `debug`."""
-    if config.debug is None:
+    kind = config.debug
+    if kind is None:
         return config, dataset
-    names = {field.name for field in fields(config)}
-    changes, searches = dict(_CHANGES[config.debug]), "alpha_lr" in names
-    if config.debug == "overfit":
+    names, searches = {field.name for field in fields(config)}, isinstance(config, SearchConfig)
+    changes = dict(_CHANGES[kind])
+    if kind == "overfit":
         changes["dataset"] = replace(config.dataset, crop="pad", crop_padding=0, flip=False, color_jitter=0.0)
         changes["train_fraction"] = 0.5 if searches else None
     config = replace(config, **{name: changes[name] for name in names & set(changes)})
 
     # A search cuts the training part into two; the smaller one has to have the batches.
-    fraction = config.train_fraction if searches and dataset.x_val is None else 1.0
-    wanted = _STEPS[config.debug] * config.batch_size / min(fraction, 1 - fraction or 1.0)
-    number = math.ceil(wanted / dataset.classes)
-    dataset = few(dataset, number + number % 2)  # even: halves of one length
-    smaller = int(len(dataset.y_train) * min(fraction, 1 - fraction or 1.0))
-    if config.debug == "profile":  # little data has few steps an epoch
-        config = replace(config, epochs=math.ceil(STEPS / max(1, smaller // config.batch_size)))
-    if config.debug == "overfit":
-        images = int(len(dataset.y_train) * fraction)
-        validation = images if dataset.y_val is None else len(dataset.y_val)
-        config = replace(config, batch_size=min(images, validation))
+    fraction = config.train_fraction if searches and dataset.x_val is None else None
+    fraction = 1.0 if fraction is None else fraction
+    least = min(fraction, 1 - fraction or 1.0)
+    number = math.ceil(_STEPS[kind] * config.batch_size / least / dataset.classes)
+    dataset = first_per_class(dataset, number + number % 2)  # even: halves of one length
+    images = len(dataset.y_train)
+    if kind == "profile":  # little data has few steps an epoch
+        config = replace(config, epochs=math.ceil(STEPS / max(1, int(images * least) // config.batch_size)))
+    if kind == "overfit":
+        learned = int(images * fraction)
+        config = replace(config, batch_size=learned if dataset.y_val is None else min(learned, len(dataset.y_val)))
     return config, dataset
 
 
-def few(dataset: Dataset, number: int) -> Dataset:
+def first_per_class(dataset: Dataset, number: int) -> Dataset:
     """The first `number` images of each class, in every part."""
     kept: dict[str, Any] = {}
     for part in ("train", "val", "test"):
@@ -66,8 +69,8 @@ def few(dataset: Dataset, number: int) -> Dataset:
     return replace(dataset, **kept)
 
 
-def verdict(config: Any, means: dict[str, float]) -> str | None:
-    """What an overfitting run has found, from the means of its last epoch."""
+def verdict(config: Config, means: dict[str, float]) -> str | None:
+    """A line that says whether an overfitting run got there, from the means of its last epoch; None for other runs."""
     if config.debug != "overfit" or "epoch/train/loss" not in means:
         return None
     loss = means["epoch/train/loss"]

@@ -1,4 +1,4 @@
-"""Before a long run: after its first steps one line that says how long it will take and how much memory it needed so far."""
+"""Forecast of a long run: after its first steps, one line says how long the rest takes and how much memory was needed so far."""
 
 import time
 from collections.abc import Callable
@@ -6,32 +6,27 @@ from collections.abc import Callable
 import torch
 
 from darts_lite.hardware.device import GIB, peak_memory, synchronize
-from darts_lite.runs.report import duration
+from darts_lite.runs.report import Pace, duration
 
 WARM, MEASURED = 3, 5  # steps: the first ones choose kernels and fill caches
 LONG = 60.0  # seconds; of a shorter run nothing is said
 
 
 class Forecast:
-    """Counts the steps of this session. It waits for the device twice, and no number of the run depends on it."""
+    """The pace of this session's steps, from the last warm one on. It waits for the device twice, and no number depends on it."""
 
     def __init__(self, total: int, device: torch.device, clock: Callable[[], float] = time.monotonic):
-        self.total, self.device, self.clock = total, device, clock
-        self.steps, self.started = 0, 0.0
+        self.total, self.device, self.pace = total, device, Pace(clock)
+        self.steps = 0
 
     def after(self, done: int) -> str | None:
-        """After step `done` of the run: the line, once, if the rest is long."""
+        """The line, once, after step `done` of the run, if the rest is long."""
         self.steps += 1
-        if self.steps == WARM:
-            self.started = self._now()
-        if self.steps != WARM + MEASURED:
+        if self.steps not in (WARM, WARM + MEASURED):
             return None
-        pace, left = (self._now() - self.started) / MEASURED, self.total - done
-        if pace * left < LONG:
+        synchronize(self.device)
+        left = self.pace.left(done, self.total)
+        if left is None or left < LONG:
             return None
         peak = peak_memory(self.device) / GIB
-        return f"about {duration(pace * left)} for {left:,} more steps; peak memory so far {peak:.2f} GiB"
-
-    def _now(self) -> float:
-        synchronize(self.device)
-        return self.clock()
+        return f"about {duration(left)} for {self.total - done:,} more steps; peak memory so far {peak:.2f} GiB"

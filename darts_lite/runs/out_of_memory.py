@@ -12,24 +12,34 @@ from darts_lite.errors import Exit, UserError, out_of_memory
 from darts_lite.hardware.device import GIB, peak_memory, resolve_device, total_memory
 from darts_lite.runs.resume import resolve
 from darts_lite.runs.trial import trial
+from darts_lite.settings.configs import (
+    BenchmarkConfig,
+    DiscretizeConfig,
+    EvaluateConfig,
+    RetrainConfig,
+    SearchConfig,
+)
+
+WITH_BATCHES = (SearchConfig, RetrainConfig, EvaluateConfig, BenchmarkConfig)
 
 
 def memory_error(error: BaseException, verb: str, function: Callable[..., Any], config: Any) -> UserError:
-    """What to say after `function(config)` ran out of memory: batch size, peak, and the largest batch that fits, tried.
+    """The error to end with after `function(config)` ran out of memory: batch size, peak, and the largest batch that fits, tried.
 
     `config.batch_size` is halved until two real steps of a fresh run fit.
     """
     peak = f" (peak {_peak(config)} GiB)"
     release(error)
-    if not hasattr(config, "batch_size"):
+    if not isinstance(config, WITH_BATCHES):
         return UserError("memory", f"out of memory{peak}", "use a machine with more", code=Exit.ENVIRONMENT)
-    resumed = getattr(config, "resume", None) is not None
-    if resumed:
+    resumed = False
+    if isinstance(config, SearchConfig | RetrainConfig) and config.resume is not None:
+        resumed = True
         with contextlib.suppress(UserError):
             config = resolve(verb, config, ()).config  # as stored
     fits = largest_batch(function, config)
     fix = f"batch_size={fits} fits (tried)" if fits else "no smaller batch fits (tried)"
-    fix += "; or lower channels or cells" if hasattr(config, "channels") else ""
+    fix += "" if isinstance(config, EvaluateConfig) else "; or lower channels or cells"
     if resumed:
         fix = f"free memory and resume again, or start a new run: {fix}"
     reason = f"out of memory at batch size {config.batch_size}{peak}"
@@ -65,5 +75,5 @@ def release(error: BaseException | None) -> None:
 
 
 def _peak(config: Any) -> str:
-    device = resolve_device(getattr(config, "device", "cpu"))
+    device = resolve_device("cpu" if isinstance(config, DiscretizeConfig) else config.device)
     return f"{peak_memory(device) / GIB:.2f} of {total_memory(device) / GIB:.2f}"

@@ -1,9 +1,10 @@
-"""What every training needs before it starts: settings, device, data, checked in this order, and nothing made on the way."""
+"""Preparation of a training: settings, device and data are checked in this order, and nothing is made on the way."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 
@@ -12,18 +13,19 @@ from darts_lite.data import arrays
 from darts_lite.data.arrays import Arrays
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.dataset import Dataset, in_words, remarks
-from darts_lite.data.parts import Feed, Part
+from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.data.splits import split
-from darts_lite.data.stream import Stream, part_or_stream
+from darts_lite.data.stream import Stream, image_source
 from darts_lite.errors import Exit, UserError
-from darts_lite.hardware.device import keep_freed_memory, resolve_device
+from darts_lite.hardware.device import keep_freed_memory, resolve_device, run_settings, using_threads
 from darts_lite.hardware.machine import cores, threads_are_given
 from darts_lite.hardware.precision import resolve_precision
+from darts_lite.methods.build import completed
 from darts_lite.runs.debug import reduced
-from darts_lite.runs.report import Plain
-from darts_lite.runs.resume import find_moved, resolve
+from darts_lite.runs.report import Plain, Reporter
+from darts_lite.runs.resume import Config, find_moved, given_keys, resolve
 from darts_lite.seeds import derive
-from darts_lite.settings import schema
+from darts_lite.settings.configs import SearchConfig
 from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces.cell import no_kernels
 from darts_lite.spaces.network import Skeleton
@@ -34,20 +36,28 @@ from darts_lite.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A training that may start."""
+class RunPlan(Generic[Config]):
+    """A training that may start: what it is, what it learns from, where it computes and goes on."""
 
     verb: str
-    config: Any  # as stored, where a run is resumed
+    config: Config  # as stored, where a run is resumed
     folder: Path | None  # of the run to go on with
     finished: bool  # and nothing is left to do there
     device: torch.device
     precision: str
     dataset: Dataset
     environment: dict[str, Any]
-    report: Any
+    report: Reporter
 
-    def part(self, images: Any, labels: Any, *, augmented: bool, alternating_flip: bool = False) -> Part | Stream:
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inside, torch has the threads and the settings of this run; afterwards those that it had."""
+        with using_threads(self.environment["threads"]), run_settings(self.device, self.config.deterministic):
+            yield
+
+    def part(
+        self, images: Any, labels: Any, *, augmented: bool, alternating_flip: bool = False
+    ) -> ResidentImages | Stream:
         """Images and labels on the device, or streamed to it."""
         source, data = self.config.dataset, self.dataset
         varied = Augmentation(
@@ -58,17 +68,9 @@ class Prepared:
             alternating=alternating_flip,
             color_jitter=source.color_jitter,
         )
-        part = part_or_stream(
-            images,
-            labels,
-            self.device,
-            data.mean,
-            data.std,
-            varied if augmented else None,
-            storage=source.storage,
-            workers=source.workers,
-            warn=self.report.warning,
-        )
+        how = varied if augmented else None
+        preparation = Preparation(images.shape[1:], self.device, data.mean, data.std, how)
+        part = image_source(images, labels, preparation, source, self.report.warning)
         if source.storage == "auto" and isinstance(part, Stream):
             where = "in memory" if self.device.type == "cpu" else f"on {self.device}"
             size = f"{len(part):,} images, {images.nbytes / 1e9:.1f} GB"
@@ -83,13 +85,15 @@ class Prepared:
         data = self.dataset
         if data.x_val is not None:
             return (data.x_train, data.y_train), (data.x_val, data.y_val)
-        weights, alphas = split(data.y_train, self.config.train_fraction, self.config.seed)
+        fraction = self.config.train_fraction
+        assert fraction is not None  # a retraining without one learns from everything, see `learned_and_judging`
+        weights, alphas = split(data.y_train, fraction, self.config.seed)
         return (data.x_train[weights], data.y_train[weights]), (data.x_train[alphas], data.y_train[alphas])
 
-    def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> Feed:
-        """Their augmented batches, in an order of seed and name: with one order, two halves would be paired alike in every epoch."""
+    def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> BatchFeed:
+        """Augmented batches of images and labels, in an order of seed and `name`: with one order, two halves would be paired alike."""
         part = self.part(images, labels, augmented=True, alternating_flip=alternating_flip)
-        return Feed(part, self.config.batch_size, derive(self.config.seed, name))
+        return BatchFeed(part, self.config.batch_size, derive(self.config.seed, name))
 
     def learned_and_judging(self) -> tuple[tuple[Any, Any], dict[str, tuple[Any, Any]]]:
         """Images and labels that a retraining learns from, and those that judge it, by name; the last one is what is reported.
@@ -108,7 +112,7 @@ class Prepared:
         return learned, {"validation": judging}
 
     def skeleton(self) -> Skeleton:
-        """What is around the cells, for this data."""
+        """Skeleton of the network: all that is around the cells, for this data."""
         config, dataset = self.config, self.dataset
         reductions = None if config.reductions is None else tuple(config.reductions)
         skeleton = Skeleton(
@@ -128,7 +132,7 @@ class Prepared:
         return skeleton
 
     def stored_result(self) -> dict[str, Any]:
-        """What a finished run has found."""
+        """Result of a finished run, from its result.json."""
         assert self.folder is not None
         return read_json(self.folder / "result.json")
 
@@ -144,16 +148,20 @@ class Prepared:
 
 
 def prepare(
-    verb: str, config: Any, typed: Collection[str] | None, report: Any, dataset: Dataset | Arrays | None = None
-) -> Prepared:
-    """Check everything that can be checked without the run folder. Raises UserError (2, 3, 4, 6, 7).
+    verb: str,
+    config: Config,
+    typed: Collection[str] | None,
+    report: Reporter | None,
+    dataset: Dataset | Arrays | None = None,
+) -> RunPlan[Config]:
+    """The plan of a run, once everything is checked that can be without the run folder. Raises UserError (2, 3, 4, 6, 7).
 
     `dataset`: images and labels of a Python program; or, for one of several runs, what its parent has loaded and said.
     """
     report = report or Plain()
-    schema.check(config)
+    config = completed(config)
     given = dataset if isinstance(dataset, Arrays) else None
-    loaded = dataset if isinstance(dataset, Dataset) else None
+    parents = dataset if isinstance(dataset, Dataset) else None
     if given is not None and config.dataset.name == DatasetConfig().name:
         config = replace(config, dataset=replace(config.dataset, name=arrays.NAME))
     resolution = resolve(verb, config, typed)
@@ -166,42 +174,38 @@ def prepare(
     if device.type == "cuda" and (why := no_kernels("cuda")):
         slow = "torch's own operators compute the cells, at a fraction of the speed"
         report.line(f"{why}, so {slow}; fix: install triton, and a C compiler")
-    fresh = loaded is None
-    dataset = loaded or (data.load(config.dataset) if given is None else data.load(config.dataset, given))
+    fresh = parents is None
+    loaded: Dataset = parents or data.load(config.dataset, given)
     if config.resume == "auto" and resolution.folder is None:
-        resolution = find_moved(verb, config, dataset.fingerprint)
+        resolution = find_moved(verb, config, loaded.fingerprint)
         config = resolution.config
         for notice in resolution.notices:
             report.line(notice)
-    size = getattr(config, "preset", None) or getattr(config, "recipe", None)
+    kind, size = ("preset", config.preset) if isinstance(config, SearchConfig) else ("recipe", config.recipe)
     trial = size == "quick" and config.experiment is None  # an experiment's size was chosen for its data
     if trial and config.dataset.name != "digits" and resolution.folder is None and fresh:
-        report.line(
-            f"the quick {'preset' if verb == 'search' else 'recipe'} is a trial: good enough for digits, not for {config.dataset.name}"
-        )
+        report.line(f"the quick {kind} is a trial: good enough for digits, not for {config.dataset.name}")
     if fresh and resolution.folder is None:
-        for line in (in_words(dataset), *remarks(dataset)):
+        for line in (in_words(loaded), *remarks(loaded), *_stem_words(config, loaded)):
             report.line(line)
-    facts = environment.describe(device, dataset.fingerprint, dataset.source)
+    facts = environment.describe(device, loaded.fingerprint, loaded.source)
     facts["threads"] = threads = _threads(resolution.folder, facts["threads"])
     if threads != torch.get_num_threads() and not resolution.finished:
         report.line(f"threads: {threads}, as the run began, instead of {torch.get_num_threads()}")
-    if (
-        config.stem == "auto"
-        and choose("auto", dataset.image_size) == "imagenet"
-        and resolution.folder is None
-        and fresh
-    ):
-        height, width = dataset.image_size
-        report.line(
-            f"images of {width}x{height}: the imagenet stem makes an eighth of that; stem=cifar keeps every pixel"
-        )
-    if fresh and dataset.x_val is not None and verb == "search" and _typed(config, "train_fraction", typed):
+    if fresh and loaded.x_val is not None and verb == "search" and "train_fraction" in given_keys(config, typed):
         report.line("train_fraction is not used: this data has a validation part")
-    config, dataset = reduced(config, dataset)
+    config, loaded = reduced(config, loaded)
     if resolution.finished:
         report.line(f"already finished: {resolution.folder}")
-    return Prepared(verb, config, resolution.folder, resolution.finished, device, precision, dataset, facts, report)
+    return RunPlan(verb, config, resolution.folder, resolution.finished, device, precision, loaded, facts, report)
+
+
+def _stem_words(config: Config, dataset: Dataset) -> list[str]:
+    """A line where the stem that is chosen by itself makes images much smaller."""
+    if config.stem != "auto" or choose("auto", dataset.image_size) != "imagenet":
+        return []
+    height, width = dataset.image_size
+    return [f"images of {width}x{height}: the imagenet stem makes an eighth of that; stem=cifar keeps every pixel"]
 
 
 def _threads(folder: Path | None, here: int) -> int:
@@ -210,8 +214,3 @@ def _threads(folder: Path | None, here: int) -> int:
     """
     began: Any = None if folder is None or threads_are_given() else read_json(folder / "env.json").get("threads")
     return began if type(began) is int and 1 <= began <= cores() else here
-
-
-def _typed(config: Any, key: str, typed: Collection[str] | None) -> bool:
-    """Whether the user gave this setting; from Python, whether it is off its default."""
-    return key in typed if typed is not None else getattr(config, key) != getattr(type(config)(), key)

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: a trace for chrome://tracing or ui.perfetto.dev in the run folder, and a table."""
+"""Profile of a step: a trace for chrome://tracing or ui.perfetto.dev in the run folder, and a table of where the time goes."""
 
 import os
 import tempfile
@@ -29,7 +29,7 @@ class Profile:
         self.device, self.steps, self.began = device, 0, 0.0
 
     def step(self, run: RunFolder) -> list[str]:
-        """After a step; after the last one that is measured, write the trace and return the lines of the table."""
+        """Count a step; after the last one that is measured, write the trace and return the lines of the table."""
         self.steps += 1
         if self.steps == STEPS:
             synchronize(self.device)
@@ -48,7 +48,7 @@ class Profile:
         return []
 
     def close(self) -> None:
-        """Of a run that ends early."""
+        """Stop watching, if the run ends before the last step that is measured."""
         if self.steps < STEPS:
             self.profile.stop()
 

@@ -1,13 +1,21 @@
-"""What a run says while it works: lines, warnings and progress, as plain text on stdout and stderr."""
+"""Reporting while a run works: lines, warnings and progress, as plain text on stdout and stderr."""
 
 import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 PERIOD = 10.0  # seconds between two lines of progress
+
+
+class Reporter(Protocol):
+    """Listener to the lines and the progress of a run: Plain, the command line's bar, or an object of the user's own."""
+
+    def line(self, text: str) -> None: ...
+    def warning(self, text: str) -> None: ...
+    def progress(self, done: int, total: int, text: str) -> None: ...
 
 
 class Plain:
@@ -38,7 +46,7 @@ class Plain:
             write(f"[{100 * done // max(total, 1):3d}%] {done}/{total}" + (f", {duration(left)} left" if left else ""))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
 
 class Pace:
@@ -61,6 +69,12 @@ class Pace:
             return 0.0
         steps = done - self.first[0] if self.first else 0
         return (self.clock() - self.started) / steps * (total - done) if steps > 0 else None
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table: rows of words, each column as wide as its longest word."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def duration(seconds: float) -> str:

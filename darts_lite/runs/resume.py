@@ -9,30 +9,36 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from darts_lite.errors import Exit, UserError, show
-from darts_lite.settings.identity import DATA_PLACES, PLACES, digest, essence, inert, plain_leaves
-from darts_lite.settings.schema import flat, from_plain, leaves, to_plain
+from darts_lite.runs.stored import existing, usable
+from darts_lite.settings.configs import RetrainConfig, SearchConfig
+from darts_lite.settings.identity import DATA_PLACES, PLACES, digest, plain_leaves, result_settings, without_effect
+from darts_lite.settings.parts import PartConfig
+from darts_lite.settings.schema import flat, to_plain
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import read_json
-from darts_lite.storage.run_folder import RunFolder, existing, silent
+from darts_lite.storage.run_folder import RunFolder, silent
 
 OUTPUTS = Path("outputs")
 
 
+Config = TypeVar("Config", bound=SearchConfig | RetrainConfig)  # of a training
+
+
 @dataclass(frozen=True)
-class Resolution:
+class Resolution(Generic[Config]):
     """The configuration to run with, and the run folder to go on in; None: a new run."""
 
-    config: Any
+    config: Config
     folder: Path | None = None
     finished: bool = False
     notices: list[str] = field(default_factory=list)
 
 
-def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Resolution:
-    """What `config.resume` asks for. `typed`: the dotted keys that were typed; None (Python): those off their default.
+def resolve(verb: str, config: Config, typed: Collection[str] | None = None) -> Resolution[Config]:
+    """Resolve `config.resume`. `typed`: the dotted keys that were typed; None (Python): those off their default.
 
     Raises UserError: 4 for a folder that is missing, damaged or of another configuration or verb, 7 for one in use.
     """
@@ -42,12 +48,11 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
         return _newest_equal(verb, config)
     folder = existing(config.resume, verb, "resume")
     stored = _stored_config(verb, folder, type(config))
-    given, old, default = plain_leaves(config), plain_leaves(stored), plain_leaves(type(config)())
-    keys = [key for key in given if (given[key] != default[key] if typed is None else key in typed)]
-    changed = [key for key in keys if key not in PLACES and given[key] != old[key]]
-    free = inert(type(config))
+    given, old, keys = plain_leaves(config), plain_leaves(stored), given_keys(config, typed)
+    changed = [key for key in keys if key not in PLACES and given[key] != old.get(key)]
+    free = without_effect(type(config))
     # Data that has moved is compared before anything changes in the folder (`refuse_other_data`).
-    elsewhere = [key for key in changed if key in DATA_PLACES and given[key] is not None and old[key] is not None]
+    elsewhere = [key for key in changed if key in DATA_PLACES and given[key] is not None and old.get(key) is not None]
     if refused := [key for key in changed if key not in free and key not in elsewhere]:
         listed = ", ".join(_change(key, old, given) for key in refused)
         fix = "leave these keys out, or start a new run with another run_dir"
@@ -64,13 +69,21 @@ def resolve(verb: str, config: Any, typed: Collection[str] | None = None) -> Res
         _set(stored, key, flat(config)[key])
     lost, finished = _keep_objects(stored, config), _finished(folder)
     if lost and not finished:
-        listed = ", ".join(f"{key}={show(old[key])}" for key in lost)
+        listed = ", ".join(f"{key}={show(value)}" for key, value in lost.items())
         fix = "resume it from Python, with an object of that class"
         raise UserError("resume", f"the run was started from Python with {listed}", fix, code=Exit.RUN)
     return Resolution(stored, folder, finished, notices)
 
 
-def find_moved(verb: str, config: Any, data: str) -> Resolution:
+def given_keys(config: SearchConfig | RetrainConfig, typed: Collection[str] | None) -> list[str]:
+    """The dotted keys that the user gave: those that were typed; from Python, those that are off their default."""
+    if typed is not None:
+        return [key for key in plain_leaves(config) if key in typed]
+    given, default = plain_leaves(config), plain_leaves(type(config)())
+    return [key for key in given if given[key] != default.get(key)]
+
+
+def find_moved(verb: str, config: Config, data: str) -> Resolution[Config]:
     """The newest run of `resume=auto` on the same `data` (a fingerprint), which lay elsewhere then; asked where `resolve` finds none."""
     found = _newest_equal(verb, config, data)
     notice = "there is no run of this configuration on this data, so a new one begins"
@@ -86,7 +99,7 @@ def refuse_other_data(path: Path, stored: dict[str, Any], data: str) -> None:
         raise UserError(path, reason, fix, code=Exit.RUN)
 
 
-def relocate(stored: dict[str, Any], config: Any) -> None:
+def relocate(stored: dict[str, Any], config: SearchConfig | RetrainConfig) -> None:
     """Write into a checkpoint's state where the data lies now, so that a later `resume` or `evaluate` finds it there."""
     was, now = stored["config"]["dataset"], to_plain(config.dataset)
     if any(was.get(name) != now[name] for name in ("path", "root")):
@@ -100,7 +113,7 @@ def newest_finished(verb: str, source: str, base: Path = OUTPUTS) -> Path | None
         known = read_json(folder / "status.json")
         if known.get("state") != "finished" or known.get("debug"):
             continue
-        if _source(folder) == source:
+        if read_json(folder / "env.json").get("source") == source:
             return folder
     return None
 
@@ -123,16 +136,16 @@ def runs_below(base: Path) -> Iterator[Path]:
             yield Path(root)
         folders.sort(
             key=lambda name: os.path.islink(os.path.join(root, name))
-        )  # a run under its own name, not as `latest`
+        )  # a run by its own name, not as `latest`
 
 
-def _newest_equal(verb: str, config: Any, data: str | None = None) -> Resolution:
+def _newest_equal(verb: str, config: Config, data: str | None = None) -> Resolution[Config]:
     """The newest run of this configuration; with `data`, a fingerprint: on that data, wherever it lay."""
     completed = cache(lambda source: _completed(config, source))
     ignored, digested = ((), "configuration") if data is None else (DATA_PLACES, "apart_from_places")
     for folder in _newest_first(_places(verb, config.run_dir)):
         known = read_json(folder / "status.json")
-        wanted = completed(_source(folder))
+        wanted = completed(str(read_json(folder / "env.json").get("source")))
         name = digest(wanted, ignored)
         if known.get("verb", verb) != verb or known.get(digested, name) != name:
             continue
@@ -146,27 +159,21 @@ def _newest_equal(verb: str, config: Any, data: str | None = None) -> Resolution
             if known or error.code not in (Exit.RUN, Exit.IN_USE):  # in use, and no status yet: it has only just begun
                 raise  # this one is meant, and starting another instead would be silent
             continue
-        if essence(stored, ignored) == essence(wanted, ignored):
+        if result_settings(stored, ignored) == result_settings(wanted, ignored):
             return Resolution(wanted, folder, _finished(folder))
     return Resolution(config)
 
 
-def _completed(config: Any, source: str) -> Any:
-    """A retraining without a genotype means the newest finished search, on the data of the run that it is compared with."""
-    if getattr(config, "genotype", "") is not None:
+def _completed(config: Config, source: str) -> Config:
+    """The configuration with the genotype that a retraining without one means: the newest finished search on data of this `source`."""
+    if isinstance(config, SearchConfig) or config.genotype is not None:
         return config
     newest = newest_finished("search", source)
     return config if newest is None else replace(config, genotype=str(newest))
 
 
-def _source(folder: Path) -> str:
-    """What `Dataset.source` was there; a run of an older version did not write it."""
-    known = read_json(folder / "env.json")
-    return str(known.get("source", known.get("data")))
-
-
 def _places(verb: str, run_dir: str | None) -> Iterator[Path]:
-    """Where `auto` looks: below outputs/<verb>, or where the command line says that the run lies."""
+    """Folders where `auto` looks: below outputs/<verb>, or where the command line says that the run lies."""
     base = OUTPUTS / verb
     if run_dir is None or base.resolve() in Path(run_dir).resolve().parents:
         return runs_below(base)
@@ -183,26 +190,13 @@ def _newest_first(folders: Iterator[Path]) -> list[Path]:
     return sorted(folders, key=created, reverse=True)
 
 
-def _stored_config(verb: str, folder: Path, kind: type) -> Any:
+def _stored_config(verb: str, folder: Path, kind: type[Config]) -> Config:
     with RunFolder.reopen(folder) as run:
         state = run.load(silent)  # the run itself loads it again under its lock, and warns then
     if state["run"].get("verb") != verb:
         fix = f"give the folder of a {verb}"
         raise UserError("resume", f"{show(folder)} holds a run of another verb", fix, code=Exit.RUN)
-    return _usable(kind, state["config"], folder)
-
-
-def stored_part(state: dict[str, Any], name: str, kind: type, folder: str | Path | None) -> Any:
-    """The part `name` of the configuration in a checkpoint of `folder`. Raises UserError (4)."""
-    return _usable(kind, state["config"].get(name), folder)
-
-
-def _usable(kind: type, plain: Any, folder: str | Path | None) -> Any:
-    try:
-        return from_plain(kind, plain)
-    except UserError as error:
-        fix = "use the version that wrote it, or start a new run"
-        raise UserError(folder, f"its stored configuration cannot be used: {error}", fix, code=Exit.RUN) from error
+    return usable(kind, state["config"], folder)
 
 
 def _finished(folder: Path) -> bool:
@@ -210,20 +204,26 @@ def _finished(folder: Path) -> bool:
 
 
 def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
-    return f"{key} {show(old[key])} -> {show(new[key])}"
+    return f"{key} {show(old.get(key))} -> {show(new[key])}"
 
 
-def _keep_objects(stored: Any, given: Any) -> list[str]:
-    """An object passed from Python, or a list with one, is stored by the name of its class; put the object of that name back.
+def _keep_objects(stored: Any, given: Any) -> dict[str, Any]:
+    """Put back the parts that were given from Python as objects, and stored by the names of their classes.
 
-    Returns the keys for which none was given.
+    Returns the settings for which none was given, with these names.
     """
-    names, given_names, objects, lost = plain_leaves(stored), plain_leaves(given), flat(given), []
-    for key, leaf in leaves(type(stored)).items():
-        if names[key] == given_names[key]:
-            _set(stored, key, objects[key])
-        elif "Any" in str(leaf.hint) and "<" in str(names[key]):
-            lost.append(key)
+    lost = {}
+    for key, old in list(vars(stored).items()):
+        new = getattr(given, key)
+        names = [
+            part.name
+            for part in (old if isinstance(old, list) else [old])
+            if isinstance(part, PartConfig) and part.is_own
+        ]
+        if old == new:
+            setattr(stored, key, new)
+        elif names:
+            lost[key] = names if isinstance(old, list) else names[0]
     return lost
 
 

@@ -1,18 +1,23 @@
-"""What a retraining starts from and leaves behind: which genotype, the weights of the last epoch, and what they reach on the test part."""
+"""Start and end of a retraining: which genotype is trained, the weights of the last epoch, and what they reach on the test part."""
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from darts_lite.data.parts import Source
+from darts_lite.data.parts import ImageSource
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.find import genotype_folder
-from darts_lite.genotypes.genotype import Genotype, from_json
+from darts_lite.genotypes.genotype import Genotype, from_plain
 from darts_lite.hardware.precision import lowered
-from darts_lite.runs.loop import Loop, draw, first_search, has_next
-from darts_lite.runs.prepare import Prepared
+from darts_lite.runs.finite import check_finite
+from darts_lite.runs.next_command import first_search, has_next
+from darts_lite.runs.pictures import draw
+from darts_lite.runs.prepare import RunPlan
 from darts_lite.runs.resume import newest_finished
+from darts_lite.runs.steps import Steps
 from darts_lite.runs.trained import describe_model
+from darts_lite.settings.configs import RetrainConfig
 from darts_lite.spaces import find_genotype
 from darts_lite.spaces.network import Skeleton
 from darts_lite.storage import checkpoint
@@ -22,103 +27,95 @@ from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evalu
 from darts_lite.training.retrain_step import RetrainState
 
 
-def choose_genotype(ready: Prepared) -> Genotype:
-    """That of the run which goes on, the one that was asked for, or that of the newest finished search on the same data.
+def choose_genotype(plan: RunPlan[RetrainConfig]) -> tuple[RunPlan[RetrainConfig], Genotype]:
+    """The genotype of the run which goes on, the one that was asked for, or that of the newest finished search on the same data.
 
-    Raises UserError (2), in the last case with the command to type first.
+    Also the plan, whose configuration then names the genotype. Raises UserError (2), in the last case with the command to type first.
     """
-    if ready.folder is not None:
-        state = checkpoint.load_newest(ready.folder / "checkpoints", silent).state
+    if plan.folder is not None:
+        state = checkpoint.load_newest(plan.folder / "checkpoints", silent).state
         try:
-            return from_json(state["model"]["genotype"])
+            return plan, from_plain(state["model"]["genotype"])
         except (LookupError, TypeError, UserError) as error:
             reason, fix = f"its checkpoint holds no genotype: {error}", "start a new run with another run_dir"
-            raise UserError(ready.folder, reason, fix, code=Exit.RUN) from error
-    if ready.config.genotype is not None:
-        return find_genotype(ready.config.genotype, seed=ready.config.seed)
-    folder = newest_finished("search", ready.dataset.source)
-    if folder is None and ready.config.debug:  # of which only the training matters
-        ready.report.line("no finished search: a random genotype will do")
-        ready.config.genotype = "random"  # for each of several seeds too
-        return find_genotype("random", seed=ready.config.seed)
-    if folder is None:
-        reason = "none given, and no finished search on this data in outputs/"
-        raise UserError("genotype", reason, f"first run {first_search(ready)}")
-    ready.report.line(f"genotype of the newest finished search: {folder}")
-    ready.config.genotype = str(folder)
-    return find_genotype(str(folder))
+            raise UserError(plan.folder, reason, fix, code=Exit.RUN) from error
+    name = plan.config.genotype
+    if name is None:
+        folder = newest_finished("search", plan.dataset.source)
+        if folder is None and plan.config.debug:  # only the training matters there
+            plan.report.line("no finished search: a random genotype will do")
+            name = "random"
+        elif folder is None:
+            reason = "none given, and no finished search on this data in outputs/"
+            raise UserError("genotype", reason, f"first run {first_search(plan)}")
+        else:
+            plan.report.line(f"genotype of the newest finished search: {folder}")
+            name = str(folder)
+        plan = replace(plan, config=replace(plan.config, genotype=name))
+    return plan, find_genotype(name, seed=plan.config.seed)
 
 
-class RetrainRecord:
+class RetrainResults:
     """Writes the curve, if it is asked for, and at the end model.pt and result.json."""
 
-    def __init__(self, loop: Loop, genotype: Genotype, skeleton: Skeleton, judges: Mapping[str, Source]):
-        self.loop, self.genotype, self.judges = loop, genotype, judges
-        data = loop.ready.dataset
-        loop.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)
+    def __init__(self, steps: Steps, genotype: Genotype, skeleton: Skeleton, judges: Mapping[str, ImageSource]):
+        self.steps, self.genotype, self.judges = steps, genotype, judges
+        data = steps.plan.dataset
+        steps.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)
 
     def start(self, state: RetrainState) -> None:
-        """Show what is trained."""
-        self.loop.start(state)
-        self.loop.board.genotype(0, self.genotype)
-        draw(self.loop.run, self.genotype)
+        """Begin, or go on, and show what is trained."""
+        self.steps.start(state)
+        self.steps.board.genotype(0, self.genotype)
+        draw(self.steps.run, self.genotype)
 
     def epoch(self, state: RetrainState) -> None:
-        """After an epoch: a validation part, if the data has one; the test part only every `test_every` epochs, and never by default."""
-        self.loop.check(state)
-        every = self.loop.config.test_every
-        epoch = state.clock.done // self.loop.epoch_steps
-        scores = {
-            part: self._evaluate(state, source)
-            for part, source in self.judges.items()
-            if part != "test" or (every and epoch % every == 0)
+        """Record an epoch: a validation part, if the data has one; the test part only every `test_every` epochs, and never by default."""
+        check_finite(state)
+        every, epoch = self.steps.config.test_every, self.steps.epoch(state)
+        judges = {
+            part: source for part, source in self.judges.items() if part != "test" or (every and epoch % every == 0)
         }
-        self.loop.epoch_done(
-            state, {f"{part}/{name}": scores[part][name] for part in scores for name in ("loss", "accuracy")}
-        )
+        self.steps.end_epoch(state, {part: self._evaluate(state, source) for part, source in judges.items()})
 
     def finish(self, state: RetrainState) -> dict[str, Any]:
-        """The last checkpoint; then the weights of the last epoch are what is reported."""
-        loop, config = self.loop, self.loop.config
-        loop.save(state)
+        """Write the last checkpoint, then the weights of the last epoch and what they reach."""
+        steps, config = self.steps, self.steps.config
+        steps.save(state)
         weights = {n: t for n, t in state.reported.state_dict().items() if not n.startswith("auxiliary.")}
         model = checkpoint.pack(weights)
-        loop.run.write_bytes("model.pt", model)
+        steps.run.write_bytes("model.pt", model)
         costs = state.reported.costs()
-        result = loop.finish(
-            state,
-            self.genotype,
-            {
-                **{part: self._evaluate(state, source) for part, source in self.judges.items()},
-                "parameters": costs.parameters,
-                "macs": costs.macs,
-                "latency_ms": latencies(state.reported, state.device, state.precision, config.batch_size),
-                "search_seconds": search_seconds(config.genotype),
-                "training_seconds": loop.run.seconds,
-                "model_sha256": hashlib.sha256(model).hexdigest(),
-            },
-        )
+        found = {
+            **{part: self._evaluate(state, source) for part, source in self.judges.items()},
+            "parameters": costs.parameters,
+            "macs": costs.macs,
+            "latency_ms": latencies(state.reported, state.device, state.precision, config.batch_size),
+            "search_seconds": search_seconds(config.genotype),
+            "training_seconds": steps.run.seconds,
+            "model_sha256": hashlib.sha256(model).hexdigest(),
+        }
+        result = steps.finish(state, self.genotype, found)
         part = list(self.judges)[-1]
         score = result[part]
         whose = "averaged weights of the last epoch" if config.ema else "last epoch"
-        loop.report.line(
+        steps.report.line(
             f"{part} accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f} ({whose}, {score['samples']} images)"
         )
-        loop.report.line(f"{costs.parameters:,} parameters, {costs.macs:,} multiply-accumulates an image")
-        if part == "test" and has_next(loop.ready):
-            loop.report.line(f"next: python -m darts_lite.evaluate run={loop.quoted_path}")
+        steps.report.line(f"{costs.parameters:,} parameters, {costs.macs:,} multiply-accumulates an image")
+        if part == "test" and has_next(steps.plan):
+            steps.report.line(f"next: python -m darts_lite.evaluate run={steps.session.quoted_path}")
         return result
 
-    def _evaluate(self, state: RetrainState, part: Source) -> dict[str, Any]:
-        sizes = batch_sizes(part, max(at_once(state.device, self.loop.config.batch_size), 256))
-        classes = self.loop.ready.dataset.classes
+    def _evaluate(self, state: RetrainState, part: ImageSource) -> dict[str, Any]:
+        sizes = batch_sizes(part, max(at_once(state.device, self.steps.config.batch_size), 256))
         network = lowered(state.reported, state.precision)
         with evaluating(state.reported):
-            return evaluate(network, part, classes, sizes=sizes, precision=state.precision)
+            return evaluate(network, part, self.steps.plan.dataset.classes, sizes=sizes, precision=state.precision)
 
 
 def search_seconds(genotype: str | None) -> float | None:
-    """What the search cost that a genotype came from, if that is known: of a search's folder, or of a retraining's; wall-clock seconds."""
+    """Wall-clock seconds of the search behind a genotype, from the folder of the search or of a retraining; None where unknown."""
     folder = genotype_folder(genotype)
     if folder is None:
         return None

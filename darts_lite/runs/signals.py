@@ -50,13 +50,13 @@ class Signals:
 
     @property
     def raised(self) -> int | None:
-        """The signal that came first."""
+        """Number of the signal that came first; None before."""
         return self._raised if self._outer is None else self._outer.raised
 
-    def check(self) -> None:
-        """Raise `Interrupted` if a signal has come."""
+    def check(self, advice: str = "") -> None:
+        """Raise `Interrupted`, with the advice, if a signal has come."""
         if self.raised is not None:
-            raise Interrupted(self.raised)
+            raise Interrupted(self.raised, advice)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT

@@ -8,22 +8,21 @@ from typing import Any
 
 from darts_lite.data.dataset import Dataset, size_in_words
 from darts_lite.errors import Exit, UserError, show
-from darts_lite.genotypes.genotype import Genotype, from_json, to_json
-from darts_lite.runs.children import refuse_several
+from darts_lite.genotypes.genotype import Genotype, from_plain, to_plain
 from darts_lite.runs.fit import check_fit
+from darts_lite.runs.stored import stored_run
 from darts_lite.spaces import space_of
 from darts_lite.spaces.network import Network, Skeleton
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import read_json
-from darts_lite.storage.run_folder import existing, silent
 
 
 def describe_model(
     genotype: Genotype, skeleton: Skeleton, mean: Sequence[float], std: Sequence[float], names: Sequence[str]
 ) -> dict[str, Any]:
-    """All that `load_model` needs to build the network again, and how to feed it: plain data for the checkpoint."""
+    """Plain data of a checkpoint from which `load_model` builds the network again, and knows how to feed it."""
     return {
-        "genotype": to_json(genotype),
+        "genotype": to_plain(genotype),
         **skeleton.describe(),
         "mean": list(mean),
         "std": list(std),
@@ -32,16 +31,11 @@ def describe_model(
 
 
 def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, dict[str, Any]]:
-    """The bare network, in eval mode, and the run's checkpoint: its configuration, environment and `model` (see `describe_model`).
+    """The bare trained network, in eval mode, and the run's checkpoint: configuration, environment and `model` (see `describe_model`).
 
     Errors name `key`.
     """
-    folder = existing(run, "retrain", key)
-    state = checkpoint.load_newest(folder / "checkpoints", silent).state
-    if state["run"].get("verb") != "retrain":
-        fix = "give the folder of a retraining (python -m darts_lite.retrain)"
-        raise UserError(key, "is not a retraining", fix, value=folder, code=Exit.RUN)
-    refuse_several(folder, state["config"], key)
+    folder, state = stored_run(run, "retrain", key)
     result = read_json(folder / "result.json")
     path = folder / "model.pt"
     if not path.is_file() or path.is_symlink():
@@ -55,7 +49,7 @@ def restore_model(run: str | Path | None, key: str = "run") -> tuple[Network, di
         weights = checkpoint.unpack(data)
         model = state["model"]
         _check_description(model)
-        genotype, skeleton = from_json(model["genotype"]), Skeleton.described(model)
+        genotype, skeleton = from_plain(model["genotype"]), Skeleton.described(model)
         space = space_of(genotype)
         check_fit(lambda: space.network(genotype, skeleton), skeleton.cells, weights)
         network = space.network(genotype, skeleton)

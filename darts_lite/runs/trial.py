@@ -1,4 +1,4 @@
-"""A few real steps of a run that leaves nothing behind: what the doctor tries, and how the largest batch that fits is found."""
+"""Trial of a verb: a few real steps that leave nothing behind, for the doctor and for the largest batch that fits."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ class _Silent:
         self.steps = steps
 
     def line(self, text: str) -> None:
-        """Nothing."""
+        """Say nothing."""
 
     warning = line
 
@@ -32,7 +32,7 @@ class _Silent:
             raise _Enough
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
 
 def trial(function: Callable[..., Any], config: Any, *, steps: int = 2, **changes: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where a retraining's weights start: `init=none` (from scratch), `supernet`, or the folder of a finished retraining of an equal network.
+"""Warm start of a retraining's weights: `init=none` (from scratch), `supernet`, or the folder of a finished retraining of an equal network.
 
 `supernet`: the newest checkpoint of the search that the genotype comes from. Each copy is taken by (cell, operation, edge); what the search
 does not have starts as ever: the scales and shifts of BatchNorm inside the cells (1 and 0), and the auxiliary head. In the search pools are
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from darts_lite.errors import Exit, UserError, did_you_mean, show
 from darts_lite.genotypes.find import genotype_folder
-from darts_lite.genotypes.genotype import Genotype, to_json
+from darts_lite.genotypes.genotype import Genotype, to_plain
 from darts_lite.methods.build import build_space
 from darts_lite.runs.fit import check_fit
-from darts_lite.runs.resume import stored_part
+from darts_lite.runs.stored import stored_part
 from darts_lite.runs.trained import restore_model
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces.network import Network, Skeleton
@@ -47,7 +47,7 @@ def _from_run(network: Network, init: str, genotype: Genotype) -> dict[str, Tens
         raise UserError("init", "no such run folder", fix, value=init, code=Exit.RUN)
     stored, state = restore_model(init, "init")
     _check_equal(stored.skeleton.describe(), network.skeleton.describe(), "the run")
-    if state["model"]["genotype"] != to_json(genotype):
+    if state["model"]["genotype"] != to_plain(genotype):
         fix = f"give genotype={init}, or init=none"
         raise UserError("init", "the run has another genotype than this one", fix, value=init)
     return stored.state_dict()

@@ -1,17 +1,29 @@
 """Configurations: one dataclass a verb, with the default, the range and the type of each setting; `conf/` spells the same values."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 from darts_lite.settings.datasets import DatasetConfig, preset_config
 from darts_lite.settings.options import LARGEST_SEED, USUAL_BATCH, USUAL_FRACTION, option
+from darts_lite.settings.parts import PartConfig
 
 MODES = ("search", "search_second_order", "retrain", "data", "growth", "gate")
 
 
+def _accept_names(config: "SearchConfig | RetrainConfig | DiscretizeConfig") -> None:
+    """Put settings where a name, or a part of the user's own, was given, as `dataset=<name>` does on the command line."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name == "dataset" and isinstance(value, str):
+            setattr(config, field.name, preset_config(value))
+        elif field.type in (PartConfig, PartConfig | None):
+            setattr(config, field.name, PartConfig.of(value))
+        elif field.type == list[PartConfig] and isinstance(value, (list, tuple)):
+            setattr(config, field.name, [PartConfig.of(part) for part in value])
+
+
 @dataclass
 class SpaceConfig:
-    """Which cells can be found."""
+    """Settings of a search space: nodes of a cell and candidate operations."""
 
     name: str = option("darts")  # a name of darts_lite.spaces.SPACES
     nodes: int = option(4, low=1, high=16)  # intermediate nodes of a cell
@@ -32,19 +44,21 @@ class SpaceConfig:
 
 @dataclass
 class RunConfig:
-    """What every verb that runs has: device, numbers, folder, resume, logging."""
+    """Settings of every training: seed, device, numbers, folder, resume, logging."""
 
     seed: int = option(0, low=0, high=LARGEST_SEED)
     device: str = option("auto")  # auto | cuda | cuda:N | cpu
     precision: str = option("auto", choices=("auto", "fp32", "bf16"))  # auto: bf16 on a GPU that has it, else fp32
     deterministic: bool = option(False)  # on CUDA: only deterministic kernels, so that resume is bit-identical
-    cuda_graph: bool = option(True, inert=True)  # on CUDA: record a whole step once and replay it; the same numbers
-    run_dir: str | None = option(None, inert=True)  # None: outputs/<verb>/<dataset>/<time>
-    resume: str | None = option(None, inert=True)  # a run folder, or auto
+    cuda_graph: bool = option(
+        True, without_effect=True
+    )  # on CUDA: record a whole step once and replay it; the same numbers
+    run_dir: str | None = option(None, without_effect=True)  # None: outputs/<verb>/<dataset>/<time>
+    resume: str | None = option(None, without_effect=True)  # a run folder, or auto
     debug: str | None = option(None, choices=("fast", "overfit", "profile"))  # a short run that looks for faults
-    log_every: int = option(10, low=1, inert=True)  # steps between two lines of metrics
-    checkpoint_minutes: float = option(5.0, above=0, inert=True)
-    checkpoint_steps: int | None = option(None, low=1, inert=True)  # also every so many steps
+    log_every: int = option(10, low=1, without_effect=True)  # steps between two lines of metrics
+    checkpoint_minutes: float = option(5.0, above=0, without_effect=True)
+    checkpoint_steps: int | None = option(None, low=1, without_effect=True)  # also every so many steps
 
 
 @dataclass
@@ -66,16 +80,16 @@ class SearchConfig(RunConfig):
     batch_size: int = option(USUAL_BATCH, low=1)
     restart_epochs: int = option(10, low=1)  # of the retraining that picks one of several restarts
     # method: the algorithm
-    relaxation: str | Any = option("softmax")
-    solver: str | Any = option("first_order")
-    penalties: list[str | Any] = option([])
-    perturbation: str | Any = option("none")
-    regularization: str | Any = option("none")
-    alpha_optimizer: str | Any = option("adam")
-    monitor: str | Any = option("none")
-    phases: str | Any = option("one")
+    relaxation: PartConfig = option(PartConfig("softmax"))
+    solver: PartConfig = option(PartConfig("first_order"))
+    penalties: list[PartConfig] = option([])
+    perturbation: PartConfig = option(PartConfig("none"))
+    regularization: PartConfig = option(PartConfig("none"))
+    alpha_optimizer: PartConfig = option(PartConfig("adam"))
+    monitor: PartConfig = option(PartConfig("none"))
+    phases: PartConfig = option(PartConfig("one"))
     edge_weights: bool = option(False)  # also learn a weight of each edge, normalized over the edges into a node
-    selection: str | Any = option("darts")
+    selection: PartConfig = option(PartConfig("darts"))
     warmup_epochs: int = option(0, low=0)  # epochs with frozen alphas
     # method: SGD on the weights, alpha_optimizer on the alphas
     lr: float = option(0.025, above=0)
@@ -94,8 +108,7 @@ class SearchConfig(RunConfig):
     cutout: int = option(0, low=0)  # side of the square, pixels; 0: off
 
     def __post_init__(self) -> None:
-        if isinstance(self.dataset, str):  # as `dataset=<name>` on the command line
-            self.dataset = preset_config(self.dataset)
+        _accept_names(self)
 
 
 @dataclass
@@ -134,8 +147,7 @@ class RetrainConfig(RunConfig):
     train_fraction: float | None = option(None, above=0, high=0.99)  # None: all; else the rest replaces the test part
 
     def __post_init__(self) -> None:
-        if isinstance(self.dataset, str):  # as `dataset=<name>` on the command line
-            self.dataset = preset_config(self.dataset)
+        _accept_names(self)
 
 
 @dataclass
@@ -156,8 +168,11 @@ class DiscretizeConfig:
 
     run: str | None = option(None)  # folder of a search
     epoch: int | None = option(None, low=0)  # None: the last one
-    selection: str | Any = option("darts")
+    selection: PartConfig | None = option(None)  # None: the one of the search
     run_dir: str | None = option(None)
+
+    def __post_init__(self) -> None:
+        _accept_names(self)
 
 
 @dataclass
@@ -186,8 +201,10 @@ class BenchmarkConfig:
     run_dir: str | None = option(None)
 
 
+AnyConfig = SearchConfig | RetrainConfig | EvaluateConfig | DiscretizeConfig | DoctorConfig | BenchmarkConfig
+
 # In the order of their use.
-CONFIGS: dict[str, type] = {
+CONFIGS: dict[str, type[AnyConfig]] = {
     "search": SearchConfig,
     "discretize": DiscretizeConfig,
     "retrain": RetrainConfig,

@@ -1,4 +1,4 @@
-"""The settings of a data set: those that all have, what `dataset=<name>` chooses, and which data set uses which."""
+"""Settings of a data set: their defaults, the values that `dataset=<name>` chooses, and the data sets that use them."""
 
 import os
 import shlex
@@ -14,12 +14,12 @@ ROOT = "data"  # the folder of published data sets, where dataset.root is null
 
 @dataclass
 class DatasetConfig:
-    """Where images come from and how training images are varied."""
+    """Source of the images, and variation of the training images."""
 
     name: str = option("digits")  # a name of darts_lite.data.DATASETS
     path: str | None = option(None)  # npz: the file
     root: str | None = option(None)  # folder of data sets that have one
-    download: bool = option(False, inert=True)  # fetch what is missing there
+    download: bool = option(False, without_effect=True)  # fetch what is missing there
     # A random crop of the image with zeros around, or of a random part of it, which is resized to its size.
     crop: str = option("pad", choices=("pad", "resized"))
     crop_padding: int | None = option(None, low=0)  # crop=pad: pixels of zeros; None: an eighth of the side
@@ -34,9 +34,11 @@ class DatasetConfig:
     test_fraction: float = option(0.2, above=0, high=0.9)  # image_folder without test/: of train/, drawn from the names
     test_center: float = option(1.0, above=0, high=1)  # image_folder: what is kept of the shorter side of test images
     fraction: float = option(1.0, above=0, high=1)  # of the training images of each class, for search and retraining
-    storage: str = option("auto", choices=("auto", "device", "stream"), inert=True)  # where images wait for their step
+    storage: str = option(
+        "auto", choices=("auto", "device", "stream"), without_effect=True
+    )  # where images wait for their step
     # Processes that load a stream; None: cores - 1, at most 8.
-    workers: int | None = option(None, low=0, high=256, inert=True)
+    workers: int | None = option(None, low=0, high=256, without_effect=True)
 
 
 # What conf/dataset/<name>.yaml says beside the defaults of DatasetConfig, which know nothing of single data sets.
@@ -61,12 +63,12 @@ USED_BY: dict[str, tuple[str, ...]] = {
 
 
 def preset_config(name: str, **changes: Any) -> DatasetConfig:
-    """The settings that `dataset=<name>` chooses on the command line, for Python."""
+    """Settings that `dataset=<name>` chooses on the command line, with `changes`."""
     return DatasetConfig(**{"name": name, **PRESETS.get(name, {}), **changes})
 
 
 def unknown_name(key: str, value: str, names: Iterable[str]) -> UserError:
-    """The error for what is no name of a data set; what is a folder or a file there is told how to be given."""
+    """Error for a value that names no data set; for a folder or an .npz file it says how to give that."""
     value = os.path.expanduser(value)
     if os.path.isdir(value):
         words = f"dataset=image_folder dataset.root={shlex.quote(value)}"

@@ -1,4 +1,4 @@
-"""What other programs call our settings, and what of theirs we do not have: too far from our words to be found by spelling."""
+"""Words of other programs for settings that there are here, and for some that there are not: too far from ours to be found by spelling."""
 
 from collections.abc import Collection
 
@@ -85,15 +85,15 @@ MISSING: dict[str, tuple[str, str]] = {
 
 
 def spelled(key: str) -> str:
-    """A key or option as the tables spell it: `--Arch-LR` is `arch_lr`."""
+    """Key or option as the two tables spell it: `--Arch-LR` becomes `arch_lr`."""
     return key.lstrip("-").lower().replace("-", "_")
 
 
 def ours(key: str, known: Collection[str]) -> list[str]:
-    """Those of `known` that may be meant by another program's word."""
+    """Names among `known` that another program's word may mean."""
     return [name for name in OURS.get(spelled(key), ()) if name in known]
 
 
 def or_words(names: Collection[str]) -> str:
-    """`did you mean 'init' or 'resume'? `, the beginning of a fix; empty without names."""
+    """Beginning of a fix, `did you mean 'init' or 'resume'? `; empty without names."""
     return f"did you mean {' or '.join(map(repr, names))}? " if names else ""

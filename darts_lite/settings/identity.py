@@ -1,42 +1,49 @@
-"""What makes two configurations the same run: every setting except those that cannot change a result."""
+"""Identity of a run: every setting counts except those that cannot change a result."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from darts_lite.settings.parts import PartConfig
 from darts_lite.settings.schema import leaves, to_plain
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PLACES = ("resume", "run_dir")  # where a run lies, not what it is
 DATA_PLACES = ("dataset.path", "dataset.root")  # where its data lies; what that is, its fingerprint tells
 
 
-def plain_leaves(config: Any) -> dict[str, Any]:
-    """Dotted key -> plain value (scalars, lists, dicts), of every setting."""
-    plain = to_plain(config)
-    result = {}
-    for key in leaves(type(config)):
-        value: Any = plain
-        for name in key.split("."):
-            value = value[name]
-        result[key] = value
-    return result
+def plain_leaves(config: "DataclassInstance", prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> plain value (scalars, lists, dicts), of every setting, options of parts included."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        key, value = prefix + field.name, getattr(config, field.name)
+        if isinstance(value, PartConfig):
+            found |= {f"{key}.{name}": option for name, option in to_plain(value).items()}
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found |= plain_leaves(value, f"{key}.")
+        else:
+            found[key] = to_plain(value)
+    return found
 
 
-def inert(kind: type) -> set[str]:
-    """The dotted keys of a configuration class that a resumed run may differ in."""
-    return {key for key, leaf in leaves(kind).items() if leaf.limits.get("inert") or key in PLACES}
+def without_effect(kind: type) -> set[str]:
+    """Dotted keys of a configuration class that cannot change a result, so that a resumed run may differ in them."""
+    return {key for key, leaf in leaves(kind).items() if leaf.limits.get("without_effect") or key in PLACES}
 
 
-def essence(config: Any, without: Collection[str] = ()) -> dict[str, Any]:
+def result_settings(config: "DataclassInstance", without: Collection[str] = ()) -> dict[str, Any]:
     """Dotted key -> plain value, of the settings that can change a result, `without` some."""
-    skipped = inert(type(config)).union(without)
+    skipped = without_effect(type(config)).union(without)
     return {key: value for key, value in plain_leaves(config).items() if key not in skipped}
 
 
-def digest(config: Any, without: Collection[str] = ()) -> str:
-    """A short hash of `essence`: configurations that are equal have equal digests (1 and 1.0 are equal)."""
-    text = json.dumps(_floats(essence(config, without)), sort_keys=True)
+def digest(config: "DataclassInstance", without: Collection[str] = ()) -> str:
+    """Short hash of `result_settings`: configurations that are equal have equal digests (1 and 1.0 are equal)."""
+    text = json.dumps(_floats(result_settings(config, without)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,6 +1,7 @@
-"""Settings that several verbs share, and the field that carries a range: defaults and limits in one place (no torch here)."""
+"""Fields with a default and limits, for settings and for the options of parts (no torch here)."""
 
-from dataclasses import field
+from copy import deepcopy
+from dataclasses import field, is_dataclass
 from typing import Any
 
 LARGEST_SEED = 2**63 - 1
@@ -15,15 +16,13 @@ def option(
     above: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
-    inert: bool = False,
+    without_effect: bool = False,
 ) -> Any:
-    """A dataclass field with its limits: `low` <= value, `above` < value, value <= `high`, value in `choices`.
+    """Dataclass field with limits: `low` <= value, `above` < value, value <= `high`, value in `choices`.
 
-    Limits of a list hold for each element. `inert` marks what cannot change a result, so that a resumed run may differ in it.
+    Limits of a list hold for each element. `without_effect` marks what cannot change a result: a resumed run may differ in it.
     """
-    metadata = {"low": low, "above": above, "high": high, "choices": choices, "inert": inert}
-    if isinstance(default, (list, dict)) or hasattr(default, "__dataclass_fields__"):
-        kind = type(default)
-        factory = kind if hasattr(default, "__dataclass_fields__") else lambda: kind(default)
-        return field(default_factory=factory, metadata=metadata)
+    metadata = {"low": low, "above": above, "high": high, "choices": choices, "without_effect": without_effect}
+    if isinstance(default, (list, dict)) or is_dataclass(default):
+        return field(default_factory=lambda: deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -1,13 +1,14 @@
-"""What must hold between the settings of a configuration, whichever verb it is of; `settings.check` asks each where all its keys are."""
+"""Relations that must hold between settings; `schema` checks each in every configuration that has all its keys."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from darts_lite.settings.options import LARGEST_SEED
+from darts_lite.settings.parts import PartConfig
 
 
 class Relation(NamedTuple):
-    """What must hold between several settings; it is asked wherever a configuration has all these keys."""
+    """Condition on the values of several settings, with the words for where it does not hold."""
 
     keys: tuple[str, ...]  # the first one is blamed
     holds: Callable[..., bool]  # of the values, in the order of `keys`
@@ -16,9 +17,13 @@ class Relation(NamedTuple):
 
 
 def _distinct(values: list | None) -> bool:
-    """Whether no name or number is there twice. Objects of the user's own (stored as `<class>`) may be alike: each has its settings."""
-    given = [value for value in values or () if isinstance(value, (str, int)) and not str(value).startswith("<")]
-    return len(set(given)) == len(given)
+    """Whether no name or number is there twice."""
+    return len(set(values or ())) == len(values or ())
+
+
+def _distinct_parts(parts: list[PartConfig]) -> bool:
+    """Whether no name is there twice. Parts of the user's own may be alike: each has its own options."""
+    return _distinct([part.name for part in parts if not part.is_own])
 
 
 def _equally_long(mean: list | None, std: list | None) -> bool:
@@ -69,7 +74,7 @@ RELATIONS = (
     ),
     Relation(("reductions",), _distinct, "must be distinct", "name each cell once"),
     Relation(("alpha_betas",), lambda betas: len(betas) == 2, "must be two numbers", "give e.g. [0.5,0.999]"),
-    Relation(("penalties",), _distinct, "must be distinct", "name each penalty once"),
+    Relation(("penalties",), _distinct_parts, "must be distinct", "name each penalty once"),
     Relation(("space.candidates",), lambda names: len(names) > 0, "must not be empty", "name at least one operation"),
     Relation(("space.candidates",), _distinct, "must be distinct", "name each operation once"),
     Relation(

@@ -1,4 +1,4 @@
-"""Settings: a plain dict becomes a dataclass, and every wrong type, range and relation in it is found at once.
+"""Schema: a plain dict becomes a dataclass, and every wrong type, range and relation in it is found at once.
 
 The command line and the Python API are checked by the same code; nothing here knows torch or Hydra.
 
@@ -11,124 +11,159 @@ import dataclasses
 import math
 import types
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from darts_lite.errors import UserError, all_of, choice, nearest, show
+from darts_lite.errors import UserError, choice, nearest, raise_all, show
 from darts_lite.settings.elsewhere import MISSING, or_words, ours, spelled
+from darts_lite.settings.parts import PartConfig
 from darts_lite.settings.relations import RELATIONS
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Config = TypeVar("Config")
 
 NOUNS = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list", dict: "a mapping"}
-PLURALS = {int: "integers", float: "numbers", bool: "true or false", str: "names"}
+PLURALS = {int: "integers", float: "numbers", bool: "true or false", str: "names", PartConfig: "names"}
 
 
 class Leaf(NamedTuple):
-    """One setting of a configuration class."""
+    """Type and limits of one setting of a configuration class."""
 
     hint: Any
     limits: dict[str, Any]  # the metadata of `option`
 
 
 def leaves(cls: Any, prefix: str = "") -> dict[str, Leaf]:
-    """Dotted key -> leaf, of every setting in the dataclass `cls` and in the dataclasses inside it."""
+    """Dotted key -> leaf, of every setting in the dataclass `cls` and in the dataclasses inside it; of a part its name."""
     found: dict[str, Leaf] = {}
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            found.update(leaves(hint, f"{prefix}{field.name}."))
+        hint, key = hints[field.name], prefix + field.name
+        if not field.init:
+            continue  # the state of a part
+        if PartConfig in _alternatives(hint):
+            found[f"{key}.name"] = Leaf(str | None if hint != PartConfig else str, dict(field.metadata))
+        elif dataclasses.is_dataclass(hint):
+            found.update(leaves(hint, f"{key}."))
         else:
-            found[prefix + field.name] = Leaf(hint, dict(field.metadata))
+            found[key] = Leaf(hint, dict(field.metadata))
     return found
 
 
-def flat(config: Any) -> dict[str, Any]:
+def part_kinds(cls: type) -> dict[str, bool]:
+    """The settings of a configuration class that choose a part of a method; True where they choose a list of them."""
+    hints = get_type_hints(cls)
+    return {
+        name: hint == list[PartConfig]
+        for name, hint in hints.items()
+        if hint == list[PartConfig] or PartConfig in _alternatives(hint)
+    }
+
+
+def flat(config: "DataclassInstance") -> dict[str, Any]:
     """Dotted key -> value, of a configuration."""
     return {key: _lookup(config, key) for key in leaves(type(config))}
 
 
-def check(config: Any) -> None:
-    """Raise one UserError with everything that is wrong with a configuration made in Python."""
-    error = all_of(_misplaced(config)) or all_of(_inspect(config, objects=True))
-    if error:
-        raise error
+def check(config: "DataclassInstance") -> None:
+    """Raise one UserError with all problems of a configuration made in Python, apart from the options of its parts."""
+    raise_all(problems(config))
 
 
-def _misplaced(config: Any) -> Iterator[UserError]:
-    """What stands where a dataclass of settings is wanted."""
+def problems(config: "DataclassInstance") -> list[UserError]:
+    """All problems of a configuration made in Python, apart from the options of its parts."""
+    return list(_misplaced(config)) or list(_inspect(config))
+
+
+def _misplaced(config: "DataclassInstance") -> Iterator[UserError]:
+    """Problems of values that stand where a dataclass of settings is wanted."""
     hints = get_type_hints(type(config))
     for field in dataclasses.fields(config):
         hint, value = hints[field.name], getattr(config, field.name)
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and not isinstance(value, hint):
-            kind = hint.__name__
-            yield UserError(field.name, f"must be a {kind}", f"give {kind}(name=...)", value=value)
+        kind = next((kind for kind in _alternatives(hint) if dataclasses.is_dataclass(kind)), None)
+        if isinstance(kind, type) and not isinstance(value, _alternatives(hint)):
+            yield UserError(field.name, f"must be a {kind.__name__}", f"give {kind.__name__}(name=...)", value=value)
 
 
-def from_plain(cls: type[Config], plain: Any) -> Config:
-    """The configuration that `plain` (nested dicts with string keys) describes; absent keys keep their defaults.
+def from_plain(cls: type[Config], plain: Any, prefix: str = "") -> Config:
+    """Configuration that `plain` (nested dicts with string keys) describes; absent keys keep their defaults.
 
-    An integer becomes a float where a float is wanted. Raises one UserError that carries every problem found.
+    An integer becomes a float where a float is wanted. Raises one UserError that carries every problem found, whose keys begin with
+    `prefix`.
     """
-    problems: list[UserError] = []
-    config = _build(cls, plain, "", problems)
-    error = all_of([*problems, *_inspect(config, objects=False)])
-    if error:
-        raise error
+    found: list[UserError] = []
+    config: Any = _build(cls, plain, prefix, found)
+    raise_all([*found, *_inspect(config, prefix)])
     return config
 
 
-def to_plain(config: Any) -> dict[str, Any]:
-    """Nested dicts, lists and scalars; an object of the user's own is written as the name of its class or function."""
-    hints = get_type_hints(type(config))
-    return {field.name: _plain(hints[field.name], getattr(config, field.name)) for field in dataclasses.fields(config)}
-
-
-def _plain(hint: Any, value: Any) -> Any:
-    """By the hint, not by what the value is: an object of the user's own may be a dataclass, a tuple or a number, too."""
-    if dataclasses.is_dataclass(hint) and dataclasses.is_dataclass(value):
-        return to_plain(value)
-    kinds = _alternatives(hint)
-    if value is None or isinstance(value, str) or (Any not in kinds and isinstance(value, (bool, int, float))):
-        return value
-    if Any not in kinds and isinstance(value, (list, tuple, dict)):
-        inside = next((get_args(kind)[-1] for kind in kinds if get_args(kind)), None)
-        if isinstance(value, dict):
-            return {key: _plain(inside, item) for key, item in value.items()}
-        return [_plain(inside, item) for item in value]
-    named = value if isinstance(value, (type, types.FunctionType)) else type(value)
-    return f"<{named.__module__}.{named.__qualname__}>"
+def to_plain(value: Any) -> Any:
+    """Plain data (dicts, lists, scalars) of a configuration or of a value in one; an object of the user's own is its name."""
+    if isinstance(value, PartConfig):
+        return {"name": value.name, **to_plain(value.options)}
+    if dataclasses.is_dataclass(value):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _lookup(config: Any, key: str) -> Any:
     for part in key.split("."):
-        config = getattr(config, part)
+        config = None if config is None else getattr(config, part)
     return config
 
 
-def _build(cls: Any, plain: Any, prefix: str, problems: list[UserError]) -> Any:
-    """An instance whose values are not yet checked; unknown keys and misplaced values are added to `problems`."""
+def _build(cls: Any, plain: Any, prefix: str, found: list[UserError]) -> Any:
+    """Instance of `cls` whose values are not yet checked; unknown keys and misplaced values are added to `found`."""
+    fields = [field.name for field in dataclasses.fields(cls) if field.init]
     if not isinstance(plain, dict):
-        keys = ", ".join(field.name for field in dataclasses.fields(cls))
-        problems.append(
-            UserError(prefix.rstrip(".") or "configuration", "must be a mapping", f"its keys are {keys}", value=plain)
-        )
+        key = prefix.rstrip(".") or "configuration"
+        found.append(UserError(key, "must be a mapping", f"its keys are {', '.join(fields)}", value=plain))
         return cls()
     hints = get_type_hints(cls)
     values = {}
     for key, value in plain.items():
-        hint = hints.get(key)
-        if hint is None:
-            problems.append(unknown_key(prefix + show(key, quote=False), [prefix + name for name in hints]))
-        elif dataclasses.is_dataclass(hint):
-            values[key] = _build(hint, value, f"{prefix}{key}.", problems)
+        where = prefix + show(key, quote=False)
+        if key not in fields:
+            found.append(unknown_key(where, [prefix + name for name in fields]))
+        elif hints[key] == list[PartConfig]:
+            values[key] = _parts(value, where, found)
+        elif PartConfig in _alternatives(hints[key]):
+            values[key] = _part(value, where, found)
+        elif dataclasses.is_dataclass(hints[key]):
+            values[key] = _build(hints[key], value, f"{where}.", found)
         else:
-            values[key] = _widen(hint, value)
+            values[key] = _widen(hints[key], value)
     return cls(**values)
 
 
+def _parts(plain: Any, key: str, found: list[UserError]) -> Any:
+    """List of parts, from a list of names and mappings, or from a mapping name -> mapping, which the groups of conf/ make."""
+    if isinstance(plain, dict):
+        for name in [name for name, options in plain.items() if not isinstance(options, dict) or "name" not in options]:
+            fix = f"add {key}=[{show(name, quote=False)}], or leave it out"
+            found.append(
+                UserError(f"{key}.{show(name, quote=False)}", "is set, but not chosen", fix, value=plain[name])
+            )
+        plain = [options for options in plain.values() if isinstance(options, dict) and "name" in options]
+    return (
+        [_part(part, f"{key}[{place}]", found) for place, part in enumerate(plain)]
+        if isinstance(plain, list)
+        else plain
+    )
+
+
+def _part(plain: Any, key: str, found: list[UserError]) -> Any:
+    """Choice of a part, from a name or from a mapping with name and options."""
+    if isinstance(plain, dict) and "name" in plain:
+        return PartConfig(plain["name"], {name: value for name, value in plain.items() if name != "name"})
+    return plain if plain is None else PartConfig(plain)
+
+
 def unknown_key(key: str, known: list[str]) -> UserError:
-    """The error for a key that no configuration has, with the nearest valid one, or what there is instead."""
+    """Error for a key that no configuration has, with the nearest valid one, or with the reason why there is none."""
     endings = [name for name in known if name.rpartition(".")[2] == key]
     if len(endings) != 1 and spelled(key) in MISSING:
         reason, fix = MISSING[spelled(key)]
@@ -140,7 +175,7 @@ def unknown_key(key: str, known: list[str]) -> UserError:
 
 
 def _widen(hint: Any, value: Any) -> Any:
-    """Integers as floats where the hint wants floats, so that `lr=1` and `lr=1.0` are the same configuration."""
+    """Value with integers as floats where the hint wants floats, so that `lr=1` and `lr=1.0` are the same configuration."""
     for kind in _alternatives(hint):
         if kind is float and type(value) is int and abs(value) < 2**1023:
             return float(value)
@@ -153,11 +188,16 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _inspect(config: Any, objects: bool) -> Iterator[UserError]:
-    """Every problem of an instance; relations are asked only of values that are right by themselves."""
-    values, wrong = flat(config), set()
-    for key, leaf in leaves(type(config)).items():
-        for problem in _value_problems(leaf.hint, values[key], leaf.limits, key, objects):
+def _kind(hint: Any) -> Any:
+    """Type that a hint names besides None."""
+    return next(kind for kind in _alternatives(hint) if kind is not type(None))
+
+
+def _inspect(config: "DataclassInstance", prefix: str = "") -> Iterator[UserError]:
+    """Problems of an instance; relations are checked only between values that are right by themselves."""
+    values, wrong = {prefix + key: value for key, value in flat(config).items()}, set()
+    for key, leaf in leaves(type(config), prefix).items():
+        for problem in _value_problems(leaf.hint, values[key], leaf.limits, key):
             wrong.add(key)
             yield problem
     for relation in RELATIONS:
@@ -167,23 +207,24 @@ def _inspect(config: Any, objects: bool) -> Iterator[UserError]:
             yield UserError(relation.keys[0], relation.reason, relation.fix, value=values[relation.keys[0]])
 
 
-def _value_problems(hint: Any, value: Any, limits: dict, key: str, objects: bool) -> Iterator[UserError]:
+def _value_problems(hint: Any, value: Any, limits: dict, key: str) -> Iterator[UserError]:
     kinds = _alternatives(hint)
     if value is None and type(None) in kinds:
         return
-    if Any in kinds and objects and not isinstance(value, str) and value is not None:
-        return  # an object of the user's own
-    kind = next(kind for kind in kinds if kind not in (Any, type(None)))
+    kind = _kind(hint)
     origin = get_origin(kind) or kind
     accepted = {float: (int, float), list: (list, tuple)}.get(origin, origin)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and origin is not bool):
+    if origin is PartConfig:
+        name = value.name if isinstance(value, PartConfig) else value
+        yield from _value_problems(str, name, limits, key)
+    elif not isinstance(value, accepted) or (isinstance(value, bool) and origin is not bool):
         yield _wrong(key, f"must be {NOUNS[origin]}", value, hint, limits)
     elif origin is list:
         for place, item in enumerate(value if get_args(kind) else ()):
-            yield from _value_problems(get_args(kind)[0], item, limits, f"{key}[{place}]", objects)
+            yield from _value_problems(get_args(kind)[0], item, limits, f"{key}[{place}]")
     elif origin is dict:
         for name, item in value.items():
-            yield from _value_problems(get_args(kind)[1], item, limits, f"{key}.{show(name, quote=False)}", objects)
+            yield from _value_problems(get_args(kind)[1], item, limits, f"{key}.{show(name, quote=False)}")
     elif origin is str:
         if not value or "\0" in value:
             yield _wrong(key, "must not be empty or hold a NUL character", value, hint, limits)
@@ -210,20 +251,19 @@ def _wrong(key: str, reason: str, value: Any, hint: Any, limits: dict) -> UserEr
 
 
 def describe(hint: Any, limits: dict) -> str:
-    """What a setting accepts, in words: `an integer of at least 1, or null`."""
-    kinds = _alternatives(hint)
-    kind = next(kind for kind in kinds if kind not in (Any, type(None)))
+    """Values that a setting accepts, in words: `an integer of at least 1, or null`."""
+    kind = _kind(hint)
     if limits.get("choices"):
         text = f"one of {', '.join(limits['choices'])}"
     elif get_origin(kind) is list:
-        item = next(item for item in _alternatives(get_args(kind)[0]) if item is not Any)
+        item = get_args(kind)[0]
         text = f"a list of {PLURALS.get(item, 'values')}{_range(limits)}, e.g. [{EXAMPLES.get(item, '...')}]"
     else:
         text = NOUNS[get_origin(kind) or kind] + _range(limits)
-    return f"{text}, or null" if type(None) in kinds else text
+    return f"{text}, or null" if type(None) in _alternatives(hint) else text
 
 
-EXAMPLES = {int: "1,2", float: "0.5,0.9", str: "a,b"}
+EXAMPLES = {int: "1,2", float: "0.5,0.9", str: "a,b", PartConfig: "a,b"}
 
 
 def _range(limits: dict) -> str:

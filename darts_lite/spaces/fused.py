@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from darts_lite.operations.candidates import DilatedConvolution, Pool, SeparableConvolution, SkipConnect
 from darts_lite.operations.kernels.triton import depthwise
-from darts_lite.operations.kernels.triton.mix import Folded, Gradients, Scales, room
+from darts_lite.operations.kernels.triton.matrices import Folded, Gradients, Scales, room
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.spaces.program import INPUTS, Program
 from darts_lite.spaces.rounds import Pooled, Work
@@ -141,7 +141,7 @@ def _work(
     images: Tensor,
     planes: Tensor,
 ) -> Work:
-    """What a pass forward begins with."""
+    """Work of one pass before its first round."""
     channels, device = planes.shape[-1], planes.device
     named = dict(zip(program.names, weights, strict=True))
     unit = torch.eye(channels, device=device, dtype=weights[0].dtype if weights else None)
@@ -166,14 +166,14 @@ def _work(
 
 
 def _kept(work: Work) -> list[Tensor | None]:
-    """What the way back reads, in the order that `_restored` knows."""
+    """Tensors that the way back reads, in the order of `_restored`."""
     folded, scales = work.folded, work.scales
     tables = [work.mean, work.matrix, folded.combined, folded.spread, folded.inverse_std, folded.shift]
     return [work.inputs, work.planes, *tables, scales.factor, scales.weight, *work.taps.values()]
 
 
 def _restored(program: Program, weights: list[Tensor], keep: Any, kept: Any, taps: list[Pooled]) -> Work:
-    """What `_kept` listed."""
+    """Work made of the tensors that `_kept` listed."""
     inputs, planes, mean, matrix, combined, spread, inverse_std, shift, factor, weight, *where = kept
     folded = Folded(combined, spread, inverse_std, shift, shift, shift)  # the last two have been read
     return Work(
@@ -199,7 +199,7 @@ def _finish(program: Program, work: Work, ready: int, last: int) -> int:
 
 
 def _track(program: Program, folded: Folded, pixels: int) -> None:
-    """Move the running statistics by those of this batch."""
+    """Move the running statistics towards the statistics of this batch."""
     kept, found = [], []
     unbiased = folded.variance * (pixels / max(1, pixels - 1))
     for stack, terms in program.terms_of_stacks():
@@ -221,7 +221,7 @@ class _Plain(nn.Module):
 
 
 def _plain_gradients(cell: Any, names: list[str], inputs: Any, needed: Any, gradient: Tensor) -> list[Tensor | None]:
-    """The same gradients through the cell's own stages, differentiable."""
+    """Gradients through the cell's own stages, in torch's operators: differentiable."""
     before, previous, mixing, keep, *weights = inputs
     named = {f"stages.{name}": weight for name, weight in zip(names, weights, strict=True)}
     lowered = before.dtype == torch.bfloat16  # autocast is not there in a backward pass

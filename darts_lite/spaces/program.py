@@ -10,7 +10,8 @@ from torch import Tensor
 from darts_lite.operations.candidates import Pool, SeparableConvolution, SkipConnect
 from darts_lite.operations.kernels.triton.mix import mix
 from darts_lite.operations.layers import BatchNorm
-from darts_lite.spaces.rounds import Convolved, Halved, Pooled, Read, Round, Stack, Tables, Term, Work, grouped
+from darts_lite.spaces.rounds import Convolved, Halved, Pooled, Read, Round, Tables, Work, grouped
+from darts_lite.spaces.stacks import Stack, Term
 
 INPUTS = 2  # states that a cell begins with
 
@@ -63,7 +64,7 @@ class _RoundBuilder:
         )
 
     def last_operation(self, name: str) -> None:
-        """What an operation brings to nodes."""
+        """Stack of an operation's terms."""
         operation = self.stage.operations[name]
         if isinstance(operation, Pool):
             self._pool(name, operation)
@@ -79,7 +80,7 @@ class _RoundBuilder:
             self._convolution(name, "only", operation.only, read, hidden=False)
 
     def pools_together(self) -> None:
-        """Both pools of the same planes are made at once."""
+        """Make both pools of the same planes at once."""
         for read, firsts in self.pools.items():
             stride = next(one.stride for one in self.stage.operations.values() if isinstance(one, Pool))
             self.makers.append(Pooled(self.program.tables, firsts.get("max"), firsts.get("avg"), read, stride))
@@ -141,7 +142,7 @@ class _RoundBuilder:
 
 
 class Program:
-    """What the kernels have to do for a cell, made once: its stages, and which terms each plane is the sum of."""
+    """Plan of the kernels of a cell, made once: its stages, and the terms of each target."""
 
     def __init__(self, cell: Any):
         plan = cell.plan

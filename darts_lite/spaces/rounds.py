@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from darts_lite.operations.kernels.triton import depthwise, pools
-from darts_lite.operations.kernels.triton.mix import Folded, Gradients, Scales, fold, unfold, unmix
+from darts_lite.operations.kernels.triton.matrices import Folded, Gradients, Scales, fold, unfold
+from darts_lite.operations.kernels.triton.mix import unmix
 from darts_lite.operations.kernels.triton.moments import moments, products
+from darts_lite.spaces.stacks import Stack
 
 Read = tuple[int, int]  # a plane that is read, and the number of its gradient among those that are added to
 
@@ -27,7 +28,7 @@ class Tables:
         self.made: dict[torch.device, Tensor] = {}
 
     def add(self, numbers: Sequence[int]) -> slice:
-        """Where in the tensor a list is."""
+        """Append a list; returns its slice of the tensor."""
         self.numbers.extend(numbers)
         return slice(len(self.numbers) - len(numbers), len(self.numbers))
 
@@ -49,7 +50,7 @@ def grouped(keys: Sequence[int], groups: Sequence[int]) -> tuple[list[int], list
 
 @dataclass
 class Work:
-    """What a cell computes with in one pass."""
+    """Tensors that a cell computes with in one pass."""
 
     tables: Tensor
     weights: dict[str, Tensor]
@@ -71,7 +72,7 @@ class Work:
 
 @dataclass
 class Back:
-    """What a round computes with on its way back."""
+    """Tensors that a round computes with on its way back."""
 
     work: Work
     x: Tensor  # what the round reads
@@ -106,7 +107,7 @@ class Convolved:
         depthwise.forward(x, made, weight, sources, read=self.read, **self.how)
 
     def backward(self, back: Back) -> None:
-        """Pass on the gradients of the planes, and note that of the weight."""
+        """Pass on the gradients of the planes; note the gradient of the weight in `back.found`."""
         work, g = back.work, back.of(self.planes)
         x, of_x = (work.planes, back.of_hidden) if self.hidden else (back.x, back.of_x)
         weight = work.weights[self.weight]
@@ -162,103 +163,6 @@ class Halved:
             half = back.x[self.read[0], :, offset::2, offset::2]
             passed = g[:, : half.shape[1], : half.shape[2]] * (half > 0)
             back.of_x[self.read[1], :, offset::2, offset::2] += passed
-
-
-@dataclass(frozen=True)
-class Term:
-    """What a plane brings to a target."""
-
-    plane: int
-    target: int  # its number among the targets of the round
-    edge: int  # of drop-path; -1: never dropped
-    factor: int  # number of its mixing weight; -1: 1
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The terms of one operation, copy by copy; of a factorized reduction first those of all even halves."""
-
-    kind: str  # convolution, halves, pool or identity
-    name: str  # of the layer that has the weights
-    norm: Any  # its BatchNorm, or None
-    terms: list[Term]
-    copies: list[int]  # of the BatchNorm, by term
-
-    @property
-    def layers(self) -> list[str]:
-        """Names of the pointwise weights."""
-        parts = {"convolution": ["pointwise"], "halves": ["even", "odd"]}.get(self.kind, [])
-        return [f"{self.name}.{part}.weight" for part in parts]
-
-    def matrices(self, weights: dict[str, Tensor], unit: Tensor) -> list[Tensor]:
-        """(.., C, C): a half of a reduction fills its rows, and what has no weights is `unit` (C, C)."""
-        if not self.layers:
-            return [unit.expand(len(self.terms), -1, -1)]
-        number = len(self.terms) // len(self.layers)
-        found = [weights[name].reshape(number, -1, len(unit)) for name in self.layers]
-        return _halves(*found) if self.kind == "halves" else found
-
-    def affine(
-        self, weights: dict[str, Tensor], channels: int, device: torch.device
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Weight and bias of an affine BatchNorm, (.., C) each; 1 and 0 without one."""
-        if self.norm is None:
-            shape = len(self.terms), channels
-            return [torch.ones(shape, device=device)], [torch.zeros(shape, device=device)]
-        weight, bias = (weights[f"{self.name}.norm.{part}"].view(-1, channels) for part in ("weight", "bias"))
-        return ([weight, weight], _halves(bias)) if self.kind == "halves" else ([weight], [bias])
-
-    def running(self, channels: int, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
-        """Running mean and variance, (.., C) each; 0 and 1 without BatchNorm."""
-        if self.norm is None:
-            shape = len(self.terms), channels
-            return [torch.zeros(shape, device=device)], [torch.ones(shape, device=device)]
-        mean, variance = (kept.view(-1, channels) for kept in (self.norm.running_mean, self.norm.running_var))
-        if self.kind == "halves":
-            return _halves(mean), [variance, variance]
-        if self.copies == list(range(len(mean))):
-            return [mean], [variance]
-        return [mean[copy : copy + 1] for copy in self.copies], [variance[copy : copy + 1] for copy in self.copies]
-
-    def batch(self, of_terms: Tensor) -> Tensor:
-        """(copies * C,): a statistic of BatchNorm's copies, of that of the terms (terms, C)."""
-        if self.kind == "halves":  # what a half does not fill is zero
-            of_terms = torch.add(*of_terms.chunk(2))
-        if self.kind == "pool":  # edges share it, and those into the first node come first
-            number = max(self.copies) + 1
-            first = [self.copies.index(copy) for copy in range(number)]
-            in_order = first == list(range(number))
-            of_terms = of_terms[:number] if in_order else torch.stack([of_terms[term] for term in first])
-        return of_terms.flatten()
-
-    def gradients(self, weights: dict[str, Tensor], of: Gradients) -> dict[str, Tensor]:
-        """Of the weights, by name, from those of the terms."""
-        found = {}
-        if self.kind == "convolution":
-            found[self.layers[0]] = of.matrix.reshape(weights[self.layers[0]].shape)
-        if self.kind == "halves":
-            half = of.matrix.shape[1] // 2
-            for name, rows in zip(
-                self.layers, (of.matrix.chunk(2)[0][:, :half], of.matrix.chunk(2)[1][:, half:]), strict=True
-            ):
-                found[name] = rows.reshape(weights[name].shape)
-        if self.norm is not None and f"{self.name}.norm.weight" in weights:
-            scale, shift = of.scale, of.shift
-            if self.kind == "halves":
-                half = shift.shape[1] // 2
-                even, odd = shift.chunk(2)
-                scale, shift = torch.add(*scale.chunk(2)), torch.cat((even[:, :half], odd[:, half:]), dim=1)
-            found |= {f"{self.name}.norm.weight": scale.flatten(), f"{self.name}.norm.bias": shift.flatten()}
-        return found
-
-
-def _halves(even: Tensor, odd: Tensor | None = None) -> list[Tensor]:
-    """The rows that each half of a reduction fills, the others zero: of (copies, C, ..) both halves, or of one (copies, C / 2, ..) each."""
-    if odd is None:
-        half = even.shape[1] // 2
-        even, odd = even[:, :half], even[:, half:]
-    tail = (0, 0) * (even.dim() - 2)
-    return [F.pad(even, (*tail, 0, odd.shape[1])), F.pad(odd, (*tail, even.shape[1], 0))]
 
 
 class Round:
@@ -318,9 +222,9 @@ class Round:
         into: Gradients,
         found: dict[str, Tensor] | None,
     ) -> None:
-        """From the gradients g of the targets, add to those of what was read, `of_x`, and write those of hidden planes and of the terms.
+        """Add to `of_x`, the gradients of what was read, and write `of_hidden` and `into`, from g, the gradients of the targets.
 
-        `found` gets those of depthwise weights, by name; None: they are frozen.
+        `found` gets the gradients of depthwise weights, by name; None: they are frozen.
         """
         matrix, folded, scales = work.matrix[self.terms], work.folded[self.terms], work.scales[self.terms]
         targets, planes, edges, has_norm = work.table(self.targets, self.planes, self.edges, self.has_norm)

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from darts_lite.errors import Exit, UserError
-from darts_lite.storage.files import TEMPORARY, make_folders, refused, sync_folder, write_atomic
+from darts_lite.storage.files import TEMPORARY, make_folders, refusing, sync_folder, write_atomic
 
-FORMAT_VERSION = 2  # 2: the genotype of a trained network is plain data, it was JSON text
+FORMAT_VERSION = 2  # 2: a genotype is plain data, it was JSON text; a part of a method has options
 KEEP = 2  # the newest, and the one before in case the newest is damaged
 SECTIONS = ("run", "config", "env", "files", "time")  # JSON objects that every checkpoint has beside the state itself
 _NAME = re.compile(r"step_(\d{8,18})\.([0-9a-f]{16})\.pt")
@@ -82,14 +82,13 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
 
 def files(folder: Path) -> list[Path]:
     """The checkpoints in a folder, newest first; other names (temporary, set aside) are ignored."""
-    try:
-        found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-        # Two of one step differ in wall-clock values only; the later one first.
-        return sorted(found, key=lambda path: (_step(path), os.lstat(path).st_mtime_ns), reverse=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise refused(folder, error, "cannot be read") from error
+    with refusing(folder, "cannot be read"):
+        try:
+            found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+            # Two of one step differ in wall-clock values only; the later one first.
+            return sorted(found, key=lambda path: (_step(path), os.lstat(path).st_mtime_ns), reverse=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 def load_newest(folder: Path, warn: Callable[[str], None]) -> Loaded:
@@ -116,19 +115,15 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> Loaded:
 def set_aside(damaged: tuple[Path, ...]) -> None:
     """Rename damaged checkpoints to `*.corrupt`, once an older one has been loaded. Raises UserError (environment)."""
     for path in damaged:
-        try:
+        with refusing(path, "cannot be renamed"):
             os.replace(path, path.with_name(path.name + ".corrupt"))
             sync_folder(path.parent)
-        except OSError as error:
-            raise refused(path, error, "cannot be renamed") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise refused(path, error, "cannot be read") from error
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with refusing(path, "cannot be read"), open(os.open(path, flags), "rb") as file:
+        data = file.read()
     match = _NAME.fullmatch(path.name)
     if match is None or hashlib.sha256(data).hexdigest()[:16] != match[2]:
         raise ValueError("does not have the hash in its name")
@@ -138,7 +133,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(path, "does not fit into memory", "free memory", code=Exit.ENVIRONMENT) from error
     version = state.get("format_version")
     if type(version) is int and version != FORMAT_VERSION:
-        fix = "use the version that wrote it, or start a new run"
+        fix = "use the version of darts_lite that wrote it, or start a new run"
         raise UserError(path, f"has format {version}, this version reads {FORMAT_VERSION}", fix, code=Exit.RUN)
     if problem := _schema(state, _step(path)):
         raise ValueError(problem)
@@ -146,13 +141,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _prune(folder: Path, newest: Path) -> None:
-    try:
+    with refusing(folder):
         older = [path for path in files(folder) if path != newest]
         leftovers = [path for path in folder.iterdir() if path.name.startswith(".") and path.name.endswith(TEMPORARY)]
         for path in (*older[KEEP - 1 :], *leftovers):
             path.unlink()
-    except OSError as error:
-        raise refused(folder, error) from error
 
 
 def _step(path: Path) -> int:
@@ -160,7 +153,7 @@ def _step(path: Path) -> int:
 
 
 def _schema(state: Mapping[str, Any], step: int) -> str | None:
-    """What is wrong with the outer shape of a checkpoint, if anything."""
+    """The first fault in the outer shape of a checkpoint; None: there is none."""
     if type(state.get("format_version")) is not int or state["format_version"] != FORMAT_VERSION:
         return "has no known format_version"
     if type(state.get("step")) is not int or state["step"] != step:

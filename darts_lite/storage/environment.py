@@ -1,4 +1,4 @@
-"""Where a run was made: what bit-identical resume depends on, and what a reader of the results wants to know."""
+"""Environment of a run: the facts on which bit-identical resume depends, and those that a reader of results wants to know."""
 
 import contextlib
 import os
@@ -40,7 +40,7 @@ def describe(device: str | torch.device, fingerprint: str | None, source: str | 
 
 
 def differences(old: Any, new: dict[str, Any]) -> list[str]:
-    """What differs of the things a bit-identical resume depends on, each as `name old -> new`; `old` is untrusted."""
+    """Differences in what a bit-identical resume depends on, each as `name old -> new`; `old` is untrusted."""
     old = old if isinstance(old, dict) else {}
     before = old.get("versions") if isinstance(old.get("versions"), dict) else {}
     pairs = [(name, before.get(name), value) for name, value in new["versions"].items()]

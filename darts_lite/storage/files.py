@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,22 @@ def refused(path: Path, error: OSError, what: str = "cannot be written") -> User
     return UserError(path, f"{what}: {reason}", fix, code=Exit.ENVIRONMENT)
 
 
+@contextlib.contextmanager
+def refusing(path: Path, what: str = "cannot be written") -> Iterator[None]:
+    """Inside, a refusal of the operating system is the one-line error `refused`."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(path, error, what) from error
+
+
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Put `data` at `path` in one rename, on disk when this returns; nothing is left behind on failure.
 
     Raises UserError (6). The temporary name is fixed, so that the remains of a killed process are overwritten.
     """
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
-    try:
+    with refusing(path):
         try:
             temporary.unlink(missing_ok=True)
             # O_EXCL: never through a link that somebody has put there.
@@ -60,8 +70,13 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
                 temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
-    except OSError as error:
-        raise refused(path, error) from error
+
+
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a file, which has reached the operating system on return. Raises UserError (6)."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with refusing(path), open(os.open(path, flags, 0o666), "ab") as file:
+        file.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def sync_folder(path: Path) -> None:
@@ -105,19 +120,19 @@ def remove_folders(made: list[Path]) -> None:
 
 
 def refuse_links(folder: Path, names: tuple[str, ...]) -> None:
-    """Refuse (exit code 4) symbolic links, devices, pipes among the `names` in `folder` and one level below them."""
-    for name in names:
-        path = folder / name
-        if not os.path.lexists(path):
-            continue
-        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
-        entries = [path / entry for entry in sorted(os.listdir(path))] if is_folder else []
-        for entry in (path, *entries):
-            mode = os.lstat(entry).st_mode
+    """Refuse (exit code 4) symbolic links, devices, pipes among the `names` in `folder` and one level below them; 6: no access."""
+    for path in (folder / name for name in names):
+        with refusing(folder, "cannot be read"):
+            if not os.path.lexists(path):
+                continue
+            is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+            entries = [path, *((path / entry for entry in sorted(os.listdir(path))) if is_folder else ())]
+            modes = {entry: os.lstat(entry).st_mode for entry in entries}
+        for entry, mode in modes.items():
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
                 raise UserError(entry, f"is {kind}; a run does not write through it", "remove it", code=Exit.RUN)
-        if is_folder != ("." not in name):
+        if is_folder != ("." not in path.name):
             kind = "a folder" if is_folder else "a file"
             raise UserError(path, f"is {kind}; a run does not make that", "remove it", code=Exit.RUN)
 

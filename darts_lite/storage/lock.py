@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from darts_lite.errors import Exit, UserError, show
-from darts_lite.storage.files import refused
+from darts_lite.storage.files import refusing
 
 NAME = ".lock"
 _HELD: set[tuple[int, int]] = set()  # (device, inode) of the lock files this process holds
@@ -36,7 +36,7 @@ class FolderLock:
 
         Changes no content, so that a run which is refused later has changed nothing; `sign` writes who holds it.
         """
-        try:
+        with refusing(self.path):
             if os.path.lexists(self.path):
                 status = os.lstat(self.path)
                 if not stat.S_ISREG(status.st_mode):
@@ -47,8 +47,6 @@ class FolderLock:
                 self._made = True
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o666)
-        except OSError as error:
-            raise refused(self.path, error) from error
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -68,13 +66,11 @@ class FolderLock:
         """Write host and process id into the lock file, for the message that a second run gets."""
         if self._descriptor is None:
             raise RuntimeError("the lock is not held")
-        try:
+        with refusing(self.path):
             text = f"{socket.gethostname()} {os.getpid()}\n".encode()
             os.pwrite(self._descriptor, text, 0)
             os.ftruncate(self._descriptor, len(text))
             self._made = False
-        except OSError as error:
-            raise refused(self.path, error) from error
 
     def release(self) -> None:
         """Give the lock back; harmless when it is not held. A file that was made here and never signed goes."""

@@ -15,22 +15,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from darts_lite.errors import Exit, Interrupted, UserError, did_you_mean
+from darts_lite.errors import Exit, Interrupted, UserError
+from darts_lite.settings.configs import RunConfig
 from darts_lite.settings.identity import DATA_PLACES, digest
 from darts_lite.settings.schema import to_plain
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import (
+    append_line,
     is_folder,
-    is_there,
     make_folders,
     read_json,
     refuse_links,
-    refused,
+    refusing,
     remove_folders,
     write_atomic,
 )
+from darts_lite.storage.json_lines import JsonLines
 from darts_lite.storage.lock import FolderLock
-from darts_lite.storage.records import Records
 from darts_lite.storage.yaml import to_yaml
 
 WRITTEN = (
@@ -50,8 +51,8 @@ class RunFolder:
 
     def __init__(self, path: Path, held: FolderLock, made: list[Path]):
         self.path = path
-        self.metrics = Records(path / "metrics.jsonl")
-        self.alphas = Records(path / "alphas.jsonl")
+        self.metrics = JsonLines(path / "metrics.jsonl")
+        self.alphas = JsonLines(path / "alphas.jsonl")
         self.checkpoints = path / "checkpoints"
         self.step = 0  # of the last checkpoint
         self._lock = held
@@ -96,7 +97,7 @@ class RunFolder:
             raise
         run = cls(path, held, made)
         facts = {"verb": verb, "configuration": digest(config), "apart_from_places": digest(config, DATA_PLACES)}
-        if getattr(config, "debug", None):
+        if isinstance(config, RunConfig) and config.debug:
             facts["debug"] = config.debug  # so that nobody takes its result for one
         run._facts = {"run": facts, "config": to_plain(config), "env": environment}
         return run
@@ -113,9 +114,6 @@ class RunFolder:
         held.acquire(warn)
         try:
             refuse_links(path, WRITTEN)
-        except OSError as error:
-            held.release()
-            raise refused(path, error, "cannot be read") from error
         except BaseException:
             held.release()
             raise
@@ -215,18 +213,12 @@ class RunFolder:
 
     def log(self, text: str) -> None:
         """Append a line to run.log."""
-        path = self.path / "run.log"
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(path, flags, 0o666), "a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text.rstrip("\n") + "\n")
-        except OSError as error:
-            raise refused(path, error) from error
+        append_line(self.path / "run.log", text.rstrip("\n"))
 
     # The end
 
     def forget(self) -> None:
-        """Nothing has begun here after all, although it was saved: a new run that ends now leaves nothing."""
+        """Treat the run as not begun, so that an error now removes its folder."""
         self._saved = self._begun = False
 
     def __enter__(self) -> "RunFolder":
@@ -253,19 +245,6 @@ class RunFolder:
         remove_folders(self._made)
 
 
-def existing(folder: str | Path | None, verb: str, key: str = "run") -> Path:
-    """`folder` as a path if it is a folder, else UserError (4) naming `key` and where a run of `verb` lies."""
-    hint = did_you_mean(str(folder), ["auto"]) if key == "resume" else ""
-    fix = f"{hint}give the folder of a run, such as outputs/{verb}/digits/<time>"
-    if folder is None:
-        raise UserError(key, "not given", fix, code=Exit.RUN)
-    path = Path(folder)
-    if not is_folder(path):
-        reason = "is not a folder" if is_there(path) else "no such run folder"
-        raise UserError(key, reason, fix, code=Exit.RUN, value=path)
-    return path
-
-
 def _refuse_used(path: Path) -> None:
     """Refuse (4) a folder that holds a run, or a file that a run would overwrite."""
     found = [name for name in WRITTEN if os.path.lexists(path / name)]
@@ -276,7 +255,7 @@ def _refuse_used(path: Path) -> None:
     if checkpoint.files(path / "checkpoints") or state in ("finished", "interrupted", "failed"):
         raise UserError(path, "already holds a run", fix, code=Exit.RUN)
     refuse_links(path, WRITTEN)
-    if state == "running" and Records(path / "metrics.jsonl").size == 0:
+    if state == "running" and JsonLines(path / "metrics.jsonl").size == 0:
         return  # killed before it had anything to keep
     if strange := [name for name in found if name != "checkpoints" or any((path / name).glob("[!.]*"))]:
         raise UserError(path, f"already holds {strange[0]}", "choose another run_dir", code=Exit.RUN)
@@ -286,13 +265,11 @@ def _clear(path: Path) -> None:
     """Remove what a run writes, the lock excepted; only after `_refuse_used`, or for a run of our own."""
     for name in WRITTEN:
         target = path / name
-        try:
+        with refusing(target, "cannot be removed"):
             if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
-        except OSError as error:
-            raise refused(target, error, "cannot be removed") from error
 
 
 def _reason(error: BaseException) -> str:

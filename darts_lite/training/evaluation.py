@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darts_lite.data.parts import Source
+from darts_lite.data.parts import ImageSource
 from darts_lite.hardware.device import synchronize, without_trials
 from darts_lite.hardware.precision import computing
 from darts_lite.spaces.network import Network
@@ -42,7 +42,7 @@ def even_batches(number: int, at_most: int) -> list[int]:
     return [size + 1] * larger + [size] * (batches - larger)
 
 
-def batch_sizes(part: Source, at_most: int) -> int | list[int]:
+def batch_sizes(part: ImageSource, at_most: int) -> int | list[int]:
     """What `part.batches` is to be called with, for at most so many images at once: even batches on a GPU, plain ones on a CPU."""
     return at_most if part.device.type == "cpu" else even_batches(len(part), at_most)
 
@@ -57,7 +57,7 @@ def at_once(device: torch.device, batch_size: int) -> int:
 
 @torch.no_grad()
 def evaluate(
-    classify: Callable[[Tensor], Tensor], part: Source, classes: int, *, sizes: int | list[int], precision: str
+    classify: Callable[[Tensor], Tensor], part: ImageSource, classes: int, *, sizes: int | list[int], precision: str
 ) -> dict:
     """Mean loss, accuracy (top-1), top-5 where there are more than five classes, and accuracy of each class, as fractions.
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from darts_lite.data.parts import Source
+from darts_lite.data.parts import ImageSource
 from darts_lite.hardware.gated import load_optimizer_state, optimizer_state
 from darts_lite.hardware.precision import call, computing, lowered
 from darts_lite.methods.architecture import Architecture, flatten, unflatten
@@ -49,7 +49,7 @@ class SearchState:
         epoch_steps: int,
         number: int = 0,
         alive: dict[str, Tensor] | None = None,
-        validation: Source | None = None,
+        validation: ImageSource | None = None,
     ):
         config = replace(config, **method.phases[number].settings)
         self.config, self.method, self.device, self.precision = config, method, device, precision

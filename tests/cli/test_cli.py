@@ -20,18 +20,18 @@ import darts_lite.evaluate
 import darts_lite.search
 from darts_lite import __version__
 from darts_lite.cli import console
-from darts_lite.cli.line import VERBS, config_class, default_options, group_options, read_line
+from darts_lite.cli.line import VERBS, config_class, default_options, group_options, part_options, read_line
 from darts_lite.cli.run import run_package, run_verb
 from darts_lite.errors import Exit, Interrupted, UserError, all_of
-from darts_lite.runs.loop import epoch_words
 from darts_lite.runs.report import Plain
-from darts_lite.settings.schema import leaves
+from darts_lite.runs.steps import epoch_words
+from darts_lite.settings.schema import leaves, part_kinds
 
 
 def test_the_function_gets_configuration_typed_keys_and_reporter(calls, tmp_path):
     assert run_verb("search", ["seed=3", "dataset.flip=true", "method=darts_second_order"]) == 0
     ((config, typed, report),) = calls
-    assert (config.seed, config.dataset.flip, config.solver) == (3, True, "unrolled")
+    assert (config.seed, config.dataset.flip, config.solver.name) == (3, True, "unrolled")
     assert typed == {"seed", "dataset.flip", "method"}
     assert isinstance(report, Plain)
     assert list(tmp_path.iterdir()) == [], "Hydra makes no folder"
@@ -125,7 +125,7 @@ def test_sweep_below_run_dir(calls, tmp_path):
 
 def test_sweep_over_run_dir_and_groups(calls):
     assert run_verb("search", ["-m", "run_dir=a,b c", "method=darts_first_order,darts_second_order"]) == 0
-    assert [(config.run_dir, config.solver) for config, *_ in calls] == [
+    assert [(config.run_dir, config.solver.name) for config, *_ in calls] == [
         ("a/0", "first_order"),
         ("a/1", "unrolled"),
         ("b c/2", "first_order"),
@@ -276,8 +276,9 @@ def test_help_tells_examples_options_and_keys(verb, capsys):
     assert text.startswith(f"{verb.capitalize()}: ") and f"python -m darts_lite.{verb}" in text
     for group in default_options(verb):
         assert all(option in text for option in group_options(group, verb))
-    for key in set(leaves(config_class(verb))) - set(default_options(verb)):
-        assert f"  {key}=" in text or key in ("method", "preset", "recipe"), key
+    chosen = {*default_options(verb), *(f"{kind}.name" for kind in part_kinds(config_class(verb)))}
+    for key in {*leaves(config_class(verb)), *part_options(verb)} - chosen:
+        assert f"  {key}=" in text, key
     assert max(map(len, text.splitlines())) <= 130
 
 

@@ -94,10 +94,10 @@ def test_what_other_processes_left(tmp_path, capsys):
     assert not sweep.here
     sweep.job(1, ["seed=1"])  # began, and was killed
     sweep.job(0, ["seed=0"]).end(Exit.RUN, "no")
-    jobs = sweep.tell()
+    jobs = sweep.conclude()
     assert [(job["number"], job["state"]) for job in jobs] == [(0, "failed"), (1, "killed")]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job_9_before.json", "sweep.json"]
-    assert Sweep("search", tmp_path, "later").tell() == []
+    assert Sweep("search", tmp_path, "later").conclude() == []
 
 
 def test_one_job_shows_all_of_its_settings():

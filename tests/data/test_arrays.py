@@ -17,7 +17,6 @@ from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.training import retrain_step as retrain_state
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
-RETRAIN_STEP = "darts_lite.training.retrain_step:retrain_step"
 
 
 def given(**changes):
@@ -59,7 +58,7 @@ def test_search_retrain_evaluate():
 def test_resume_and_several_runs(monkeypatch):
     config = from_python(tiny.retrain_config(seeds=[0, 1], run_dir="run"))
     monkeypatch.setattr(retrain_state, "retrain_step", retrain_state.retrain_step)  # put back what `act` replaces
-    tiny.act(RETRAIN_STEP, 4, lambda: 1 / 0)
+    tiny.act("retrain step", 4, lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         retrain(config, report=tiny.Report(), dataset=given())
     resumed = from_python(tiny.retrain_config(seeds=[0, 1], run_dir="run", resume="run"))

@@ -21,9 +21,10 @@ from darts_lite.cli.line import read_line
 from darts_lite.data import DATASETS, digits, files, load, npz, problems
 from darts_lite.data.arrays import Arrays, from_torch
 from darts_lite.data.augmentation import AREA, RATIO, Augmentation, crop, cutout, flip, random_windows
-from darts_lite.data.dataset import channel_order, channel_statistics, in_words, remarks
-from darts_lite.data.parts import Feed, Order, Part
+from darts_lite.data.dataset import channel_order, in_words, remarks
+from darts_lite.data.parts import BatchFeed, Order
 from darts_lite.data.splits import split
+from darts_lite.data.statistics import channel_statistics
 from darts_lite.errors import Exit, UserError
 from darts_lite.settings.datasets import PRESETS, USED_BY, DatasetConfig, preset_config
 
@@ -204,7 +205,7 @@ def test_names_of_classes_in_the_file(tmp_path):
         (np.array(["a"]), "names of at least two classes"),
         (np.array(["a", "b", "\ud800"]), "class_names"),
         (np.array([b"a", b"b", b"\xff"]), "class_names"),
-        (np.array(["a", "b", None], dtype=object), "pickled"),
+        (np.array(["a", "b", None], dtype=object), "allow_pickle=False"),
     ):
         path = saved(tmp_path, class_names=wrong)
         refused(lambda path=path: load_npz(path), Exit.DATA, "fix: ", words)
@@ -354,7 +355,7 @@ def test_fingerprint_is_of_the_content(tmp_path):
 
 BAD_ARRAYS = {
     "missing key": ({"y_test": None}, "y_test", "missing"),
-    "object array": ({"y_train": np.array([{}] * 12, dtype=object)}, "y_train", "pickled"),
+    "object array": ({"y_train": np.array([{}] * 12, dtype=object)}, "y_train", "allow_pickle=False", "plain numbers"),
     "float images": ({"x_train": np.zeros((12, 6, 5, 3), np.float32)}, "x_train", "uint8", "'float32'"),
     "int64 images": ({"x_test": np.zeros((4, 6, 5, 3), np.int64)}, "x_test", "uint8"),
     "structured images": ({"x_test": np.zeros((4, 6, 5), [("r", np.uint8)])}, "x_test", "uint8"),
@@ -515,7 +516,7 @@ def test_statistics_are_exact():
 def test_statistics_in_chunks(monkeypatch):
     images = np.random.default_rng(1).integers(0, 256, (37, 4, 4, 2), dtype=np.uint8)
     whole = channel_statistics(images)
-    monkeypatch.setattr("darts_lite.data.dataset._CHUNK", 50)
+    monkeypatch.setattr("darts_lite.data.statistics._CHUNK", 50)
     assert channel_statistics(images) == whole
 
 
@@ -635,7 +636,7 @@ def test_batch_is_the_slow_loop(height, width, channels, padding, mirror, side, 
     images = uint8_images(9, height, width, channels, seed)
     mean, std = [0.3, 0.5, 0.1, 0.9][:channels], [0.2, 0.7, 1.0, 0.05][:channels]
     augmentation = Augmentation(padding, mirror, side, resized)
-    part = Part(images, np.arange(9), "cpu", mean, std, augmentation)
+    part = tiny.resident(images, np.arange(9), "cpu", mean, std, augmentation)
     indices = torch.tensor([8, 0, 3, 3, 5])
     batch, labels = tiny.batch(part, indices, torch.Generator().manual_seed(seed))
     draws = augmentation.draw(5, height, width, torch.Generator().manual_seed(seed))
@@ -656,7 +657,7 @@ def test_batch_is_the_slow_loop(height, width, channels, padding, mirror, side, 
 def test_normalization_is_that_of_torchvision():
     transforms = pytest.importorskip("torchvision.transforms")
     images, mean, std = uint8_images(5, 8, 8, 3), (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
-    part = Part(images, np.zeros(5), "cpu", mean, std)
+    part = tiny.resident(images, np.zeros(5), "cpu", mean, std)
     expected = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
     batch, _ = tiny.batch(part, torch.arange(5), torch.Generator())
     for got, image in zip(batch, images, strict=True):
@@ -696,7 +697,7 @@ def test_windows_are_those_of_torchvision(height, width):
 
 def test_augmentation_that_leaves_nothing_is_refused():
     def part(augmentation):
-        return Part(uint8_images(4, 8, 9, 1), np.zeros(4), "cpu", [0.5], [0.5], augmentation)
+        return tiny.resident(uint8_images(4, 8, 9, 1), np.zeros(4), "cpu", [0.5], [0.5], augmentation)
 
     error = refused(lambda: part(Augmentation(10**9, False, 16)), Exit.CONFIGURATION, "9x8", "got 1000000000", "got 16")
     assert [problem.key for problem in error.problems] == ["dataset.crop_padding", "cutout"]
@@ -708,7 +709,7 @@ def test_augmentation_that_leaves_nothing_is_refused():
 def test_augmentation_off_makes_no_draw():
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    part = Part(uint8_images(4, 7, 7, 1), np.zeros(4), "cpu", [0.5], [0.5], Augmentation(None, False, 0))
+    part = tiny.resident(uint8_images(4, 7, 7, 1), np.zeros(4), "cpu", [0.5], [0.5], Augmentation(None, False, 0))
     tiny.batch(part, torch.arange(4), generator)  # an eighth of 7 is 0
     assert torch.equal(generator.get_state(), before)
     assert (
@@ -719,7 +720,9 @@ def test_augmentation_off_makes_no_draw():
 
 
 def test_batch_is_determined_by_the_generator():
-    part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, Augmentation(None, True, 4))
+    part = tiny.resident(
+        uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, Augmentation(None, True, 4)
+    )
     indices = torch.arange(16)
     first, second, other = (tiny.batch(part, indices, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2))
     assert torch.equal(first, second) and not torch.equal(first, other)
@@ -729,7 +732,9 @@ def alternating(count, batch_size=5, seed=0, flip=True):
     """A feed of images that differ from their mirror images, neither cropped nor cut."""
     images = uint8_images(count, 3, 4, 1)
     augmentation = Augmentation(0, flip, alternating=True)
-    return Feed(Part(images, np.arange(count), "cpu", [0.5], [0.2], augmentation), batch_size, seed), images
+    return BatchFeed(
+        tiny.resident(images, np.arange(count), "cpu", [0.5], [0.2], augmentation), batch_size, seed
+    ), images
 
 
 def mirrored(feed, images, epoch):
@@ -737,7 +742,7 @@ def mirrored(feed, images, epoch):
     found = {}
     for step in range(epoch * feed.steps_per_epoch, (epoch + 1) * feed.steps_per_epoch):
         batch, labels = tiny.fed(feed, step, torch.Generator().manual_seed(step))
-        plain = feed.part.preparation.plain(torch.from_numpy(images[labels.numpy()]))
+        plain = feed.part.preparation.normalized(torch.from_numpy(images[labels.numpy()]))
         for shown, image, label in zip(batch, plain, labels.tolist(), strict=True):
             found[label] = torch.equal(shown, image.flip(-1))
             assert found[label] or torch.equal(shown, image)
@@ -775,7 +780,7 @@ def test_alternating_flips_draw_nothing_and_need_flips():
 
 
 def test_images_of_a_batch_have_their_own_draws():
-    part = Part(
+    part = tiny.resident(
         np.tile(uint8_images(1, 16, 16, 1), (32, 1, 1, 1)),
         np.zeros(32),
         "cpu",
@@ -803,8 +808,8 @@ def test_pure_functions():
 
 def test_evaluation_batches():
     images, labels = uint8_images(10, 8, 8, 2), np.arange(10)
-    part = Part(images, labels, "cpu", [0.5, 0.4], [0.2, 0.3], Augmentation(None, True, 4))
-    plain = Part(images, labels, "cpu", [0.5, 0.4], [0.2, 0.3])
+    part = tiny.resident(images, labels, "cpu", [0.5, 0.4], [0.2, 0.3], Augmentation(None, True, 4))
+    plain = tiny.resident(images, labels, "cpu", [0.5, 0.4], [0.2, 0.3])
     batches = list(part.batches(4))
     assert [len(y) for _, y in batches] == [4, 4, 2] and len(part) == 10
     assert torch.equal(torch.cat([y for _, y in batches]), torch.arange(10))
@@ -817,7 +822,7 @@ def test_evaluation_batches():
 @pytest.mark.parametrize("resized", [False, True])
 def test_batch_never_waits_for_the_device(resized):
     augmentation = Augmentation(1, True, 4, resized)
-    part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, augmentation)
+    part = tiny.resident(uint8_images(16, 8, 8, 3), np.arange(16), "cpu", [0.5] * 3, [0.2] * 3, augmentation)
     indices, generator = torch.arange(16), torch.Generator()
     with tiny.NoSync():
         tiny.batch(part, indices, generator)
@@ -829,7 +834,9 @@ def test_batch_never_waits_for_the_device(resized):
 
 @pytest.mark.cuda
 def test_batch_never_waits_for_the_gpu():
-    part = Part(uint8_images(16, 8, 8, 3), np.arange(16), "cuda", [0.5] * 3, [0.2] * 3, Augmentation(1, True, 4))
+    part = tiny.resident(
+        uint8_images(16, 8, 8, 3), np.arange(16), "cuda", [0.5] * 3, [0.2] * 3, Augmentation(1, True, 4)
+    )
     order, generator = Order(16, 8, 0, "cuda"), torch.Generator("cuda").manual_seed(0)
     images, _ = tiny.batch(part, order.indices(0), generator)  # the first permutation is copied to the device
     torch.cuda.set_sync_debug_mode("error")
@@ -843,7 +850,7 @@ def test_batch_never_waits_for_the_gpu():
 @pytest.mark.cuda
 def test_gpu_batch_is_the_slow_loop():
     images, augmentation = uint8_images(9, 12, 10, 3), Augmentation(2, True, 5)
-    part = Part(images, np.arange(9), "cuda", [0.5] * 3, [0.25] * 3, augmentation)
+    part = tiny.resident(images, np.arange(9), "cuda", [0.5] * 3, [0.25] * 3, augmentation)
     indices = torch.tensor([8, 0, 3, 3, 5], device="cuda")
     batch, _ = tiny.batch(part, indices, torch.Generator("cuda").manual_seed(3))
     draws = augmentation.draw(5, 12, 10, torch.Generator("cuda").manual_seed(3))

@@ -127,7 +127,7 @@ def test_fingerprint_is_of_what_is_used_wherever_it_lies(tmp_path, monkeypatch):
 
 
 def test_statistics_do_not_depend_on_where_images_wait(tmp_path, monkeypatch):
-    monkeypatch.setattr("darts_lite.data.dataset.MEASURED", 3)
+    monkeypatch.setattr("darts_lite.data.statistics.MEASURED", 3)
     root = folder(tmp_path)
     one, other = read(root), read(root, storage="stream")
     assert (one.mean, one.std) == (other.mean, other.std)

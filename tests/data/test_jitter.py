@@ -9,7 +9,6 @@ from torchvision.transforms import functional as reference
 
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.jitter import jitter, random_jitter
-from darts_lite.data.parts import Part
 from darts_lite.errors import Exit, UserError
 
 ADJUST = reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation
@@ -51,7 +50,7 @@ def test_draws_have_the_range_of_torchvision():
 def test_a_batch_is_jittered_between_flip_and_normalization(channels):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 5, channels), dtype=np.uint8)
     augmentation = Augmentation(0, flip=True, color_jitter=0.4)
-    part = Part(pixels, np.arange(8), "cpu", [0.4] * channels, [0.2] * channels, augmentation)
+    part = tiny.resident(pixels, np.arange(8), "cpu", [0.4] * channels, [0.2] * channels, augmentation)
     with tiny.NoSync():
         made, _ = tiny.batch(part, torch.arange(8), torch.Generator().manual_seed(2))
     draws = augmentation.draw(8, 6, 5, torch.Generator().manual_seed(2))
@@ -64,6 +63,6 @@ def test_a_batch_is_jittered_between_flip_and_normalization(channels):
 def test_images_of_two_channels_are_refused():
     pixels = np.zeros((4, 8, 8, 2), np.uint8)
     with pytest.raises(UserError, match=r"dataset.color_jitter: images of 2 channels") as caught:
-        Part(pixels, np.arange(4), "cpu", [0.5] * 2, [0.5] * 2, Augmentation(color_jitter=0.1))
+        tiny.resident(pixels, np.arange(4), "cpu", [0.5] * 2, [0.5] * 2, Augmentation(color_jitter=0.1))
     assert caught.value.code == Exit.CONFIGURATION
-    Part(pixels, np.arange(4), "cpu", [0.5] * 2, [0.5] * 2, Augmentation())
+    tiny.resident(pixels, np.arange(4), "cpu", [0.5] * 2, [0.5] * 2, Augmentation())

@@ -22,8 +22,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from darts_lite.data import stream
 from darts_lite.data.augmentation import Augmentation
-from darts_lite.data.parts import Feed, Order, Part
-from darts_lite.data.stream import Stream, part_or_stream
+from darts_lite.data.parts import BatchFeed, Order, Preparation, ResidentImages
+from darts_lite.data.stream import Stream, image_source
 from darts_lite.errors import Exit
 from darts_lite.evaluate import EvaluateConfig, evaluate
 from darts_lite.hardware.machine import cores
@@ -36,8 +36,8 @@ def warned(text):
 
 def both(images, workers, warn=warned, augmentation=None):
     """A part and a stream of the same images on the CPU."""
-    plain = np.arange(len(images)), "cpu", [0.4] * 3, [0.2] * 3, augmentation
-    return Part(images, *plain), Stream(images, *plain, workers=workers, warn=warn)
+    given = images, np.arange(len(images)), Preparation(images.shape[1:], "cpu", [0.4] * 3, [0.2] * 3, augmentation)
+    return ResidentImages(*given), Stream(*given, workers=workers, warn=warn)
 
 
 def same(left, right):
@@ -52,7 +52,7 @@ def test_a_stream_is_a_part(tmp_path, kind, resized, workers):
         images = read(folder(tmp_path, images=8, parts=("train", "test")), storage="stream").x_train
     part, other = both(images, workers, augmentation=Augmentation(2, True, 3, resized))
     assert len(part) == len(other) and same(part.batches(5), other.batches(5))
-    feeds = [Feed(one, 4, seed=1) for one in (part, other)]
+    feeds = [BatchFeed(one, 4, seed=1) for one in (part, other)]
     assert feeds[0].steps_per_epoch == feeds[1].steps_per_epoch
     for step in (0, 1, 2, 3, 7, 8, 2):  # beyond an epoch, forwards and back
         for feed in feeds:
@@ -67,7 +67,7 @@ def test_a_stream_is_a_part(tmp_path, kind, resized, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_flips_of_a_stream_alternate_as_those_of_a_part(workers):
     feeds = [
-        Feed(one, 4, seed=1)
+        BatchFeed(one, 4, seed=1)
         for one in both(uint8_images(13, 8, 8, 3), workers, augmentation=Augmentation(2, True, 3, alternating=True))
     ]
     for step in (0, 1, 2, 3, 4, 5, 6, 11, 1):  # three epochs, whose batches are loaded ahead, and back
@@ -112,7 +112,8 @@ def test_an_image_that_breaks_on_the_way_is_named(tmp_path, workers):
     images = read(root, storage="stream", mean=[0.5] * 3, std=[0.5] * 3).x_train
     path = Path(images.path(2))
     path.write_bytes(path.read_bytes()[:60])
-    other = Stream(images, np.zeros(8), "cpu", [0.4] * 3, [0.2] * 3, workers=workers, warn=warned)
+    preparation = Preparation(images.shape[1:], "cpu", [0.4] * 3, [0.2] * 3)
+    other = Stream(images, np.zeros(8), preparation, workers=workers, warn=warned)
     refused(lambda: list(other.batches(3)), Exit.DATA, str(path.name), "cannot be read")
 
 
@@ -120,12 +121,14 @@ def test_who_streams(tmp_path, monkeypatch):
     images, root = uint8_images(8, 8, 8, 3), folder(tmp_path)
 
     def made(images, storage, device="cpu", workers=3):
-        plain = np.zeros(len(images)), torch.device(device), [0.4] * 3, [0.2] * 3
-        return part_or_stream(images, *plain, storage=storage, workers=workers, warn=warned)
+        preparation = Preparation(images.shape[1:], "cpu", [0.4] * 3, [0.2] * 3)
+        preparation.device = torch.device(device)  # nothing is brought there
+        config = DatasetConfig(storage=storage, workers=workers)
+        return image_source(images, np.zeros(len(images)), preparation, config, warned)
 
-    assert isinstance(made(images, "auto"), Part) and isinstance(made(images, "device"), Part)
+    assert isinstance(made(images, "auto"), ResidentImages) and isinstance(made(images, "device"), ResidentImages)
     assert made(images, "stream").workers == 3
-    assert isinstance(made(read(root).x_train, "auto"), Part)
+    assert isinstance(made(read(root).x_train, "auto"), ResidentImages)
     assert isinstance(made(read(root, storage="stream").x_train, "auto"), Stream)
     assert made(images, "stream", workers=None).workers == min(8, cores() - 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes, 10**12))
@@ -171,7 +174,7 @@ def test_bit_identical(verb, photos):
         tiny.assert_same(content(f"workers_{workers}"), expected)
     assert not multiprocessing.active_children()
     killed = make(dataset=settings("stream", 2), run_dir="killed", checkpoint_steps=2)
-    step = "darts_lite.runs.loop:Loop.step_done"
+    step = "step done"
     assert tiny.outcome(tiny.killed_run, killed, ["before", step, 4]) == -signal.SIGKILL
     assert tiny.newest("killed")["step"] == 2
     report = tiny.Report()

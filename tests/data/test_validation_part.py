@@ -55,8 +55,8 @@ class TestRuns:
 
     def test_weights_learn_from_all_of_train_and_alphas_from_val(self):
         report = tiny.Report()
-        ready = prepare("search", tiny.search_config(train_fraction=0.3), None, report)
-        (images, labels), (looked_at, seen) = ready.halves()
+        plan = prepare("search", tiny.search_config(train_fraction=0.3), None, report)
+        (images, labels), (looked_at, seen) = plan.halves()
         with np.load("data.npz") as file:
             assert np.array_equal(images, file["x_train"]) and np.array_equal(labels, file["y_train"])
             assert np.array_equal(looked_at, file["x_val"]) and np.array_equal(seen, file["y_val"])

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darts_lite.errors import LINE_LIMIT, Exit, UserError
+from darts_lite.genotypes import genotype as genotype_module
 from darts_lite.genotypes.find import MOST_BYTES, read
 from darts_lite.genotypes.genotype import (
     Cell,
@@ -189,6 +190,13 @@ def test_files_of_both_forms(tmp_path: Path):
         path = tmp_path / f"größe {number}"
         path.write_text(text, encoding="utf-8")
         assert read(path) == genotype
+
+
+def test_a_genotype_is_validated_once_on_each_read(monkeypatch: pytest.MonkeyPatch):
+    known, calls, validate = published("darts_v2"), [], genotype_module.validate
+    monkeypatch.setattr(genotype_module, "validate", lambda *all, **named: (calls.append(1), validate(*all, **named)))
+    read_again = [from_json(to_json(known)), from_plain(to_plain(known))]
+    assert len(calls) == 2 and read_again == [known, known] and to_json(read_again[1]) == to_json(known)
 
 
 def test_python_values_meet_the_same_checks():

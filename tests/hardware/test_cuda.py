@@ -31,7 +31,7 @@ from darts_lite.operations.kernels.thresholds import LARGE
 from darts_lite.operations.layers import BatchNorm
 from darts_lite.proving.proof import prove
 from darts_lite.retrain import RetrainConfig, retrain
-from darts_lite.runs.loop import Loop
+from darts_lite.runs.steps import Steps
 from darts_lite.search import SearchConfig, search
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces import cell as cells
@@ -143,15 +143,15 @@ def test_draws_in_a_graph_are_those_of_a_call():
 def test_a_resumed_run_is_the_whole_one(name, recordings, monkeypatch):
     """Recorded before step 0, and again before step 4: the warm steps of both leave no trace."""
     whole, _ = ran(RUNS[name], run_dir="whole")
-    step_done = Loop.step_done
+    after_step = Steps.after_step
 
-    def stopping(loop, state, metrics):
-        step_done(loop, state, metrics)
+    def stopping(steps, state, metrics):
+        after_step(steps, state, metrics)
         if state.clock.done == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(Loop, "step_done", stopping)
+        patch.setattr(Steps, "after_step", stopping)
         ran(RUNS[name], run_dir="stopped")
     assert tiny.newest("stopped")["step"] == 4
     resumed, _ = ran(RUNS[name], run_dir=None, resume="stopped")

@@ -24,12 +24,13 @@ from darts_lite.benchmarking import measure
 from darts_lite.errors import Interrupted, out_of_memory
 from darts_lite.hardware import graph
 from darts_lite.hardware.graph import GraphedStep, state_restored, tensors_of
+from darts_lite.methods.method import Stateful
 from darts_lite.methods.relaxations import RELAXATIONS
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.solvers import SOLVERS
 from darts_lite.operations.kernels.thresholds import LARGE
 from darts_lite.retrain import RetrainConfig
-from darts_lite.runs.loop import Loop
+from darts_lite.runs.steps import Steps
 from darts_lite.search import SearchConfig
 from darts_lite.settings import identity as configuration
 from darts_lite.settings import schema
@@ -330,7 +331,7 @@ def compared(run):
     return trace
 
 
-class Drifting:
+class Drifting(Stateful):
     """A perturbation that remembers how often it was called."""
 
     def __init__(self, in_place=True):
@@ -363,13 +364,13 @@ def test_a_run_does_not_notice_where_its_step_is_recorded(name, without_a_gpu, m
     tiny.run(RUNS[name](), run_dir="whole")
     assert without_a_gpu == ways(RUNS[name]())[::-1]  # one for each way, the one with frozen alphas first
 
-    step_done = Loop.step_done
+    after_step = Steps.after_step
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(
-            Loop,
-            "step_done",
-            lambda loop, state, metrics: (
-                step_done(loop, state, metrics),
+            Steps,
+            "after_step",
+            lambda steps, state, metrics: (
+                after_step(steps, state, metrics),
                 state.clock.done == 4 and os.kill(os.getpid(), signal.SIGTERM),
             ),
         )
@@ -418,7 +419,7 @@ def test_graphs_of_a_state_share_their_memory(without_a_gpu, monkeypatch):
 
 def test_the_key_cannot_change_a_result():
     for kind in (SearchConfig, RetrainConfig):
-        assert "cuda_graph" in configuration.inert(kind) and "cuda_graph" in schema.leaves(kind)
+        assert "cuda_graph" in configuration.without_effect(kind) and "cuda_graph" in schema.leaves(kind)
 
 
 # What cannot be recorded

@@ -16,8 +16,9 @@ from process import environment
 import darts_lite
 import darts_lite.hardware.machine as machine
 from darts_lite.benchmarking.measure import Arm, Hired
+from darts_lite.cli.compose import jobs_at_once, own_settings
 from darts_lite.cli.line import read_line
-from darts_lite.cli.run import _at_once, _own_settings, command, run_verb
+from darts_lite.cli.run import command, run_verb
 from darts_lite.cli.sweep import Sweep
 from darts_lite.hardware import device as devices
 from darts_lite.hardware.device import keep_freed_memory, peak_memory, using_threads
@@ -124,11 +125,11 @@ def test_threads_wait_for_a_short_while(way, given, tmp_path):
     ],
 )
 def test_jobs_at_once(words, at_once, monkeypatch):
-    monkeypatch.setattr("darts_lite.cli.run.cores", lambda: 8)
+    monkeypatch.setattr("darts_lite.cli.compose.cores", lambda: 8)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(name=name))
     line = read_line("search", ["-m", *words])
     assert not line.problems
-    assert _at_once(line, _own_settings("search", line, "now") | line.overrides) == at_once
+    assert jobs_at_once(line, own_settings("search", line, "now") | line.overrides) == at_once
 
 
 def test_shares(monkeypatch):
@@ -170,7 +171,7 @@ def test_a_resumed_run_takes_the_threads_that_it_began_with(verb, has, given, to
     assert tiny.read_json("run/env.json")["threads"] == 2
     monkeypatch.setattr("darts_lite.runs.prepare.cores", lambda: has)
     seen = []
-    monkeypatch.setattr("darts_lite.runs.loop.Loop.step_done", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr("darts_lite.runs.steps.Steps.after_step", lambda *_: seen.append(torch.get_num_threads()))
     report = tiny.Report()
     run = {"search": tiny.search, "retrain": tiny.retrain}[verb]
     run(config(resume="run", run_dir=None), report=report)

@@ -10,6 +10,7 @@ import tiny
 
 from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.genotypes.genotype import from_json
+from darts_lite.methods.method import Stateful
 from darts_lite.methods.monitors import Verdict
 from darts_lite.methods.phases import Phase
 from darts_lite.methods.selections.darts import darts
@@ -17,10 +18,10 @@ from darts_lite.methods.selections.hooks import Training, Validating
 from darts_lite.search import search
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
-STEP = "darts_lite.training.search_step:search_step"
+STEP = "search step"
 
 
-class Patience:
+class Patience(Stateful):
     """Stops in epoch 4 with the genotype of epoch 2; remembers every loss, and changes two settings after the first epoch."""
 
     def __init__(self):
@@ -92,8 +93,8 @@ POINTS = {
     "before the change": ("before", STEP, 3),
     "after the change": ("before", STEP, 6),
     "in the last epoch": ("before", STEP, 11),
-    "before the last checkpoint": ("before", "darts_lite.runs.search_results:SearchRecord.finish"),
-    "after the last checkpoint": ("before", "darts_lite.storage.run_folder:RunFolder.finish"),
+    "before the last checkpoint": ("before", "genotype"),
+    "after the last checkpoint": ("before", "end"),
 }
 
 

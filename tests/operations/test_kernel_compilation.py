@@ -99,7 +99,7 @@ def test_every_kernel_compiles_and_keeps_its_numbers_in_registers(name):
         "_moments",
     }
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "compile_kernels.py", str(capability)],
+        [sys.executable, ROOT / "tests" / "operations" / "compile_kernels.py", str(capability)],
         input=json.dumps(kernels),
         env=environment(TRITON_INTERPRET="0"),
         capture_output=True,

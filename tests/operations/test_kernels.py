@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton")
 
-from darts_lite.operations.kernels.triton import depthwise, launch, mix, moments, pools
-from darts_lite.operations.kernels.triton.mix import Folded, Gradients, Scales, room
+from darts_lite.operations.kernels.triton import depthwise, launch, matrices, mix, moments, pools
+from darts_lite.operations.kernels.triton.matrices import Folded, Gradients, Scales, room
 
 pytestmark = [pytest.mark.cuda] if torch.cuda.is_available() else []
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -149,7 +149,7 @@ def test_a_mean_of_a_thousand_deviations_costs_no_digits(many_programs):
     # So the normalized output is exact, too.
     matrix = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     into = room(Folded, 1, 16, DEVICE)
-    mix.fold(matrix, (mean, covariance), Scales(None, None), None, integers(0), integers(1), into, eps=1e-5)
+    matrices.fold(matrix, (mean, covariance), Scales(None, None), None, integers(0), integers(1), into, eps=1e-5)
     y = torch.empty_like(x)
     mix.mix(x, y, mean, into, None, (integers(0), integers(-1), integers(0, 1), integers(0)), read=1)
     expected = F.batch_norm(pixels @ matrix[0].double().T, None, None, training=True)
@@ -193,7 +193,7 @@ def test_mixed_sums(c, dtype, bound, affine, many_programs):
     moments.moments(x, mean, covariance)
     mean[1] = 0
     scales = Scales(factor, weight)
-    mix.fold(matrix, (mean, covariance), scales, bias, numbers, normed, into, eps=1e-5)
+    matrices.fold(matrix, (mean, covariance), scales, bias, numbers, normed, into, eps=1e-5)
     y = torch.empty_like(g)
     mix.mix(x, y, mean, into, keep, (numbers, edges, integers(0, 2, 4), integers(0, 1, 2, 3)), read=3)
     assert off(y, expected.detach()) < bound
@@ -201,7 +201,7 @@ def test_mixed_sums(c, dtype, bound, affine, many_programs):
     sums = moments.products(g, x, mean, keep, (targets, numbers, edges), read=5)
     of_planes = integers(0, 1, 2, 4), integers(0, 3, 1, 2)
     back = room(Gradients, 4, c, DEVICE)
-    bent = mix.unfold(sums, matrix, into, scales, normed, of_planes, back, pixels=prod(x.shape[1:4]))
+    bent = matrices.unfold(sums, matrix, into, scales, normed, of_planes, back, pixels=prod(x.shape[1:4]))
     assert off(back.matrix, leaves["matrix"].grad) < bound
     if affine:
         assert off(back.scale, leaves["weight"].grad) < bound and off(back.shift, leaves["bias"].grad) < bound
@@ -218,7 +218,7 @@ def test_a_factor_has_sixteen_bits_in_bf16():
     factor = torch.tensor([0.1234567], device=DEVICE)
     into, y = room(Folded, 1, 16, DEVICE), empty(1, 1, 4, 4, 16)
     moved = empty(1, 16).zero_(), empty(1, 16, 16)
-    mix.fold(
+    matrices.fold(
         torch.eye(16, device=DEVICE)[None], moved, Scales(factor, None), None, integers(0), integers(0), into, eps=1e-5
     )
     mix.mix(x, y, moved[0], into, None, (integers(0), integers(-1), integers(0, 1), integers(0)), read=1)

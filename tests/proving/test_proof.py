@@ -20,7 +20,7 @@ from darts_lite.operations import OPERATIONS, candidates, layers
 from darts_lite.operations.kernels import depthwise, thresholds
 from darts_lite.operations.kernels.thresholds import CHANNELS, TABLE, Threshold
 from darts_lite.operations.layers import BatchNorm
-from darts_lite.proving import proof
+from darts_lite.proving import cases, findings, numbers, proof, steps
 from darts_lite.search import SearchConfig
 from darts_lite.spaces import cell
 from darts_lite.training.search_step import search_step
@@ -51,13 +51,13 @@ def only(monkeypatch):
 
     def choose(operations=(), spaces=(), solvers=(), widths=(12,)):
         if operations:
-            monkeypatch.setattr(proof, "OPERATIONS", {name: OPERATIONS[name] for name in operations})
+            monkeypatch.setattr(cases, "OPERATIONS", {name: OPERATIONS[name] for name in operations})
         else:
-            monkeypatch.setattr(proof, "_operations", lambda device: iter(()))
-        monkeypatch.setattr(proof, "SPACES", {name: proof.SPACES[name] for name in spaces})
-        monkeypatch.setattr(proof, "SOLVERS", {name: proof.SOLVERS[name] for name in solvers})
-        monkeypatch.setattr(proof, "WIDTHS", widths)
-        monkeypatch.setattr(proof, "TABLE", [one for one in TABLE if one.unit != CHANNELS])
+            monkeypatch.setattr(cases, "operation_cases", lambda device: iter(()))
+        monkeypatch.setattr(cases, "SPACES", {name: cases.SPACES[name] for name in spaces})
+        monkeypatch.setattr(steps, "SOLVERS", {name: steps.SOLVERS[name] for name in solvers})
+        monkeypatch.setattr(cases, "WIDTHS", widths)
+        monkeypatch.setattr(cases, "TABLE", [one for one in TABLE if one.unit != CHANNELS])
 
     return choose
 
@@ -199,13 +199,13 @@ PLANTS = {  # plant, operations, what is said, what every case that is off has i
     "output": (pool_output, POOLS, "the output is off by 0.05 (0.0001 allowed)", ""),
     "bf16": (pool_in_bf16, POOLS, "4x24x9x7, bf16: the gradient of the input is off by 0.05", ", bf16"),
     "layout": (pool_in_channels_last, POOLS, "the gradient of the input is off by 0.05", ", channels_last, "),
-    "weight": (depthwise_weight, DILATED, "a weight (operation.only.depthwise.weight) is off by 0.05", ""),
+    "weight": (depthwise_weight, DILATED, "a weight (module.only.depthwise.weight) is off by 0.05", ""),
     "scale": (scale, DILATED, "fp32: the gradient of the mixing factor is off by 0.05", ", weights|, alphas"),
     "scales and biases": (affine, DILATED, "fp32: the gradient of scales and biases is off by 0.05", ", final"),
-    "statistics": (statistics, POOLS, "a running statistic (operation.norm.running_mean) is off by ", ", weights"),
+    "statistics": (statistics, POOLS, "a running statistic (module.norm.running_mean) is off by ", ", weights"),
     "large": (large, DILATED, "fp32: the gradient of the mixing factor is off by 0.05", "LARGE=1"),
     "folded": (folded, DILATED, "4x12x9x7, LARGE=1, fp32: the output is off by 0.05", "LARGE=1, fp32"),
-    "kernel": (kernel, DILATED, "fp32: the gradient of a weight (operation.only.depthwise.weight)", "KERNEL=1"),
+    "kernel": (kernel, DILATED, "fp32: the gradient of a weight (module.only.depthwise.weight)", "KERNEL=1"),
     "wide": (wide, DILATED, "6x74x5x6, fp32: ", "x74x|x37x|x140x|x70x"),
     "raising": (raising, DILATED, "bf16: raises RuntimeError (no such kernel)", ", bf16"),
     "not finite": (number, DILATED, "is off by inf (0.0001 allowed)", ""),
@@ -217,7 +217,7 @@ def test_a_planted_fault_is_found(name, only, monkeypatch):
     plant, operations, expected, where = PLANTS[name]
     only(operations, widths=ALL_WIDTHS if name in ("layout", "wide") else (12,))
     if name == "wide":
-        monkeypatch.setattr(proof, "TABLE", [Threshold("NEW", 36, CHANNELS, "operation", "a second block")])
+        monkeypatch.setattr(cases, "TABLE", [Threshold("NEW", 36, CHANNELS, "operation", "a second block")])
     plant(monkeypatch)
     found = proof.prove(SearchConfig(), CPU)
     said = [str(problem) for problem in found.problems()]
@@ -241,10 +241,10 @@ def test_a_fault_of_a_cell_alone(only, monkeypatch):
     ), said
 
 
-@pytest.mark.parametrize("name", proof.SOLVERS)
+@pytest.mark.parametrize("name", steps.SOLVERS)
 def test_a_fault_of_a_solver_alone(name, only, monkeypatch):
-    only(solvers=proof.SOLVERS)
-    solver = proof.SOLVERS[name]
+    only(solvers=steps.SOLVERS)
+    solver = steps.SOLVERS[name]
     usual = solver.__call__
 
     def call(self, problem):
@@ -304,8 +304,8 @@ def test_a_recorded_step_is_compared_with_a_called_one(name, only, monkeypatch):
     monkeypatch.setattr(graph, "_waits_are_errors", contextlib.nullcontext)
     monkeypatch.setattr(graph, "capture", capture)
     only(solvers=["first_order"])
-    found = proof.Proof(CPU)
-    proof._graphs(found, SearchConfig())
+    found = findings.Proof(CPU)
+    steps.prove_graphs(found, SearchConfig())
     said = {
         "right": [],
         "a replay that does nothing": ["a step of solver=first_order, fp32: is another one when it is replayed ("],
@@ -324,7 +324,7 @@ def test_a_recorded_step_is_compared_with_a_called_one(name, only, monkeypatch):
 
 @pytest.mark.parametrize("kinked", [True, False])
 def test_images_hold_in_bf16_and_pools_have_no_choice(kinked):
-    images = proof.image(torch.Generator().manual_seed(0), (4, 12, 9, 7), kinked=kinked)
+    images = numbers.image(torch.Generator().manual_seed(0), (4, 12, 9, 7), kinked=kinked)
     assert torch.equal(images.bfloat16().double(), images)
     windows = torch.nn.functional.unfold(images[:, :1], 3).sort(dim=1).values
     assert (windows.diff(dim=1) > 0).all(), "no two pixels of a window are equal"
@@ -353,30 +353,30 @@ def margins(module):
 
 
 def test_no_rounding_changes_what_a_cell_passes_on():
-    for subject, _ in proof._cells(torch.device("cuda")):
+    for subject, _ in cases.cell_cases(torch.device("cuda")):
         with margins(subject.module) as found:
             subject.compute(CPU, "fp64", [])
         # Roundings of bf16 are 0.01 here, and in its first node's pools there are none: they read numbers that bf16 holds.
-        least = proof.CELL_MARGIN if "2 nodes" in subject.case else 1 / 128
+        least = cases.CELL_MARGIN if "2 nodes" in subject.case else 1 / 128
         assert len(found) > 3 and (min(found) >= least or not subject.module.training), subject.case
 
 
 def test_no_rounding_changes_what_a_step_passes_on():
-    small = proof._small(SearchConfig(), "first_order", torch.nn.ReLU)
-    state = proof._state(small, CPU, "fp32", torch.nn.ReLU)
-    state = proof._state(small, CPU, "fp64", torch.nn.ReLU, state.state_dict())
-    with proof._default(torch.float64), margins(state.supernet) as found:
-        search_step(state, *proof._batches(state), learn_alphas=True)
-    assert len(found) > 20 and min(found) > proof.STEP_MARGIN
+    small = steps.small_config(SearchConfig(), "first_order", torch.nn.ReLU)
+    state = steps.small_state(small, CPU, "fp32", torch.nn.ReLU)
+    state = steps.small_state(small, CPU, "fp64", torch.nn.ReLU, state.state_dict())
+    with steps.default_type(torch.float64), margins(state.supernet) as found:
+        search_step(state, *steps.small_batches(state), learn_alphas=True)
+    assert len(found) > 20 and min(found) > steps.STEP_MARGIN
 
 
 @pytest.mark.parametrize("kernel", ["sep_conv_3x3", "sep_conv_5x5"])
 def test_what_a_relu_reads_is_far_from_its_kink(kernel):
     read, operations = [], {kernel: OPERATIONS[kernel]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proof, "OPERATIONS", operations)
-        for subject in proof._candidates((36, 4, 9, 7), "channels_last", torch.nn.ReLU, ("weights", "final")):
-            subject.module.operation.activation.register_forward_pre_hook(lambda module, x: read.append(x[0]))
+        patch.setattr(cases, "OPERATIONS", operations)
+        for subject in cases.candidate_cases((36, 4, 9, 7), "channels_last", torch.nn.ReLU, ("weights", "final")):
+            subject.module.module.activation.register_forward_pre_hook(lambda module, x: read.append(x[0]))
             subject.compute(CPU, "fp64", [])
     assert len(read) == 4 and min(x.abs().min() for x in read) > 0.2, "bf16 errs by 0.01 there"
 
@@ -386,11 +386,11 @@ def test_what_a_relu_reads_is_far_from_its_kink(kernel):
 
 def test_every_threshold_is_walked():
     """By value, or by images with as many channels."""
-    settings = {row for level in ("operation", "cell", "network") for one in proof._settings(level) for row in one}
-    cases = [subject.case for subject, _ in proof._operations(CPU)]
+    settings = {row for level in ("operation", "cell", "network") for one in cases.settings_of(level) for row in one}
+    walked = [subject.case for subject, _ in cases.operation_cases(CPU)]
     for one in TABLE:
         if one.unit == CHANNELS:
-            assert all(any(f"x{one.value + more}x" in case for case in cases) for more in (0, 1)), one
+            assert all(any(f"x{one.value + more}x" in case for case in walked) for more in (0, 1)), one
         else:
             assert one in settings and one.other != one.value, one
     assert len({one.name for one in TABLE}) == len(TABLE)

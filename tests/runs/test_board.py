@@ -1,28 +1,28 @@
 """TensorBoard: what is shown after a resume equals what an uninterrupted run shows, without duplicates."""
 
 import io
-import math
 import textwrap
 
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from darts_lite.errors import Exit, UserError
-from darts_lite.genotypes.genotype import Cell, Edge, Genotype, to_json
-from darts_lite.runs.tensorboard import Board, entropy
-from darts_lite.storage.records import Records
+from darts_lite.genotypes.genotype import Cell, Edge, Genotype, to_json, to_plain
+from darts_lite.runs.tensorboard import Board
+from darts_lite.spaces.table import Table
+from darts_lite.storage.json_lines import JsonLines
 
-EDGES = {"normal": [(0, 2), (1, 2)], "reduce": [(0, 2), (1, 2)]}
-OPERATIONS = dict.fromkeys(EDGES, ("skip_connect", "sep_conv_3x3"))
+EDGES, OPERATIONS = ((0, 2), (1, 2)), ("skip_connect", "sep_conv_3x3")
+TABLES = {cell: Table(EDGES, OPERATIONS, torch.ones(2, 2, dtype=torch.bool)) for cell in ("normal", "reduce")}
 
 
 def discretize(record):
     cells = {}
-    for name, edges in EDGES.items():
-        rows = record["mixing"][name]["operations"]
-        chosen = [OPERATIONS[name][row.index(max(row))] for row in rows]
-        cells[name] = Cell(tuple(Edge(op, *edge) for op, edge in zip(chosen, edges, strict=True)), (2,))
+    for name, one in record["mixing"].items():
+        chosen = [OPERATIONS[row.index(max(row))] for row in one["operations"]]
+        cells[name] = Cell(tuple(Edge(op, *edge) for op, edge in zip(chosen, EDGES, strict=True)), (2,))
     return Genotype("darts", cells)
 
 
@@ -30,6 +30,7 @@ def metrics_record(step):
     return {
         **{"step": step, "kind": "step", "epoch": step // 5},
         **{"values": {"train/loss": 1 / (step + 3), "lr": 0.1}, "time": {"seconds": 0.5, "wall": 1.7e9 + step}},
+        **({} if step % 5 else {"genotype": to_plain(discretize(alphas_record(step // 5)))}),
     }
 
 
@@ -44,9 +45,9 @@ def alphas_record(epoch):
 class Run:
     def __init__(self, folder):
         folder.mkdir(exist_ok=True)
-        self.records = Records(folder / "metrics.jsonl"), Records(folder / "alphas.jsonl")
+        self.records = JsonLines(folder / "metrics.jsonl"), JsonLines(folder / "alphas.jsonl")
         self.folder = folder / "tensorboard"
-        self.board = Board(self.folder, *self.records, edges=EDGES, operations=OPERATIONS, discretize=discretize)
+        self.board = Board(self.folder, *self.records, TABLES)
         self.board.settings({"lr": 0.1, "flip": True, "name": "digits", "none": None, "list": [1]}, ["train/loss"])
 
     def go(self, steps):
@@ -81,8 +82,6 @@ def test_what_is_shown(tmp_path):
     assert len(found["time/seconds"]) == 25 and "time/wall" not in found
     assert found["alphas/normal/0->2/skip_connect"][0] == (5, pytest.approx(0.35))
     assert found["edges/normal/1->2"][0] == (5, pytest.approx(0.6)) and "edges/reduce/1->2" not in found
-    assert found["entropy/normal/1->2"][0][1] == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.75))
-    assert found["skips/normal"] == [(5, 0.0), (10, 0.0), (15, 1.0), (20, 1.0), (25, 1.0)]
     changes = [5, 15]
     assert [step for step, _ in found["cells/normal"]] == changes and [step for step, _ in found["cells/reduce"]] == [5]
     texts = found["genotype/text_summary"]
@@ -113,7 +112,7 @@ def test_a_resumed_run_shows_the_same(tmp_path, stop):
 
 
 def test_without_alphas(tmp_path):
-    board = Board(tmp_path / "tensorboard", Records(tmp_path / "metrics.jsonl"))
+    board = Board(tmp_path / "tensorboard", JsonLines(tmp_path / "metrics.jsonl"), JsonLines(tmp_path / "alphas.jsonl"))
     genotype = discretize(alphas_record(1))
     board.genotype(0, genotype)
     board.genotype(3, genotype)
@@ -128,8 +127,16 @@ def test_without_alphas(tmp_path):
 def test_records_that_do_not_fit(tmp_path, operations):
     record = alphas_record(1)
     record["mixing"]["reduce"]["operations"] = operations
-    Records(tmp_path / "alphas.jsonl").append(record)
+    JsonLines(tmp_path / "alphas.jsonl").append(record)
     with pytest.raises(UserError, match="reduce") as error:
+        Run(tmp_path)
+    assert error.value.code == Exit.RUN
+
+
+@pytest.mark.parametrize("genotype", [None, 3, {}, {"cells": {}}])
+def test_a_line_with_something_else_for_a_genotype(tmp_path, genotype):
+    JsonLines(tmp_path / "metrics.jsonl").append({**metrics_record(1), "genotype": genotype})
+    with pytest.raises(UserError, match=r"metrics\.jsonl: a line does not fit") as error:
         Run(tmp_path)
     assert error.value.code == Exit.RUN
 
@@ -139,10 +146,3 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError) as error:
         Run(tmp_path)
     assert error.value.code == Exit.ENVIRONMENT
-
-
-@pytest.mark.parametrize(
-    ("row", "nats"), [([1.0, 0.0], 0.0), ([0.5, 0.5], math.log(2)), ([2.0, 2.0], math.log(2)), ([0.0], 0.0)]
-)
-def test_entropy(row, nats):
-    assert entropy(row) == pytest.approx(nats) and math.copysign(1, entropy(row)) == 1

@@ -12,7 +12,7 @@ from darts_lite import data
 from darts_lite.errors import UserError
 from darts_lite.retrain import retrain
 from darts_lite.runs import debug, profile
-from darts_lite.runs.debug import few, reduced
+from darts_lite.runs.debug import first_per_class, reduced
 from darts_lite.runs.resume import newest_finished
 from darts_lite.search import search
 from darts_lite.settings.schema import check
@@ -38,10 +38,10 @@ def test_both_halves_have_their_steps(kind, fraction):
 
 def test_few_takes_the_first_of_each_class(tiny_folder):
     dataset = data.load(search_config().dataset)
-    small = few(dataset, 4)
+    small = first_per_class(dataset, 4)
     assert np.bincount(small.y_train).tolist() == np.bincount(small.y_test).tolist() == [4, 4, 4]
     assert np.array_equal(small.x_train, dataset.x_train[:12])
-    assert few(dataset, 1000).x_train.shape == dataset.x_train.shape
+    assert first_per_class(dataset, 1000).x_train.shape == dataset.x_train.shape
 
 
 def test_fast_runs_everything_and_does_not_count(tiny_folder):

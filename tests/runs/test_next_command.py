@@ -15,7 +15,7 @@ from darts_lite.cli.run import run_verb
 from darts_lite.data.dataset import fraction_of
 from darts_lite.errors import UserError
 from darts_lite.retrain import RetrainConfig, retrain
-from darts_lite.runs.loop import has_next, least_whole
+from darts_lite.runs.next_command import has_next, least_whole
 from darts_lite.search import SearchConfig, search
 from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.settings.options import USUAL_BATCH, USUAL_FRACTION

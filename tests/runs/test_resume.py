@@ -21,11 +21,6 @@ from darts_lite.training import search_step
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
 
-STEP = "darts_lite.training.search_step:search_step"
-WEIGHT_STEP = "darts_lite.training.search_step:weight_step"
-RETRAIN_STEP = "darts_lite.training.retrain_step:retrain_step"
-WRITE = "darts_lite.storage.run_folder:RunFolder.write_json"
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
@@ -75,37 +70,49 @@ def assert_exact(name, whole):
 # kill -9
 
 
+@pytest.mark.parametrize("moment", tiny.MOMENTS)
+def test_every_moment_is_a_call_of_something(moment):
+    owner, name = tiny.place(moment)
+    assert callable(getattr(owner, name))
+
+
 def test_a_killed_search(whole):
     stop(
         CONFIGS["first_order"],
-        ("before", STEP),  # the first checkpoint is there, and nothing else
-        ("before", STEP),  # and again, after it was resumed
-        ("before", WEIGHT_STEP, 2),  # between the two halves of a step
+        ("before", "search step"),  # the first checkpoint is there, and nothing else
+        ("before", "search step"),  # and again, after it was resumed
+        ("before", "weight step", 2),  # between the two halves of a step
         ("torn", "alphas.jsonl", 1),  # in the middle of the end of an epoch
-        ("before", "os:replace", 1, "step_"),  # a checkpoint is written, and not renamed
-        ("after", "os:replace", 1, "step_"),  # it is renamed, and older ones are not pruned
-        ("before", "darts_lite.runs.tensorboard:Board.metrics", 2),  # while TensorBoard's view is made again
-        ("before", WRITE, 1, "result.json"),  # after the last checkpoint
-        ("after", WRITE, 1, "result.json"),  # all is there, but it does not say that it is finished
+        ("before", "rename", 1, "step_"),  # a checkpoint is written, and not renamed
+        ("after", "rename", 1, "step_"),  # it is renamed, and older ones are not pruned
+        ("before", "board again", 2),  # while TensorBoard's view is made again
+        ("before", "json", 1, "result.json"),  # after the last checkpoint
+        ("after", "json", 1, "result.json"),  # all is there, but it does not say that it is finished
     )
     assert_exact("first_order", whole)
 
 
 def test_a_killed_unrolled_search(whole):
     """Steps are repeated from the first checkpoint, then from the only other one; what they had recorded is taken back."""
-    stop(CONFIGS["unrolled"], ("after", STEP, 3), ("before", WEIGHT_STEP, 6), ("after", STEP, 2), every=4)
+    stop(
+        CONFIGS["unrolled"],
+        ("after", "search step", 3),
+        ("before", "weight step", 6),
+        ("after", "search step", 2),
+        every=4,
+    )
     assert_exact("unrolled", whole)
 
 
 def test_a_killed_retraining(whole):
     stop(
         CONFIGS["retrain"],
-        ("after", RETRAIN_STEP, 3),
+        ("after", "retrain step", 3),
         ("torn", "metrics.jsonl", 2),
-        ("before", "darts_lite.storage.records:Records.truncate"),  # while it is being resumed
-        ("before", "darts_lite.runs.retrain_results:evaluate"),  # at the end of an epoch
-        ("before", "os:replace", 1, "model.pt"),
-        ("before", WRITE, 1, "result.json"),
+        ("before", "lines taken back"),  # while it is being resumed
+        ("before", "evaluation"),  # at the end of an epoch
+        ("before", "rename", 1, "model.pt"),
+        ("before", "json", 1, "result.json"),
     )
     assert_exact("retrain", whole)
 
@@ -143,7 +150,7 @@ def signalled(words, number, times):
         for _ in range(times):
             os.kill(os.getpid(), number)
 
-    tiny.act(WEIGHT_STEP, 3, interrupt)
+    tiny.act("weight step", 3, interrupt)
     return run_verb("search", words)
 
 
@@ -225,7 +232,7 @@ def half(tmp_path_factory):
     tiny.write_data()
     config = tiny.search_config(checkpoint_steps=1)
     try:
-        assert tiny.outcome(tiny.killed_run, config, ("before", WEIGHT_STEP, 4)) == -signal.SIGKILL
+        assert tiny.outcome(tiny.killed_run, config, ("before", "weight step", 4)) == -signal.SIGKILL
     finally:
         os.chdir(before)
     return folder / "run"
@@ -478,7 +485,7 @@ def test_settings_that_change_nothing(stopped, capsys, whole):
 
 
 def waits(words):
-    tiny.act(WEIGHT_STEP, 2, lambda: (Path("ready").touch(), time.sleep(60)))
+    tiny.act("weight step", 2, lambda: (Path("ready").touch(), time.sleep(60)))
     return run_verb("search", words)
 
 

@@ -21,7 +21,7 @@ def here(tmp_path, monkeypatch):
 def make(verb="search", run_dir=None, *, finished=False, data="abc", **settings):
     """A run folder with one checkpoint."""
     config = {"search": SearchConfig, "retrain": RetrainConfig}[verb](run_dir=run_dir, **settings)
-    with RunFolder.create(verb, "digits", run_dir, config, {"versions": {}, "data": data}) as run:
+    with RunFolder.create(verb, "digits", run_dir, config, {"versions": {}, "data": data, "source": data}) as run:
         run.save(7, {})
         if finished:
             run.status("finished", 7)
@@ -144,7 +144,7 @@ class MyRelaxation:
 def test_objects_from_python_are_passed_again():
     path = make(relaxation=MyRelaxation())
     mine = MyRelaxation()
-    assert resolve("search", SearchConfig(resume=str(path), relaxation=mine)).config.relaxation is mine
+    assert resolve("search", SearchConfig(resume=str(path), relaxation=mine)).config.relaxation.own is mine
     other = refused(SearchConfig(resume=str(path), relaxation=object()))
     assert "MyRelaxation" in str(other) and other.code == Exit.RUN
 

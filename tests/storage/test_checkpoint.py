@@ -56,7 +56,9 @@ def test_round_trip(tmp_path, warnings):
     loaded = checkpoint.load_newest(tmp_path / "c", warnings.append)
     assert loaded.path == path and not loaded.damaged and not warnings
     read = loaded.state
-    assert read["format_version"] == 1 and read["step"] == 42 and read["pair"] == (1, "two", 3.5)
+    assert (
+        read["format_version"] == checkpoint.FORMAT_VERSION and read["step"] == 42 and read["pair"] == (1, "two", 3.5)
+    )
     assert type(read["model"]) is dict and type(read["model"]["p"]) is torch.Tensor
     assert torch.equal(read["model"]["p"], parameter) and not read["model"]["p"].requires_grad
     assert torch.equal(read["optimizer"]["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
@@ -104,7 +106,9 @@ def test_damaged_newest(tmp_path, warnings, damage):
     elif damage == "payload":
         put(tmp_path, 2, pickle.dumps(Payload(tmp_path / "executed")))
     elif damage == "not plain":
-        put(tmp_path, 2, bytes(checkpoint.pack({"format_version": 1, "step": 2, "weights": {}})))
+        put(
+            tmp_path, 2, bytes(checkpoint.pack({"format_version": checkpoint.FORMAT_VERSION, "step": 2, "weights": {}}))
+        )
     else:
         put(tmp_path, 3, bytes(data))
     before = listing(tmp_path)
@@ -198,10 +202,13 @@ def test_nothing_to_load(tmp_path, warnings):
         assert error.value.code == Exit.RUN
 
 
-def test_a_newer_format_is_not_damage(tmp_path, warnings):
+@pytest.mark.parametrize("version", [0, 1, checkpoint.FORMAT_VERSION + 1])
+def test_another_format_is_not_damage(version, tmp_path, warnings):
     checkpoint.save(tmp_path, 1, state())
-    put(tmp_path, 2, bytes(checkpoint.pack({"format_version": 2, "step": 2})))
-    with pytest.raises(UserError, match="format 2") as error:
+    put(tmp_path, 2, bytes(checkpoint.pack({"format_version": version, "step": 2})))
+    with pytest.raises(
+        UserError, match=f"has format {version}, this version reads {checkpoint.FORMAT_VERSION}"
+    ) as error:
         checkpoint.load_newest(tmp_path, warnings.append)
     assert error.value.code == Exit.RUN
 

@@ -18,8 +18,8 @@ from darts_lite.errors import Exit, Interrupted, UserError
 from darts_lite.retrain import RetrainConfig
 from darts_lite.runs.signals import Signals
 from darts_lite.storage import checkpoint, environment
+from darts_lite.storage.json_lines import JsonLines
 from darts_lite.storage.lock import FolderLock
-from darts_lite.storage.records import Records
 from darts_lite.storage.run_folder import RunFolder
 from darts_lite.storage.yaml import to_yaml
 
@@ -292,7 +292,7 @@ def test_missing_folder(tmp_path):
 
 
 def test_records_on_a_full_disk():
-    refused(Exit.ENVIRONMENT, Records(Path("/dev/full")).append, {"step": 1})
+    refused(Exit.ENVIRONMENT, JsonLines(Path("/dev/full")).append, {"step": 1})
 
 
 # The lock

@@ -10,10 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from darts_lite.errors import UserError
 from darts_lite.evaluate import table
 from darts_lite.hardware.precision import computing, lowered
-from darts_lite.runs import retrain_results as retrain_record
-from darts_lite.runs import search_results as search_record
+from darts_lite.runs import retrain_results
 from darts_lite.runs.trained import check_data
-from darts_lite.training import evaluation
+from darts_lite.training import evaluation, search_state
 from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating, even_batches
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -73,7 +72,7 @@ class Watching(TorchDispatchMode):
 @pytest.fixture
 def as_on_a_gpu(tiny_folder, monkeypatch):
     """A validation takes the batches that it would take on a GPU."""
-    for module in (search_record, retrain_record):
+    for module in (search_state, retrain_results):
         monkeypatch.setattr(module, "at_once", lambda device, size: at_once(CUDA, size))
         monkeypatch.setattr(module, "batch_sizes", lambda part, size: even_batches(len(part), size))
 
@@ -85,10 +84,9 @@ def test_a_validation_casts_no_filter_twice(precision, as_on_a_gpu):
     for feed in feeds:
         feed.load(0)
     step(state)
-    part, loop = feeds[1].part, SimpleNamespace(config=state.config, ready=SimpleNamespace())
-    loop.ready.dataset = SimpleNamespace(classes=3)
-    with Watching(1) as whole:
-        search_record.SearchRecord(loop, None, None, part)._validate(state)
+    part = state.validation = feeds[1].part
+    with Watching(1) as whole, torch.no_grad():
+        state.scores(state.architecture.expected(state.clock.progress))
     assert whole.batches == [24, 24]
     filters = sum(weight.dim() > 1 for weight in state.supernet.parameters())
     with Watching(1) as once, computing(CPU, precision), torch.no_grad(), evaluating(state.supernet):
@@ -121,12 +119,13 @@ def test_the_sizes_of_batches_do_not_matter(tiny_folder):
 
 def test_streams_come_in_these_batches_too(tiny_folder):
     from darts_lite import data
-    from darts_lite.data.parts import Part
+    from darts_lite.data.parts import Preparation, ResidentImages
     from darts_lite.data.stream import Stream
 
     found = data.load(tiny.data_config())
-    arguments = found.x_test, found.y_test, CPU, found.mean, found.std
-    for part in (Part(*arguments), Stream(*arguments, workers=0, warn=print)):
+    preparation = Preparation(found.x_test.shape[1:], CPU, found.mean, found.std)
+    arguments = found.x_test, found.y_test, preparation
+    for part in (ResidentImages(*arguments), Stream(*arguments, workers=0, warn=print)):
         batches = list(part.batches([11, 10, 9]))
         assert [len(images) for images, _ in batches] == [11, 10, 9]
         assert torch.equal(torch.cat([labels for _, labels in batches]), torch.from_numpy(found.y_test))

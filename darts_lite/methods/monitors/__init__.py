@@ -1,7 +1,7 @@
 """Monitors: asked after every epoch, `epoch(state, judge)` says how the search goes on.
 
-`state` is the `SearchState`, `judge` maps a mixing to (accuracy, loss) of its supernet on the validation part. A monitor with memory has
-`state_dict` and `load_state_dict`, and is resumed with the run.
+`state` is the `SearchState`, `judge` maps a mixing to (accuracy, loss) of its supernet on the validation part. A monitor with memory is a
+`Stateful`, and is resumed with the run.
 """
 
 from dataclasses import dataclass, field

@@ -1,11 +1,14 @@
 """The continuous relaxation of DARTS: a softmax over the live operations of each edge (Liu et al. 2019, eq. 2)."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Generator, Tensor
 
 from darts_lite.spaces.table import Table
 
 
+@dataclass(frozen=True)
 class Softmax:
     """Softmax without noise: training and selection see the same mixing."""
 

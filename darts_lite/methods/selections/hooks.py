@@ -12,19 +12,21 @@ from darts_lite.settings.configs import SearchConfig
 Selection = Callable[[SelectionView, Judge | None], Genotype]
 
 
-class Validating(ABC):
-    """A selection that asks the judge, so it is called at the end of a search alone."""
+class AtTheEnd(ABC):
+    """A selection that cannot be made of a line of alphas.jsonl alone, so it is called at the end of a search only."""
 
-    ranking: Selection = staticmethod(
-        darts
-    )  # the rule for single epochs, and for `discretize`, where there is no judge
+    ranking: Selection = staticmethod(darts)  # the rule for single epochs, and for `discretize`
 
     @abstractmethod
     def __call__(self, view: SelectionView, judge: Judge | None) -> Genotype:
         """The genotype of a finished search."""
 
 
-class Training(ABC):
+class Validating(AtTheEnd):
+    """A selection that asks the judge."""
+
+
+class Training(AtTheEnd):
     """A selection that trains on: its phases follow those of the method."""
 
     @abstractmethod
@@ -34,4 +36,4 @@ class Training(ABC):
 
 def rule_of(selection: Selection) -> Selection:
     """The rule that needs no judge: the selection itself, or the one that ranks its candidates."""
-    return selection.ranking if isinstance(selection, Validating) else selection
+    return selection.ranking if isinstance(selection, AtTheEnd) else selection

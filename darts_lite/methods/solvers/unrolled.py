@@ -8,6 +8,8 @@ term differs from the exact one (`unrolled_exact`) by up to a multiple of itself
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,13 +17,13 @@ from torch import Tensor
 from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, requiring_gradients
 
 
+@dataclass(frozen=True)
 class Unrolled:
     """Five passes: inner, outer, two probes (forward and backward each), and the weight step that follows elsewhere."""
 
-    needs_float32 = True  # finite differences drown in TF32's 10 bits
+    needs_float32: ClassVar[bool] = True  # finite differences drown in TF32's 10 bits
 
-    def __init__(self, radius: float = 0.01):
-        self.radius = radius
+    radius: float = field(default=0.01, metadata={"above": 0})  # of the two probes around the weights
 
     def __call__(self, problem: Bilevel) -> tuple[Tensor, Tensors]:
         """The outer loss (0-d) at the unrolled weights and its gradient, one tensor for each of `problem.mixing`."""

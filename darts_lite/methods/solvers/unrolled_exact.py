@@ -5,15 +5,19 @@
 Four passes instead of five, but the graph of the inner gradient stays in memory.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import Tensor
 
 from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, requiring_gradients
 
 
+@dataclass(frozen=True)
 class UnrolledExact:
     """Exact to rounding wherever the network is twice differentiable."""
 
-    needs_float32 = True
+    needs_float32: ClassVar[bool] = True
 
     def __call__(self, problem: Bilevel) -> tuple[Tensor, Tensors]:
         """The outer loss (0-d) at the unrolled weights and its gradient, one tensor for each of `problem.mixing`."""

@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_lite.operations.kernels.triton.launch import SPATIAL, cdiv, chunks, launch, pixel_block, place, unit
+from darts_lite.operations.kernels.triton.launch import SPATIAL, cdiv, chunks, launch, pixel_block, unit
+from darts_lite.operations.kernels.triton.tiles import output_place, place
 
 # Neither sizes nor where tables lie are worth a compilation of their own.
 SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "D", "OTHERS"]
@@ -19,7 +20,7 @@ TABLES = ["sources", "targets", "starts", "copies"]
 
 @triton.jit
 def relu(a):
-    """What is above zero. A number that is none stays one."""
+    """max(a, 0); NaN stays NaN."""
     return tl.maximum(a, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
@@ -74,15 +75,7 @@ def _input_gradient(
         for _ in range(K):
             for j in tl.static_range(K):
                 b = b0 - j * D
-                ok = (p < Q) & (a >= 0) & (b >= 0)
-                if S == 1:
-                    ho = a
-                    wo = b
-                else:
-                    ho = a // S
-                    wo = b // S
-                    ok = ok & (a == ho * S) & (b == wo * S)
-                ok = ok & (ho < HO) & (wo < WO)
+                ho, wo, ok = output_place(a, b, p < Q, HO, WO, S)
                 at = ((row + ho) * WO + wo)[:, None] * C + c[None, :]
                 v = tl.load(g_copy + at, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
                 total += v * tl.load(taps + j, mask=inside, other=0.0).to(tl.float32)[None, :]

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 SPATIAL = 16  # channels of a block of what works in space; bf16 of them are a sector of memory
@@ -30,7 +29,7 @@ class Launch:
 
 @dataclass
 class Ledger:
-    """What has been launched."""
+    """Launches noted inside of `counting`."""
 
     launches: list[Launch] = field(default_factory=list)
 
@@ -92,16 +91,3 @@ def chunks(pixels: int, block: int, others: int, most: int = PROGRAMS) -> tuple[
     number = max(1, min(cdiv(PROGRAMS, others), cdiv(pixels, 2 * block), most))
     size = cdiv(cdiv(pixels, number), block) * block
     return size, cdiv(pixels, size)
-
-
-@triton.jit
-def place(OTHERS, C, BP: tl.constexpr, BC: tl.constexpr):
-    """(number, c, p) of a program: that of its copy, plane or target, its BC of the C channels, and its BP pixels.
-
-    Programs of the same pixels, OTHERS in number, follow one another: what they read is in the cache.
-    """
-    blocks = tl.cdiv(C, BC)
-    other = tl.program_id(0) % OTHERS
-    c = (other % blocks) * BC + tl.arange(0, BC)
-    p = (tl.program_id(0) // OTHERS) * BP + tl.arange(0, BP)
-    return other // blocks, c, p

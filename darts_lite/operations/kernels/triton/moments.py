@@ -10,32 +10,9 @@ import triton.language as tl
 from torch import Tensor
 
 from darts_lite.operations.kernels.triton.launch import cdiv, chunks, launch, matrix_block, pixel_block, unit
+from darts_lite.operations.kernels.triton.tiles import dot, tile
 
 MOST = 32  # chunks: one program puts them together, one after the other
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
-
-
-@triton.jit
-def rounded(a):
-    """The nearest bfloat16, as float32. The interpreter's conversion rounds towards zero (triton 3.8)."""
-    if INTERPRETED:
-        bits = a.to(tl.int32, bitcast=True)
-        a = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -65536).to(tl.float32, bitcast=True)
-    else:
-        a = a.to(tl.bfloat16).to(tl.float32)
-    return a
-
-
-@triton.jit
-def dot(a, b, total, EXACT: tl.constexpr):
-    """total + a b, in float32: of float32 exactly, else of values rounded to bfloat16."""
-    if EXACT:
-        total = tl.dot(a, b, total, input_precision="ieee")
-    elif INTERPRETED:  # whose product takes the bits of bfloat16 for integers
-        total = tl.dot(rounded(a), rounded(b), total)
-    else:
-        total = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
-    return total
 
 
 @triton.jit(do_not_specialize=["P", "CU", "CHUNK", "PLANES"])
@@ -58,9 +35,8 @@ def _moments(
     count = tl.minimum(P - z * CHUNK, CHUNK).to(tl.float32)
     here = tl.minimum(count, BP)
     p = z * CHUNK + tl.arange(0, BP)
-    ok = (p < P)[:, None]
-    a = tl.load(x + p[:, None] * C + row[None, :], mask=ok & (row < C)[None, :], other=0.0).to(tl.float32)
-    b = tl.load(x + p[:, None] * C + column[None, :], mask=ok & (column < C)[None, :], other=0.0).to(tl.float32)
+    a = tile(x, p, row, P, C)
+    b = tile(x, p, column, P, C)
     row_mean = tl.sum(a, axis=0) / here
     column_mean = tl.sum(b, axis=0) / here
     row_sum = tl.zeros((BP, BC), tl.float32)
@@ -69,8 +45,8 @@ def _moments(
     for start in range(0, CHUNK, BP):
         p = z * CHUNK + start + tl.arange(0, BP)
         ok = (p < P)[:, None]
-        a = tl.load(x + p[:, None] * C + row[None, :], mask=ok & (row < C)[None, :], other=0.0).to(tl.float32)
-        b = tl.load(x + p[:, None] * C + column[None, :], mask=ok & (column < C)[None, :], other=0.0).to(tl.float32)
+        a = tile(x, p, row, P, C)
+        b = tile(x, p, column, P, C)
         a = tl.where(ok, a - row_mean[None, :], 0.0)
         b = tl.where(ok, b - column_mean[None, :], 0.0)
         row_sum += a
@@ -140,11 +116,11 @@ def _products(
     for start in range(0, CHUNK, BP):
         p = z * CHUNK + start + tl.arange(0, BP)
         ok = (p < P)[:, None]
-        a = tl.load(g + p[:, None] * C + row[None, :], mask=ok & (row < C)[None, :], other=0.0).to(tl.float32)
+        a = tile(g, p, row, P, C)
         if KEEP:
             if edge >= 0:
                 a *= tl.load(keep + (p // PIXELS) * EDGES + edge, mask=p < P, other=0.0).to(tl.float32)[:, None]
-        b = tl.load(x + p[:, None] * C + column[None, :], mask=ok & (column < C)[None, :], other=0.0).to(tl.float32)
+        b = tile(x, p, column, P, C)
         b = tl.where(ok, b - middle[None, :], 0.0)
         total = dot(tl.trans(a), b, total, EXACT)
         summed += a

@@ -4,7 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_lite.operations.kernels.triton.launch import SPATIAL, cdiv, launch, pixel_block, place, unit
+from darts_lite.operations.kernels.triton.launch import SPATIAL, cdiv, launch, pixel_block, unit
+from darts_lite.operations.kernels.triton.tiles import output_place, place
 
 SIZES = ["P", "Q", "H", "W", "HO", "WO", "CU", "OTHERS"]  # not worth a compilation of their own
 
@@ -52,7 +53,7 @@ def _forward(
 
 @triton.jit
 def _inside(first, side):
-    """How many of three places from `first` on lie in the image; at least one, for those outside of it."""
+    """Number, 1 to 3, of the places first, first + 1, first + 2 that lie in the image; 1 where none does."""
     return tl.maximum(tl.minimum(first + 3, side) - tl.maximum(first, 0), 1).to(tl.float32)
 
 
@@ -76,15 +77,7 @@ def _gradient(
         for j in tl.static_range(3):
             a = a0 - i
             b = b0 - j
-            ok = (p < Q) & (a >= 0) & (b >= 0)
-            if S == 1:
-                ho = a
-                wo = b
-            else:
-                ho = a // S
-                wo = b // S
-                ok = ok & (a == ho * S) & (b == wo * S)
-            ok = ok & (ho < HO) & (wo < WO)
+            ho, wo, ok = output_place(a, b, p < Q, HO, WO, S)
             at = plane + ((row + ho) * WO + wo)[:, None] * C + c[None, :]
             here = ok[:, None] & inside[None, :]
             if MOST:

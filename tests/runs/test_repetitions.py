@@ -21,11 +21,13 @@ from darts_lite.discretize import DiscretizeConfig, discretize
 from darts_lite.errors import Exit, Interrupted, UserError
 from darts_lite.evaluate import EvaluateConfig, evaluate
 from darts_lite.genotypes.genotype import from_json, to_json
+from darts_lite.methods.method import Stateful
 from darts_lite.models import load_model
 from darts_lite.retrain import RetrainConfig, retrain
-from darts_lite.runs import children as several
-from darts_lite.runs.repeats import best_restart, every_seed
+from darts_lite.runs import repetitions
+from darts_lite.runs.repetitions import best_restart, every_seed
 from darts_lite.runs.resume import newest_finished, resolve, runs_below
+from darts_lite.search import search
 from darts_lite.settings.configs import RunConfig
 from darts_lite.settings.options import LARGEST_SEED
 from darts_lite.spaces import find_genotype
@@ -33,9 +35,6 @@ from darts_lite.storage import checkpoint
 from darts_lite.training import retrain_step as retrain_state
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
-
-RETRAIN_STEP = "darts_lite.training.retrain_step:retrain_step"
-WRITE = "darts_lite.storage.run_folder:RunFolder.write_json"
 
 
 def seeds(**changes):
@@ -144,7 +143,7 @@ def test_each_restart_is_the_search_that_it_would_be_by_itself(both):
     tiny.assert_same(without(ours), without(theirs))
 
 
-class Tired:
+class Tired(Stateful):
     """A regularization that does less each time."""
 
     def __init__(self):
@@ -193,7 +192,7 @@ def test_the_short_retraining_picks_and_all_are_reported(both):
 
 def test_data_are_loaded_once_and_a_notice_is_said_once(monkeypatch):
     loads, load = [], data.load
-    monkeypatch.setattr(data, "load", lambda config: (loads.append(config), load(config))[1])
+    monkeypatch.setattr(data, "load", lambda config, given: (loads.append(config), load(config, given))[1])
     report = tiny.Report()
     retrain(seeds(), report=report)
     assert len(loads) == 1 and sum("is a trial" in line for line in report.lines) == 1
@@ -276,23 +275,23 @@ def test_where_one_run_is_needed(call, config, said, both):
             "seeds",
             seeds(),
             [
-                ("before", "darts_lite.training.retrain_step:new_network"),  # the parent is there, and no child
-                ("after", RETRAIN_STEP, 2),
+                ("before", "new network"),  # the parent is there, and no child
+                ("after", "retrain step", 2),
                 (
                     "before",
-                    "darts_lite.storage.run_folder:RunFolder.save",
+                    "checkpoint",
                     2,
                 ),  # the first is finished, the parent does not know
-                ("before", WRITE, 1, "'runs': 2"),  # all is done but the result
+                ("before", "json", 1, "'runs': 2"),  # all is done but the result
             ],
         ),
         (
             "restarts",
             restarts(),
             [
-                ("before", RETRAIN_STEP, 2),
-                ("after", "darts_lite.storage.run_folder:RunFolder.write_text", 1, "'genotype.json', '{"),
-                ("after", WRITE, 1, "'picked'"),
+                ("before", "retrain step", 2),
+                ("after", "text", 1, "'genotype.json', '{"),
+                ("after", "json", 1, "'picked'"),
             ],
         ),
     ],
@@ -308,7 +307,7 @@ def test_killed(name, config, points, made):
 
 
 def test_data_that_has_moved(made, capsys):
-    assert tiny.outcome(tiny.killed_run, seeds(), ("after", RETRAIN_STEP, 3)) == -signal.SIGKILL
+    assert tiny.outcome(tiny.killed_run, seeds(), ("after", "retrain step", 3)) == -signal.SIGKILL
     Path("data.npz").rename("moved.npz")
     tiny.write_data("other.npz", seed=1)
     assert run_verb("retrain", ["resume=run", "dataset.path=other.npz"]) == Exit.RUN
@@ -524,9 +523,11 @@ def test_children_run_with_the_settings_of_their_parent(kind, key, monkeypatch):
     changed = kind(**{key: OTHER[key]})
     assert OTHER[key] != getattr(RunConfig(), key)
     made = []
-    monkeypatch.setattr(several, "run_children", lambda ready, children, finish: made.extend(children(Path("parent"))))
-    start = every_seed if kind is seeds else best_restart
-    start(SimpleNamespace(config=changed, report=tiny.Report()))
+    monkeypatch.setattr(
+        repetitions, "run_children", lambda plan, children, finish: made.extend(children(Path("parent")))
+    )
+    plan = SimpleNamespace(config=changed, report=tiny.Report())
+    every_seed(plan, retrain) if kind is seeds else best_restart(plan, search, retrain)
     assert len(made) == (2 if kind is seeds else 4)
     if key == "seed":  # each has its own
         expected = [2, 0] if kind is seeds else [5, 5, 6, 6]
@@ -553,10 +554,12 @@ def test_settings_that_a_search_and_a_retraining_have_in_common_reach_the_valida
     }
     own = {"seed", "run_dir", "resume", "debug"}
     made = []
-    monkeypatch.setattr(several, "run_children", lambda ready, children, finish: made.extend(children(Path("parent"))))
+    monkeypatch.setattr(
+        repetitions, "run_children", lambda plan, children, finish: made.extend(children(Path("parent")))
+    )
     config = restarts(reductions=[1], stem="cifar", train_fraction=0.4, cells=4, channels=3, batch_size=9, cutout=1)
     config = replace(config, **{key: OTHER[key] for key in OTHER if key not in own})
-    best_restart(SimpleNamespace(config=config, report=tiny.Report()))
+    best_restart(SimpleNamespace(config=config, report=tiny.Report()), search, retrain)
     common = {field.name for field in fields(config)} & {field.name for field in fields(made[1].config)}
     for key in common - recipe - own:
         assert getattr(made[1].config, key) == getattr(config, key) != getattr(RetrainConfig(), key), key

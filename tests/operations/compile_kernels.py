@@ -1,6 +1,6 @@
 """Compiles Triton kernels for a GPU that is not here, in a process in which triton does not interpret them.
 
-    python tests/compile_kernels.py 90 < kernels.json
+    python tests/operations/compile_kernels.py 90 < kernels.json
 
 reads a list of [module, kernel, types of the arguments, constants] and prints one line for each: name, registers, bytes spilled.
 """

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from darts_lite.errors import Exit, UserError
-from darts_lite.storage.files import refused
+from darts_lite.storage.files import append_line, refusing
 
 LINE_LIMIT = 2**24  # bytes of one line that is read back
 
 
-class Records:
+class JsonLines:
     """One JSON object a line. A checkpoint stores `size`, so that a resumed run goes on at exactly that byte."""
 
     def __init__(self, path: Path):
@@ -21,35 +21,25 @@ class Records:
     @property
     def size(self) -> int:
         """Length in bytes; 0 when there is no file yet."""
-        try:
-            return os.lstat(self.path).st_size
-        except FileNotFoundError:
-            return 0
-        except OSError as error:
-            raise refused(self.path, error, "cannot be read") from error
+        with refusing(self.path, "cannot be read"):
+            try:
+                return os.lstat(self.path).st_size
+            except FileNotFoundError:
+                return 0
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line; it has reached the operating system when this returns. Raises UserError (environment).
 
         Numbers must be finite (JSON has no others): a ValueError here is a bug of the caller.
         """
-        line = json.dumps(record, allow_nan=False, separators=(", ", ": ")) + "\n"
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(self.path, flags, 0o666), "ab") as file:
-                file.write(line.encode())
-        except OSError as error:
-            raise refused(self.path, error) from error
+        append_line(self.path, json.dumps(record, allow_nan=False, separators=(", ", ": ")))
 
     def sync(self) -> None:
         """Make what was appended durable; done before a checkpoint that refers to it."""
         if self.size == 0:
             return
-        try:
-            with open(self.path, "rb") as file:
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise refused(self.path, error) from error
+        with refusing(self.path), open(self.path, "rb") as file:
+            os.fsync(file.fileno())
 
     def check(self, offset: Any) -> None:
         """Refuse (exit code 4) an offset outside the file, or anything but JSON lines before it. Changes nothing."""
@@ -61,23 +51,18 @@ class Records:
 
     def truncate(self, offset: int) -> None:
         """Drop what was written after `offset` (bytes). Raises UserError."""
-        try:
-            if self.size > offset:
-                with open(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b") as file:
-                    file.truncate(offset)
-                    os.fsync(file.fileno())
-        except OSError as error:
-            raise refused(self.path, error) from error
+        if self.size > offset:
+            with refusing(self.path), open(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b") as file:
+                file.truncate(offset)
+                os.fsync(file.fileno())
 
     def read(self, end: int | None = None) -> Iterator[dict[str, Any]]:
         """The records, up to byte `end`; UserError (exit code 4) at a line that is not one JSON object."""
         rest = self.size if end is None else end
         if rest == 0:
             return
-        try:
+        with refusing(self.path, "cannot be read"):
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise refused(self.path, error, "cannot be read") from error
         with open(descriptor, "rb") as file:
             number = 0
             while rest > 0:
