@@ -95,19 +95,10 @@ class Times:
         return Times(self.name, self.cold, seconds)
 
 
-def alternate(
-    arms: Sequence[Arm | Hired], *, steps: int, warm_up: int, progress: Callable[[int], None] = lambda done: None
-) -> list[Times]:
-    """Let the arms take turns: `warm_up` steps each that do not count, the first one apart, then `steps` that do."""
-    taken: list[list[dict[str, float]]] = [[] for _ in arms]
-    for done in range(warm_up + steps):
-        for arm, times in zip(arms, taken, strict=True):
-            times.append(arm.step())
-        progress(done + 1)
-    return [
-        Times(arm.name, sum(times[0].values()), {part: [step[part] for step in times[warm_up:]] for part in times[0]})
-        for arm, times in zip(arms, taken, strict=True)
-    ]
+def measured(arm: Arm | Hired, *, steps: int, warm_up: int) -> Times:
+    """Seconds of `steps` steps of an arm, after `warm_up` steps that do not count; the first of all is the cold one."""
+    taken = [arm.step() for _ in range(warm_up + steps)]
+    return Times(arm.name, sum(taken[0].values()), {part: [one[part] for one in taken[warm_up:]] for part in taken[0]})
 
 
 def take_turns(
@@ -124,7 +115,7 @@ def take_turns(
     for turn in range(turns):
         for number, begin in enumerate(hire):
             with begin() as arm:
-                (taken,) = alternate([arm], steps=steps, warm_up=warm_up)
+                taken = measured(arm, steps=steps, warm_up=warm_up)
                 if turn == turns - 1:
                     facts[number] = arm.facts()
             times[number] = taken if turn == 0 else times[number] + taken

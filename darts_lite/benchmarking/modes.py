@@ -1,9 +1,10 @@
 """Modes of the benchmark: name -> function that returns (entries of result.json, lines for people)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import chain, count, repeat
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from darts_lite import data
 from darts_lite.benchmarking import gate as gates
 from darts_lite.benchmarking.arms import GENOTYPE, ours_retrain, ours_search, reference_retrain, reference_search
-from darts_lite.benchmarking.measure import Arm, Hired, Times, alternate, machine, take_turns
+from darts_lite.benchmarking.measure import Arm, Hired, Times, machine, measured, take_turns
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
 from darts_lite.genotypes.text import published
@@ -128,8 +129,8 @@ def loading(request: Request) -> Found:
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
             return self.transform(pixels[index]), int(labels[index])
 
-    # In this process: workers would add cores, and hide what a batch costs.
-    theirs = iter(DataLoader(Pictures(), config.batch_size, shuffle=True))
+    # In this process: workers would add cores, and hide what a batch costs. Epoch follows epoch: turns may take more than one.
+    theirs = chain.from_iterable(repeat(DataLoader(Pictures(), config.batch_size, shuffle=True)))
     preparation = Preparation((32, 32, 3), device, mean, std, Augmentation(4, True))
     part = ResidentImages(pixels, labels, preparation)
     feed, generator, step = BatchFeed(part, config.batch_size, 0), torch.Generator(device), count()
@@ -142,12 +143,9 @@ def loading(request: Request) -> Found:
         for tensor in next(theirs):
             tensor.to(device)
 
-    def shown(done: int) -> None:
-        request.report.progress(done, config.steps + config.warm_up, "")
-
     works = {"torchvision, DataLoader": images_to_device, "darts_lite": ours}
-    arms = [Arm(name, {"batch": work}, device) for name, work in works.items()]
-    times = alternate(arms, steps=config.steps, warm_up=config.warm_up, progress=shown)
+    arms = [partial(nullcontext, Arm(name, {"batch": work}, device)) for name, work in works.items()]
+    times = [one for one, _ in _turns(request, arms)]
     found = {"arms": {one.name: _figures(one, config.batch_size, HALF) for one in times}, "ratios": _ratios(times)}
     return found, _table(found)
 
@@ -164,7 +162,7 @@ def growth(request: Request) -> Found:
             space = replace(request.search.space, candidates=names[-value:])
             changed = replace(request.search, **({"space": space} if key == "operations" else {key: value}))
             with Hired(ours_search, changed, str(device), precision) as arm:
-                (times,) = alternate([arm], steps=config.steps, warm_up=config.warm_up)
+                times = measured(arm, steps=config.steps, warm_up=config.warm_up)
                 seconds.append(times.median())
                 peaks.append(arm.facts()["peak_memory_bytes"])
             request.report.line(f"{key} {value}: {seconds[-1]:.3f} s a step, {peaks[-1] / 2**20:,.0f} MiB")
@@ -203,23 +201,30 @@ def _compare(request: Request, reference: Maker, ours: Maker, settings: Settings
     ]
     rates = machine(device, request.precision)
 
-    def shown(done: int, total: int) -> None:
-        request.report.progress(done, total, "")
-
-    measured = take_turns(hire, turns=config.turns, steps=config.steps, warm_up=config.warm_up, progress=shown)
+    found_of_arms = _turns(request, hire)
     floor = least.seconds(config.batch_size, request.precision, rates)
     found = {
         "arms": {
             one.name: _figures(one, config.batch_size, epoch) | known | {"times_the_floor": one.median() / floor}
-            for one, known in measured
+            for one, known in found_of_arms
         },
-        "ratios": _ratios([one for one, _ in measured]),
+        "ratios": _ratios([one for one, _ in found_of_arms]),
         "macs_an_image": least.macs,
         "numbers_an_image": least.numbers,
         "floor_seconds": floor,
         "machine": rates,
     }
     return found, _table(found)
+
+
+def _turns(request: Request, hire: Sequence[Callable[[], Any]]) -> list[tuple[Times, dict[str, Any]]]:
+    """Times and facts of arms that take turns, as the configuration says."""
+    config = request.config
+
+    def shown(done: int, total: int) -> None:
+        request.report.progress(done, total, "")
+
+    return take_turns(hire, turns=config.turns, steps=config.steps, warm_up=config.warm_up, progress=shown)
 
 
 def _figures(arm: Times, batch_size: int, epoch: int) -> dict[str, Any]:

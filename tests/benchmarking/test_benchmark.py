@@ -12,7 +12,7 @@ from tiny import Report
 from darts_lite.benchmark import BenchmarkConfig, benchmark
 from darts_lite.benchmarking import gate, modes
 from darts_lite.benchmarking.arms import one_candidate_an_edge, ours_search
-from darts_lite.benchmarking.measure import Hired, alternate, machine, take_turns
+from darts_lite.benchmarking.measure import Hired, machine, measured, take_turns
 from darts_lite.benchmarking.reference import ReferenceSupernet
 from darts_lite.genotypes.text import published, published_table
 from darts_lite.models import create_network
@@ -109,7 +109,7 @@ def test_a_matrix_product_in_the_precision_of_the_run(monkeypatch):
 def test_an_arm_in_a_process_of_its_own():
     config = SearchConfig(cells=2, channels=4, batch_size=4)
     with Hired(ours_search, config, "cpu", "fp32") as arm:
-        (times,) = alternate([arm], steps=2, warm_up=1)
+        times = measured(arm, steps=2, warm_up=1)
         facts = arm.facts()
     assert times.name == "darts_lite" and [len(seconds) for seconds in times.seconds.values()] == [2, 2]
     assert facts["peak_memory_bytes"] > 2**20 and facts["operator_calls"] > 100 and facts["kernel_launches"] is None
