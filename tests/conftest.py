@@ -38,12 +38,11 @@ def composed():
 
     def build(verb, overrides=()):
         plain = OmegaConf.to_container(compose(verb, overrides=list(overrides)), resolve=False)
-        settings = {*leaves(config_class(verb)), *part_options(verb)} - {
-            "penalties"
-        }  # which is empty where none is chosen
-        assert set(leaves(config_class(verb))) - {"penalties"} <= set(keys(plain)) <= settings, (
-            "the files of conf/ are complete"
+        found, wanted, options = (
+            {key.removesuffix(".name") for key in names}  # a part that is not chosen has no name
+            for names in (keys(plain), leaves(config_class(verb)), part_options(verb))
         )
+        assert wanted - {"penalties"} <= found <= wanted | options, "the files of conf/ are complete"
         return from_plain(config_class(verb), plain)
 
     GlobalHydra.instance().clear()

@@ -13,7 +13,6 @@ from darts_lite.cli.line import group_options
 from darts_lite.methods.build import build_method
 
 METHODS = group_options("method", "search")
-STEP = "darts_lite.training.search_step:search_step"
 SIZE = ("dataset", "space", "cells", "channels", "epochs", "batch_size", "run_dir", "log_every")
 
 
@@ -32,7 +31,7 @@ def test_a_method_runs_and_is_resumed_bit_exactly(name, composed, tiny_folder):
     assert first != last and torch.tensor(last).isfinite().all(), "the alphas learn"
 
     shutil.rmtree("run")
-    killed = tiny.outcome(tiny.killed_run, config, ("after", STEP, 2))
+    killed = tiny.outcome(tiny.killed_run, config, ("after", "search step", 2))
     assert killed == -signal.SIGKILL, Path("said").read_text()
     assert tiny.outcome(tiny.killed_run, replace(config, resume="run"), ()) == 0, Path("said").read_text()
     tiny.assert_same(tiny.trace("run"), whole)
