@@ -63,8 +63,9 @@ def outcome(folder):
     stored = [max((folder / "checkpoints").glob("*.pt")), *folder.glob("model.pt")]
     for path in stored:
         content = path.read_bytes()
+        label = path.name.partition(".")[0]  # without the hash, which differs where the form of a stored file does
         state = torch.load(path, map_location="cpu", weights_only=True) if content[:2] == b"PK" else {}
-        found |= {f"{path.stem[:13]}{name}": digest(tensor) for name, tensor in tensors(state)}
+        found |= {f"{label}{name}": digest(tensor) for name, tensor in tensors(state)}
     return found
 
 

@@ -60,11 +60,14 @@ def _widened(name: str, copies: Tensor, old: int, new: int) -> Tensor:
 
 
 @contextmanager
-def undrawn_kept(network: Network, drawn: dict[str, Pairs], momentum: dict[str, Tensor]) -> Iterator[None]:
-    """Inside, a step of an optimizer moves neither weights nor momentum (by name of its weight) of the copies that were not drawn.
+def undrawn_kept(network: Network, drawn: dict[str, Pairs] | None, momentum: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, a step of an optimizer moves neither weights nor momentum (by name of its weight) of copies that were not drawn.
 
-    In a stack these have the gradient zero, not None, so weight decay and momentum would move them, unlike modules of their own.
+    In a stack these have the gradient zero, not None, so weight decay and momentum would move them. `drawn` None: all copies were.
     """
+    if drawn is None:
+        yield
+        return
     named = dict(network.named_parameters())
     kept = []
     for prefix, stage, operation, keys in network.stacks():

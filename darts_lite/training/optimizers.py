@@ -65,8 +65,12 @@ class WeightOptimizer:
 
     def lookahead(self, learning_rate: Tensor) -> Lookahead:
         """One step of this optimizer, as a pure function."""
-        decay = self.optimizer.param_groups[0]["weight_decay"]
-        return Lookahead(learning_rate, self.config.momentum, decay, tuple(self.momentum().values()))
+        return Lookahead(learning_rate, self.config.momentum, self.config.weight_decay, tuple(self.momentum().values()))
+
+    def follow(self, config: SearchConfig | RetrainConfig) -> None:
+        """Go on with the weight decay of another configuration."""
+        self.config = config
+        self.optimizer.param_groups[0]["weight_decay"] = config.weight_decay
 
     def statistics(self) -> Tensor:
         """Running means and variances of every BatchNorm: a copy, (numbers,)."""

@@ -109,7 +109,7 @@ class SearchState:
         """Go on as a monitor says. Its changes add up; of the rest the last word counts."""
         self.verdict = replace(verdict, change=self.verdict.change | verdict.change)
         self.config = replace(self.config, **self.verdict.change)
-        self.weight_optimizer.optimizer.param_groups[0]["weight_decay"] = self.config.weight_decay
+        self.weight_optimizer.follow(self.config)
         self.alpha_lr.copy_(torch.tensor(self.config.alpha_lr))  # `fill_` refuses what float32 cannot hold
 
     def remaining(self, phase: Phase) -> dict[str, Tensor]:

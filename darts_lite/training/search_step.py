@@ -14,6 +14,7 @@ from darts_lite.methods.seams import Mixed
 from darts_lite.methods.solvers.bilevel import Bilevel, Loss, Tensors
 from darts_lite.methods.views import ArchitectureView
 from darts_lite.operations.layers import tracking_statistics
+from darts_lite.spaces.transfer import undrawn_kept
 from darts_lite.training.evaluation import evaluating
 from darts_lite.training.optimizers import cosine, weight_metrics
 from darts_lite.training.search_state import Batch, Draws, SearchState
@@ -122,7 +123,8 @@ def weight_step(state: SearchState, train: Batch, learning_rate: Tensor, draws: 
     method.regularization(optimizer.gradients(), training_loss, mixing, clock.progress)
     norm = optimizer.clip()
     optimizer.check(health, clock.step, loss, norm)
-    optimizer.step(learning_rate, health.bad, statistics)
+    with undrawn_kept(state.supernet, state.drawn(mixing), optimizer.momentum()):
+        optimizer.step(learning_rate, health.bad, statistics)
     return weight_metrics(loss, logits, train[1], norm, learning_rate)
 
 

@@ -8,12 +8,14 @@ import pytest
 import tiny
 import torch
 
+from darts_lite.costs import Costs
 from darts_lite.drawing import cells as drawing
 from darts_lite.errors import UserError
 from darts_lite.genotypes import schema
 from darts_lite.genotypes.find import read
 from darts_lite.genotypes.genotype import Cell, Edge, Genotype, from_json, to_json
 from darts_lite.genotypes.text import to_text
+from darts_lite.methods.views import SelectionView
 from darts_lite.models import create_network
 from darts_lite.operations.layers import FINAL, BatchNorm, Form
 from darts_lite.settings.configs import SpaceConfig
@@ -50,15 +52,18 @@ class Chain:
     def _network(self, plan, skeleton, form, auxiliary=False):
         return Network({"cell": plan}, ["cell"] * skeleton.cells, skeleton, form, auxiliary=auxiliary)
 
+    def costs(self, tables, skeleton, form="final"):
+        return {"cell": [[Costs(0, 0)] * len(OPERATIONS) for _ in EDGES]}
+
     def picture(self, cell, title, paint=drawing.svg):
         return paint(cell, title, 1)
 
 
-def strongest(space, tables, mixing):
+def strongest(view, judge=None):
     """Argmax on every edge, `none` included."""
-    chosen = mixing["cell"].operations.argmax(-1).tolist()
+    chosen = view.mixing["cell"].operations.argmax(-1).tolist()
     edges = tuple(Edge(OPERATIONS[column], *ends) for column, ends in zip(chosen, EDGES, strict=True))
-    return Genotype(space, {"cell": Cell(edges, (3,))})
+    return Genotype(view.space, {"cell": Cell(edges, (3,))})
 
 
 @pytest.fixture
@@ -96,7 +101,7 @@ def test_what_is_discretized_is_the_network():
     supernet = space.supernet(skeleton, space.tables()).double()
     chosen = torch.tensor([1, 2, 0, 3, 2, 1])
     mixing = {"cell": Mixing(F.one_hot(chosen, 4).double())}
-    genotype = strongest("chain", space.tables(), mixing)
+    genotype = strongest(SelectionView("chain", space.tables(), mixing, {}))
     network = space.network(genotype, skeleton, form="search").double()
     network.load_state_dict(transfer(supernet, network, supernet.state_dict()))
     x = torch.randn(5, 1, 8, 8, dtype=torch.float64)

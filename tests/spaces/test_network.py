@@ -387,8 +387,9 @@ def test_costs_of_operations_add_up_to_those_of_the_network(skeleton, form):
 
 def test_costs_of_partial_channels_are_those_of_torchs_counter():
     skeleton, space = Skeleton(3, 8, 10, image_size=(9, 14)), DartsSpace(SpaceConfig(nodes=2))
+    tables = space.tables()
     with torch.device("meta"):
-        supernet, whole = (space.supernet(skeleton, space.tables(), partial=partial) for partial in (4, 1))
+        supernet, whole = (space.supernet(skeleton, tables, partial=partial) for partial in (4, 1))
     assert supernet.costs().macs == counted(supernet, skeleton) < whole.costs().macs / 3
     assert supernet.costs().parameters == sum(parameter.numel() for parameter in supernet.parameters())
 

@@ -6,6 +6,7 @@ import torch
 from test_supernet import CASES, OUTPUT, Case, close, gradients
 from torch.nn import functional as F
 
+from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.operations.layers import BatchNorm, tracking_statistics
 from darts_lite.spaces.table import Mixing, drawn_pairs
 from darts_lite.spaces.transfer import undrawn_kept
@@ -106,6 +107,60 @@ def test_what_was_not_drawn_rests(case):
                         assert equal is not computed, (name, copy)
                 rested, moved = rested + (not computed), moved + computed
         assert rested and moved
+
+
+class OnePath(Softmax):
+    """One operation an edge, drawn with the probabilities of the softmax, whose gradient it has."""
+
+    sparse = True
+
+    def sample(self, logits, table, progress, generator):
+        likely = self.expected(logits, table, progress)
+        noise = -torch.empty_like(logits).exponential_(generator=generator).log()
+        chosen = (logits.detach() + noise).masked_fill(~table.alive, -torch.inf).argmax(-1)
+        return F.one_hot(chosen, logits.shape[1]) - likely.detach() + likely
+
+
+class OnePathOfAll(OnePath):
+    sparse = False
+
+
+def test_a_step_of_a_sparse_search_is_the_dense_one_but_for_what_rests(tiny_folder):
+    found = []
+    for relaxation in (OnePath, OnePathOfAll):
+        state, feeds, step = tiny.training(tiny.search_config(relaxation=relaxation))
+        for feed in feeds:
+            feed.load(0)
+        before = {name: weight.detach().clone() for name, weight in state.supernet.named_parameters()}
+        metrics = step(state, learn_alphas=False)
+        rested = {
+            (name, copy)
+            for prefix, _, _, keys in state.supernet.stacks()
+            for name, weight in state.supernet.named_parameters()
+            if name.startswith(prefix)
+            for copy in range(len(keys))
+            if torch.equal(weight.chunk(len(keys))[copy], before[name].chunk(len(keys))[copy])
+        }
+        copies = {
+            name: len(keys)
+            for prefix, _, _, keys in state.supernet.stacks()
+            for name in before
+            if name.startswith(prefix)
+        }
+        apart = {
+            (name, copy): piece.clone()
+            for name, weight in state.supernet.state_dict().items()
+            for copy, piece in enumerate(weight.chunk(copies.get(name, 1)))
+        }
+        found.append((metrics, rested, apart))
+        step(state)
+        assert all(tensor.isfinite().all() for tensor in state.architecture.parameters())
+    (sparse, rested, weights), (dense, moved, others) = found
+    torch.testing.assert_close(sparse["train/loss"], dense["train/loss"])
+    assert rested and not moved, "weight decay moves what is computed with the factor zero"
+    for key in weights.keys() - rested:
+        if "running" not in key[0]:
+            torch.testing.assert_close(weights[key], others[key])
 
 
 def test_a_cell_of_which_nothing_is_drawn():
