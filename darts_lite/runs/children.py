@@ -136,8 +136,9 @@ def run_children(
             if fresh and not any(checkpoint.files(run.path / one.name / "checkpoints") for one in inside):
                 run.forget()
             raise
+        together = finish(run, outcomes)
         seconds = sum(outcome.number("time", "seconds") for outcome in outcomes.values())
-        return session.finish(len(inside), {**finish(run, outcomes), "time": {"seconds": seconds}})
+        return session.finish(len(inside), {**together, "time": {"seconds": seconds}})
 
 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:
