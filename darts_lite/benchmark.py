@@ -16,7 +16,7 @@ from typing import Any
 from darts_lite.settings.configs import BenchmarkConfig
 
 
-def benchmark(config: BenchmarkConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
+def benchmark(config: BenchmarkConfig, typed_keys: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
     """Measure, print a table, and return what `result.json` of the run folder holds; times are in seconds.
 
     Raises UserError, whose `code` is the exit code.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def discretize(
-    config: DiscretizeConfig, typed: Collection[str] | None = None, report: "Reporter | None" = None
+    config: DiscretizeConfig, typed_keys: Collection[str] | None = None, report: "Reporter | None" = None
 ) -> dict[str, Any]:
     """Derive the genotype of an epoch from the search's alphas.jsonl; returns what `result.json` of the own run folder holds.
 

@@ -19,7 +19,7 @@ from darts_lite.settings.datasets import DatasetConfig
 LEAST = 2**30  # bytes of memory and of disk space below which a run is likely to fail
 
 
-def doctor(config: DoctorConfig, typed: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
+def doctor(config: DoctorConfig, typed_keys: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
     """Check everything, report one line a check; returns what was found. Leaves nothing behind.
 
     Raises UserError (6) if there was a problem.

@@ -21,7 +21,7 @@ WORST = 10
 
 
 def evaluate(
-    config: EvaluateConfig, typed: Collection[str] | None = None, report: Any = None, dataset: Any = None
+    config: EvaluateConfig, typed_keys: Collection[str] | None = None, report: Any = None, dataset: Any = None
 ) -> dict[str, Any]:
     """Evaluate a finished retraining on the test part; returns what `result.json` of the evaluation's own run folder holds.
 

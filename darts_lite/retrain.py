@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 def retrain(
     config: RetrainConfig,
-    typed: Collection[str] | None = None,
+    typed_keys: Collection[str] | None = None,
     report: "Reporter | None" = None,
     dataset: "Arrays | Dataset | None" = None,
 ) -> dict[str, Any]:
     """Retrain, or go on with a retraining, and return what `result.json` of its run folder holds.
 
-    `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `runs.report`.
+    `typed_keys`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `runs.report`.
     `dataset`: images and labels of your own, `darts_lite.data.Arrays`; or the data of the configuration, loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
@@ -38,9 +38,9 @@ def retrain(
     from darts_lite.runs.prepare import prepare
     from darts_lite.runs.repetitions import every_seed
 
-    if config.seeds is not None and (config.seed != 0 or "seed" in (typed or ())):
+    if config.seeds is not None and (config.seed != 0 or "seed" in (typed_keys or ())):
         raise UserError("seed", "cannot be given beside seeds", "give one of them", value=config.seed)
-    plan = prepare("retrain", config, typed, report, dataset)
+    plan = prepare("retrain", config, typed_keys, report, dataset)
     if plan.finished:
         return plan.stored_result()
     with plan.computing():

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 def search(
     config: SearchConfig,
-    typed: Collection[str] | None = None,
+    typed_keys: Collection[str] | None = None,
     report: "Reporter | None" = None,
     dataset: "Arrays | Dataset | None" = None,
 ) -> dict[str, Any]:
     """Run a search, or go on with one, and return what `result.json` of its run folder holds.
 
-    `typed`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `runs.report`.
+    `typed_keys`: the keys that must agree with a resumed run (None: those that are not at their default). `report`: see `runs.report`.
     `dataset`: images and labels of your own, `darts_lite.data.Arrays`; or the data of the configuration, loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
@@ -40,7 +40,7 @@ def search(
     from darts_lite.runs.prepare import prepare
     from darts_lite.runs.repetitions import best_restart
 
-    plan = prepare("search", config, typed, report, dataset)
+    plan = prepare("search", config, typed_keys, report, dataset)
     if plan.finished:
         return plan.stored_result()
     with plan.computing():

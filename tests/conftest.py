@@ -74,8 +74,8 @@ def calls(tmp_path, monkeypatch):
 
     made = Calls()
 
-    def search(config, typed=None, report=None):
-        made.append((config, typed, report))
+    def search(config, typed_keys=None, report=None):
+        made.append((config, typed_keys, report))
         made.act(config)
 
     monkeypatch.setattr(darts_lite.search, "search", search, raising=False)

@@ -136,7 +136,7 @@ def _job(verb: str, line: Line, composed: Any, sweep: Sweep | None) -> int:
         if job:
             report.line(f"job {job.number}: {' '.join(job.overrides)}")
             config = job.place(config, line.typed_keys)
-        _function(verb)(config, typed=line.typed_keys, report=report)
+        _function(verb)(config, typed_keys=line.typed_keys, report=report)
         if job:
             job.end(Exit.FINISHED)
         return Exit.FINISHED

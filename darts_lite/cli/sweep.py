@@ -76,7 +76,7 @@ class Job:
         self.made: list[Path] = []
         self._note()
 
-    def place(self, config: AnyConfig, typed: frozenset[str]) -> AnyConfig:
+    def place(self, config: AnyConfig, typed_keys: frozenset[str]) -> AnyConfig:
         """Configuration with the job's folder in it.
 
         `resume=auto`: the folder of the run with an equal configuration, else a free number, because the numbers of an earlier
@@ -89,7 +89,7 @@ class Job:
             from darts_lite.runs.resume import resolve
 
             found = resolve(
-                self.sweep.verb, completed(dataclasses.replace(config, run_dir=placed.run_dir)), typed
+                self.sweep.verb, completed(dataclasses.replace(config, run_dir=placed.run_dir)), typed_keys
             ).folder
             if found is not None:
                 placed = dataclasses.replace(config, resume=str(found), run_dir=None)

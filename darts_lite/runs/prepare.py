@@ -150,7 +150,7 @@ class RunPlan(Generic[Config]):
 def prepare(
     verb: str,
     config: Config,
-    typed: Collection[str] | None,
+    typed_keys: Collection[str] | None,
     report: Reporter | None,
     dataset: Dataset | Arrays | None = None,
 ) -> RunPlan[Config]:
@@ -164,7 +164,7 @@ def prepare(
     parents = dataset if isinstance(dataset, Dataset) else None
     if given is not None and config.dataset.name == DatasetConfig().name:
         config = replace(config, dataset=replace(config.dataset, name=arrays.NAME))
-    resolution = resolve(verb, config, typed)
+    resolution = resolve(verb, config, typed_keys)
     for notice in resolution.notices:
         report.line(notice)
     config = resolution.config
@@ -192,7 +192,7 @@ def prepare(
     facts["threads"] = threads = _threads(resolution.folder, facts["threads"])
     if threads != torch.get_num_threads() and not resolution.finished:
         report.line(f"threads: {threads}, as the run began, instead of {torch.get_num_threads()}")
-    if fresh and loaded.x_val is not None and verb == "search" and "train_fraction" in given_keys(config, typed):
+    if fresh and loaded.x_val is not None and verb == "search" and "train_fraction" in given_keys(config, typed_keys):
         report.line("train_fraction is not used: this data has a validation part")
     config, loaded = reduced(config, loaded)
     if resolution.finished:

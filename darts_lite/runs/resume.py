@@ -37,8 +37,8 @@ class Resolution(Generic[Config]):
     notices: list[str] = field(default_factory=list)
 
 
-def resolve(verb: str, config: Config, typed: Collection[str] | None = None) -> Resolution[Config]:
-    """Resolve `config.resume`. `typed`: the dotted keys that were typed; None (Python): those off their default.
+def resolve(verb: str, config: Config, typed_keys: Collection[str] | None = None) -> Resolution[Config]:
+    """Resolve `config.resume`. `typed_keys`: the dotted keys that were typed; None (Python): those off their default.
 
     Raises UserError: 4 for a folder that is missing, damaged or of another configuration or verb, 7 for one in use.
     """
@@ -48,7 +48,7 @@ def resolve(verb: str, config: Config, typed: Collection[str] | None = None) -> 
         return _newest_equal(verb, config)
     folder = existing(config.resume, verb, "resume")
     stored = _stored_config(verb, folder, type(config))
-    given, old, keys = plain_leaves(config), plain_leaves(stored), given_keys(config, typed)
+    given, old, keys = plain_leaves(config), plain_leaves(stored), given_keys(config, typed_keys)
     changed = [key for key in keys if key not in PLACES and given[key] != old.get(key)]
     free = without_effect(type(config))
     # Data that has moved is compared before anything changes in the folder (`refuse_other_data`).
@@ -75,10 +75,10 @@ def resolve(verb: str, config: Config, typed: Collection[str] | None = None) -> 
     return Resolution(stored, folder, finished, notices)
 
 
-def given_keys(config: SearchConfig | RetrainConfig, typed: Collection[str] | None) -> list[str]:
+def given_keys(config: SearchConfig | RetrainConfig, typed_keys: Collection[str] | None) -> list[str]:
     """The dotted keys that the user gave: those that were typed; from Python, those that are off their default."""
-    if typed is not None:
-        return [key for key in plain_leaves(config) if key in typed]
+    if typed_keys is not None:
+        return [key for key in plain_leaves(config) if key in typed_keys]
     given, default = plain_leaves(config), plain_leaves(type(config)())
     return [key for key in given if given[key] != default.get(key)]
 

@@ -30,9 +30,9 @@ from darts_lite.settings.schema import leaves, part_kinds
 
 def test_the_function_gets_configuration_typed_keys_and_reporter(calls, tmp_path):
     assert run_verb("search", ["seed=3", "dataset.flip=true", "method=darts_second_order"]) == 0
-    ((config, typed, report),) = calls
+    ((config, typed_keys, report),) = calls
     assert (config.seed, config.dataset.flip, config.solver.name) == (3, True, "unrolled")
-    assert typed == {"seed", "dataset.flip", "method"}
+    assert typed_keys == {"seed", "dataset.flip", "method"}
     assert isinstance(report, Plain)
     assert list(tmp_path.iterdir()) == [], "Hydra makes no folder"
 
@@ -255,7 +255,10 @@ def test_cfg_prints_and_does_not_run(calls, capsys):
 def test_other_verbs(monkeypatch):
     got = []
     monkeypatch.setattr(
-        darts_lite.evaluate, "evaluate", lambda config, **rest: got.append((config.run, rest["typed"])), raising=False
+        darts_lite.evaluate,
+        "evaluate",
+        lambda config, **rest: got.append((config.run, rest["typed_keys"])),
+        raising=False,
     )
     assert run_package(["evaluate", "run=a b"]) == 0
     assert got == [("a b", {"run"})]

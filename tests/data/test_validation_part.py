@@ -63,9 +63,9 @@ class TestRuns:
         assert [line for line in report.lines if "train_fraction" in line] == [
             "train_fraction is not used: this data has a validation part"
         ]
-        for typed in (["epochs"], None):
+        for typed_keys in (["epochs"], None):
             report = tiny.Report()
-            prepare("search", tiny.search_config(), typed, report)
+            prepare("search", tiny.search_config(), typed_keys, report)
             assert not any("train_fraction" in line for line in report.lines)
 
     def test_a_search_validates_on_it(self):

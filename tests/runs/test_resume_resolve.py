@@ -28,9 +28,9 @@ def make(verb="search", run_dir=None, *, finished=False, data="abc", **settings)
     return run.path
 
 
-def refused(config, typed=None, verb="search"):
+def refused(config, typed_keys=None, verb="search"):
     with pytest.raises(UserError) as error:
-        resolve(verb, config, typed)
+        resolve(verb, config, typed_keys)
     return error.value
 
 
@@ -50,7 +50,7 @@ def test_without_resume():
 def test_the_stored_configuration_wins():
     path = make(epochs=3, lr=0.5, dataset=DatasetConfig(flip=True))
     before = tree(path)
-    found = resolve("search", SearchConfig(resume=str(path), epochs=9), typed={"resume"})
+    found = resolve("search", SearchConfig(resume=str(path), epochs=9), typed_keys={"resume"})
     assert found.folder == path and not found.finished and not found.notices
     assert (found.config.epochs, found.config.lr, found.config.dataset.flip) == (3, 0.5, True)
     assert tree(path) == before
@@ -59,8 +59,8 @@ def test_the_stored_configuration_wins():
 def test_only_typed_keys_are_compared():
     path = make(epochs=3, dataset=DatasetConfig(name="npz", path="x.npz"))
     given = SearchConfig(resume=str(path), epochs=4, lr=0.9, dataset=DatasetConfig(name="npz"))
-    assert resolve("search", given, typed={"resume", "dataset.name"}).config.epochs == 3
-    error = refused(given, typed={"resume", "epochs", "lr"})
+    assert resolve("search", given, typed_keys={"resume", "dataset.name"}).config.epochs == 3
+    error = refused(given, typed_keys={"resume", "epochs", "lr"})
     assert error.code == Exit.RUN and "epochs 3 -> 4" in str(error) and "lr 0.025 -> 0.9" in str(error)
     assert error.problems == [error], "one line"
 
@@ -86,15 +86,15 @@ def test_from_python_what_is_off_its_default_counts_as_typed():
 def test_inert_keys_are_accepted_with_a_notice():
     path = make(checkpoint_minutes=5.0)
     given = SearchConfig(resume=str(path), checkpoint_minutes=1.0, run_dir="elsewhere")
-    found = resolve("search", given, typed={"resume", "checkpoint_minutes", "run_dir"})
+    found = resolve("search", given, typed_keys={"resume", "checkpoint_minutes", "run_dir"})
     assert found.config.checkpoint_minutes == 1.0 and found.config.run_dir is None
     assert "checkpoint_minutes 5.0 -> 1.0" in found.notices[0] and "run_dir is not used" in found.notices[1]
 
 
 def test_a_finished_run():
     path = make(finished=True)
-    assert resolve("search", SearchConfig(resume=str(path)), typed={"resume"}).finished
-    assert refused(SearchConfig(resume=str(path), epochs=4), typed={"epochs"}).code == Exit.RUN
+    assert resolve("search", SearchConfig(resume=str(path)), typed_keys={"resume"}).finished
+    assert refused(SearchConfig(resume=str(path), epochs=4), typed_keys={"epochs"}).code == Exit.RUN
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty", "no checkpoint", "damaged", "other verb", "stranger"])
@@ -118,7 +118,7 @@ def test_folders_that_cannot_be_resumed(kind):
         for file in path.glob("checkpoints/*"):
             file.write_bytes(b"no")
     before = tree(Path())
-    assert refused(SearchConfig(resume=str(path)), typed={"resume"}).code == Exit.RUN
+    assert refused(SearchConfig(resume=str(path)), typed_keys={"resume"}).code == Exit.RUN
     assert tree(Path()) == before
 
 
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_is_in_use():
     config = SearchConfig()
     with RunFolder.create("search", "digits", "run", config, {}) as run:
         run.save(0, {})
-        assert refused(SearchConfig(resume="run"), typed={"resume"}).code == Exit.IN_USE
+        assert refused(SearchConfig(resume="run"), typed_keys={"resume"}).code == Exit.IN_USE
         assert refused(SearchConfig(resume="auto", run_dir="run")).code == Exit.IN_USE
 
 

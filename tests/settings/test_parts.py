@@ -237,8 +237,10 @@ def test_options_are_stored_and_compared_on_resume(tiny_folder, capsys):
     assert tiny.newest("run")["config"]["solver"] == {"name": "unrolled", "radius": 0.02}
     assert "radius: 0.02" in (tiny.Path("run/config.yaml")).read_text()
 
-    def resumed(radius, typed=None):
-        return resolve("search", completed(dataclasses.replace(config, solver=Unrolled(radius), resume="run")), typed)
+    def resumed(radius, typed_keys=None):
+        return resolve(
+            "search", completed(dataclasses.replace(config, solver=Unrolled(radius), resume="run")), typed_keys
+        )
 
     assert resumed(0.02).finished and resumed(0.05, {"resume", "solver.name"}).config.solver.options == {"radius": 0.02}
     with pytest.raises(UserError, match=r"solver.radius 0.02 -> 0.05") as caught:
