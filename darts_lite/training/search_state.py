@@ -11,7 +11,7 @@ from darts_lite.data.parts import ImageSource
 from darts_lite.hardware.gated import load_optimizer_state, optimizer_state
 from darts_lite.hardware.precision import call, computing, lowered
 from darts_lite.methods.architecture import Architecture, flatten, unflatten
-from darts_lite.methods.method import Method
+from darts_lite.methods.method import Method, said
 from darts_lite.methods.monitors import Verdict
 from darts_lite.methods.phases import Phase
 from darts_lite.methods.seams import Mixed
@@ -20,6 +20,8 @@ from darts_lite.methods.views import costs_of
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.spaces.network import Skeleton
+from darts_lite.spaces.plan import Pairs
+from darts_lite.spaces.table import drawn_pairs
 from darts_lite.spaces.transfer import transfer
 from darts_lite.training.clock import Clock
 from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
@@ -81,9 +83,14 @@ class SearchState:
     ) -> tuple[Tensor, Tensor]:
         """Cross entropy (0-d) and logits (N, classes) on `batch`."""
         (images, labels), precision = batch, precision or self.precision
+        given = {"draws": draws, "drawn": self.drawn(mixing)}
         with computing(self.device, precision):
-            logits = call(self.supernet, precision, self.weight_optimizer.names, weights, images, mixing, draws=draws)
+            logits = call(self.supernet, precision, self.weight_optimizer.names, weights, images, mixing, **given)
             return F.cross_entropy(logits, labels), logits
+
+    def drawn(self, mixing: Mixed) -> dict[str, Pairs] | None:
+        """The operations that a sparse relaxation drew, by cell type, read from the device; None: all are computed."""
+        return drawn_pairs(self.architecture.tables, mixing) if said(self.method.relaxation, "sparse") else None
 
     def scores(self, mixing: Mixed) -> dict[str, Any]:
         """What `evaluate` finds of the supernet at `mixing` on the validation part."""
