@@ -17,7 +17,7 @@ from darts_lite.spaces.table import Mixing, Table
 
 @torch.no_grad()
 def to_record(architecture: Architecture, progress: torch.Tensor, *, epoch: int, step: int) -> dict[str, Any]:
-    """The line of an epoch."""
+    """One line of alphas.jsonl: the expected mixing after `step` steps, which end `epoch`."""
     mixing = {}
     for cell, one in architecture.expected(progress).items():
         alive = architecture.tables[cell].alive.tolist()

@@ -15,7 +15,7 @@ from darts_lite.spaces.network import Network
 
 
 class Average:
-    """`network` is a copy whose tensors are the averages. Nothing in `update` waits for the device, so a graph can capture it."""
+    """Copy of a network, `network`, whose tensors are the averages. Nothing in `update` waits for the device: a graph can capture it."""
 
     def __init__(self, network: Network, decay: float):
         self.network = copy.deepcopy(network).requires_grad_(False)

@@ -7,7 +7,7 @@ from darts_lite.seeds import derive
 
 
 class Clock:
-    """Counts steps; everything that varies in time reads `progress`, and every random draw of a step comes from `generator`.
+    """Counts steps. All that varies in time reads `progress`; every random draw of a step comes from `generator`.
 
     The generator is re-seeded at each step from (seed, phase, step), so that no generator state has to be saved.
     """
@@ -22,7 +22,7 @@ class Clock:
         self._tell_device()
 
     def renew_generator(self) -> None:
-        """Draw from another generator from here on, the same numbers: the old one may be left in a state that it cannot get out of."""
+        """Replace the generator by one that draws the same numbers: a failed capture may leave the old one unusable."""
         self.generator = Generator(self.step.device)
         self._tell_device()
 
@@ -32,17 +32,17 @@ class Clock:
         return self.phase_step >= self.steps
 
     def tick(self) -> None:
-        """A step is finished."""
+        """Count a finished step."""
         self.phase_step += 1
         self.done += 1
         self._tell_device()
 
     def state_dict(self) -> dict[str, int]:
-        """Counts only."""
+        """Phase, and finished steps of the phase and of all phases."""
         return {"phase": self.phase, "phase_step": self.phase_step, "done": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there. Fails where it is no state of this phase."""
+        """Go on from a stored state. Fails where it is not one of this phase."""
         if state["phase"] != self.phase or not all(type(count) is int and count >= 0 for count in state.values()):
             raise ValueError("the clock shows no time of this phase")
         if state["phase_step"] > min(self.steps, state["done"]):
@@ -51,7 +51,7 @@ class Clock:
         self._tell_device()
 
     def follow(self, before: "Clock") -> None:
-        """Go on counting after the phase before."""
+        """Count on from the steps of the phase before."""
         self.done = before.done
         self._tell_device()
 

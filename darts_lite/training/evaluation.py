@@ -17,7 +17,7 @@ from darts_lite.spaces.network import Network
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside, `network` is in eval mode; afterwards in the mode that it was in."""
+    """Eval mode of `network` inside; afterwards the mode that it was in."""
     training = network.training
     network.eval()
     try:
@@ -43,12 +43,12 @@ def even_batches(number: int, at_most: int) -> list[int]:
 
 
 def batch_sizes(part: ImageSource, at_most: int) -> int | list[int]:
-    """What `part.batches` is to be called with, for at most so many images at once: even batches on a GPU, plain ones on a CPU."""
+    """Argument of `part.batches` for at most so many images at once: even batches on a GPU, plain ones on a CPU."""
     return at_most if part.device.type == "cpu" else even_batches(len(part), at_most)
 
 
 def at_once(device: torch.device, batch_size: int) -> int:
-    """How many images to evaluate at once after a training with `batch_size`: on a CPU as many, on a GPU 4 times as many, up to MANY.
+    """Number of images to evaluate at once after a training with `batch_size`: as many on a CPU, on a GPU 4 times as many, up to MANY.
 
     Of the published supernet in float32, an image takes 42 MB while it learns, and 9 MB in eval mode: so this never needs more memory.
     """

@@ -20,7 +20,7 @@ TERMS = (
 
 
 class Health:
-    """The first step and term that was not finite."""
+    """First step and term that was not finite."""
 
     def __init__(self, device: torch.device):
         self.step = torch.zeros((), dtype=torch.int64, device=device)
@@ -32,7 +32,7 @@ class Health:
         return (self.term > 0).float()
 
     def check(self, whose: str, term: str, step: Tensor, *values: Tensor) -> None:
-        """Note the term at `step` (0-d) if one of `values` holds a number that is not finite and none was met before."""
+        """Note `term` and `step` (0-d) if one of `values` holds a number that is not finite and none was met before."""
         number = 1 + [row[:2] for row in TERMS].index((whose, term))
         for value in values:
             first = ~value.isfinite().all() & (self.term == 0)

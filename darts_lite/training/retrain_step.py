@@ -30,7 +30,7 @@ def new_network(genotype: Genotype, skeleton: Skeleton, config: RetrainConfig) -
 
 
 class RetrainState:
-    """What `state_dict` holds, with the configuration, determines the rest of the run."""
+    """State of a retraining: `state_dict` and the configuration determine the rest of the run."""
 
     def __init__(self, config: RetrainConfig, network: Network, device: torch.device, precision: str, *, steps: int):
         self.config, self.network, self.device, self.precision = config, network, device, precision

@@ -34,7 +34,7 @@ Draws = dict | None  # random numbers of a forward pass, as `supernet.draw` make
 
 
 class SearchState:
-    """The state of phase `number`. What `state_dict` holds, with the configuration, determines the rest of the run.
+    """State of phase `number` of a search: `state_dict` and the configuration determine the rest of the run.
 
     `validation`: images that the supernet is judged on; only steps can be done without.
     """
@@ -89,11 +89,11 @@ class SearchState:
             return F.cross_entropy(logits, labels), logits
 
     def drawn(self, mixing: Mixed) -> dict[str, Pairs] | None:
-        """The operations that a sparse relaxation drew, by cell type, read from the device; None: all are computed."""
+        """Operations that a sparse relaxation drew, by cell type, read from the device; None: all are computed."""
         return drawn_pairs(self.architecture.tables, mixing) if said(self.method.relaxation, "sparse") else None
 
     def scores(self, mixing: Mixed) -> dict[str, Any]:
-        """What `evaluate` finds of the supernet at `mixing` on the validation part."""
+        """Loss and accuracies of the supernet at `mixing` on the validation part, as `evaluate` returns them."""
         assert self.validation is not None
         mixing = unflatten(mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing)))  # a recorded one is float64
         supernet, generator = lowered(self.supernet, self.precision), Generator(self.device)

@@ -26,7 +26,7 @@ class NoisyNetwork(nn.Module):
     def draw(self, generator, n):
         return {"noise": torch.randn(n, 8, generator=generator, dtype=torch.float64)}
 
-    def forward(self, images, mixing, *, draws):
+    def forward(self, images, mixing, *, draws, drawn=None):
         noise = torch.randn(len(images), 8, dtype=torch.float64) if self.redraw else draws["noise"]
         self.passes.append(noise)
         weights = mixing["normal"].operations[0]
@@ -73,7 +73,7 @@ def test_a_step_draws_once(solver, passes, monkeypatch):
         drawn.append({"noise": torch.randn(n, generator=generator)})
         return drawn[-1]
 
-    def spied(self, images, mixing, *, draws):
+    def spied(self, images, mixing, *, draws, drawn):
         assert len(draws["noise"]) == len(images)
         given.append(draws)
         return forward(self, images, mixing)
@@ -111,7 +111,7 @@ def test_an_evaluation_draws_for_itself_and_always_alike(monkeypatch):
         return {"noise": drawn[-1]}
 
     monkeypatch.setattr(Network, "draw", draw)
-    monkeypatch.setattr(Network, "forward", lambda self, images, mixing, *, draws: forward(self, images, mixing))
+    monkeypatch.setattr(Network, "forward", lambda self, images, mixing, *, draws, **_: forward(self, images, mixing))
     state, feeds, _ = tiny.training(tiny.search_config())
     state.validation = feeds[1].part
     mixing = state.architecture.expected(state.clock.progress)
