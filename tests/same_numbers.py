@@ -61,7 +61,8 @@ def outcome(folder):
     for path in stored:
         content = path.read_bytes()
         state = torch.load(path, map_location="cpu", weights_only=True) if content[:2] == b"PK" else {}
-        found |= {f"{path.name}{name}": digest(tensor) for name, tensor in tensors(state)}
+        kind = path.name.partition(".")[0]  # without a hash of all that is stored, of which a part is the time
+        found |= {f"{kind}{name}": digest(tensor) for name, tensor in tensors(state)}
     return found
 
 
