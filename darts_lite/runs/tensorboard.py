@@ -41,10 +41,14 @@ class Board:
         self._metrics_file, self._alphas_file = metrics.path, alphas.path
         self._shown: Genotype | None = None
         self._open()
-        for record in metrics.read():
-            self.metrics(record)
-        for record in alphas.read():
-            self.alphas(record)
+        try:
+            for record in metrics.read():
+                self.metrics(record)
+            for record in alphas.read():
+                self.alphas(record)
+        except BaseException:
+            self.close()
+            raise
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """Show a line of metrics.jsonl: {"step": int, "values": {tag: number}, "time": {name: seconds}, "genotype": optional}.
