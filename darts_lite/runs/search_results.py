@@ -34,7 +34,7 @@ class SearchResults:
         """Record an epoch: its architecture, and what the supernet reaches on the validation half."""
         check_finite(state)
         values, genotype = self._architecture(state)
-        self.steps.end_epoch(state, {"validation": self._validate(state)}, values, genotype)
+        self.steps.end_epoch(state, {"validation": state.validate()}, values, genotype)
 
     def finish(self, state: SearchState) -> dict[str, Any]:
         """Write the last checkpoint, then the genotype of the last epoch (or of the one that a monitor took) and all that shows it."""
@@ -50,7 +50,7 @@ class SearchResults:
         write_genotype(steps.run, genotype)
         with torch.device("meta"):
             costs = self.space.network(genotype, plan.skeleton()).costs()
-        score = self._validate(state)
+        score = state.validate()
         found = {"validation": score, "parameters": costs.parameters, "macs": costs.macs}
         result = steps.finish(state, genotype, found)
         path = steps.run.path
@@ -80,7 +80,3 @@ class SearchResults:
     def _view(self, state: SearchState, record: dict[str, Any]) -> SelectionView:
         tables, mixing = alphas.from_record(record, self.space.tables())
         return SelectionView(self.space.name, tables, mixing, state.costs, self.space, state.config.seed)
-
-    def _validate(self, state: SearchState) -> dict[str, Any]:
-        with torch.no_grad():
-            return state.scores(state.architecture.expected(state.clock.progress))

@@ -1,5 +1,6 @@
 """All that one phase of a search has: supernet, architecture, their optimizers, and the parts that the algorithm is put together from."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -100,11 +101,28 @@ class SearchState:
         """Operations that a sparse relaxation drew, read from the device; asked once for each sample."""
         return drawn_pairs(self.architecture.tables, mixing) if self.method.sparse else None
 
+    @torch.no_grad()
+    def validate(self) -> dict[str, Any]:
+        """Loss and accuracies on the validation part, as `evaluate` returns them: at the expected mixing.
+
+        The weights of a sparse relaxation have never seen a blend, so they are tried on paths that it draws, one for each batch.
+        """
+        architecture, progress = self.architecture, self.clock.progress
+        if not self.method.sparse:
+            return self.scores(architecture.expected(progress))
+        generator = self._generator("paths")
+
+        def path() -> tuple[Mixed, Drawn]:
+            mixing = architecture.sample(progress, generator)
+            return mixing, self.drawn(mixing)
+
+        return self._evaluate(path, self._in_any_order())
+
     def scores(self, mixing: Mixed) -> dict[str, Any]:
-        """Loss and accuracies of the supernet at `mixing` on the validation part, as `evaluate` returns them."""
+        """Loss and accuracies at `mixing` on the validation part, with running statistics."""
         assert self.validation is not None
         with evaluating(self.supernet):
-            return self._evaluate(mixing, self.validation, None)
+            return self._evaluate(lambda: (mixing, None), self.validation)
 
     def judge(self, mixing: Mixed, images: int | None = None) -> tuple[float, float]:
         """Accuracy and loss of the supernet at `mixing` on the validation part, or on about so many of its images.
@@ -112,24 +130,34 @@ class SearchState:
         The running statistics of a supernet are those of its mixtures, so a cell (one operation an edge) is judged by the statistics of
         batches (Guo et al. 2020 count them anew for each cell); only its own operations are computed.
         """
-        assert self.validation is not None
-        if not single_path(self.architecture.tables, mixing):
-            part = self.validation if images is None else InAnyOrder(self.validation, self.config.seed, images)
-            with evaluating(self.supernet):
-                scores = self._evaluate(mixing, part, None)
+        tables = self.architecture.tables
+        if single_path(tables, mixing):
+            drawn = drawn_pairs(tables, mixing)
+            scores = self._evaluate(lambda: (mixing, drawn), self._in_any_order(images))
+        elif images is None:
+            scores = self.scores(mixing)
         else:
-            part = InAnyOrder(self.validation, self.config.seed, images)
-            scores = self._evaluate(mixing, part, drawn_pairs(self.architecture.tables, mixing))
+            with evaluating(self.supernet):
+                scores = self._evaluate(lambda: (mixing, None), self._in_any_order(images))
         return scores["accuracy"], scores["loss"]
 
-    def _evaluate(self, mixing: Mixed, part: Batches, drawn: Drawn) -> dict[str, Any]:
-        """Loss and accuracies on `part`, in the mode that the supernet is in; of it only `drawn` is computed."""
+    def _in_any_order(self, images: int | None = None) -> InAnyOrder:
         assert self.validation is not None
-        mixing = unflatten(mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing)))  # a recorded one is float64
-        supernet, generator = lowered(self.supernet, self.precision), Generator(self.device)
-        generator.manual_seed(derive(self.config.seed, "scores", self.clock.done))
+        return InAnyOrder(self.validation, self.config.seed, images)
+
+    def _generator(self, name: str) -> Generator:
+        return Generator(self.device).manual_seed(derive(self.config.seed, name, self.clock.done))
+
+    def _evaluate(self, mixed: Callable[[], tuple[Mixed, Drawn]], part: Batches) -> dict[str, Any]:
+        """Loss and accuracies on `part`, in the mode that the supernet is in, of what `mixed` says for each batch."""
+        assert self.validation is not None
+        supernet, generator = lowered(self.supernet, self.precision), self._generator("scores")
 
         def classify(images: Tensor) -> Tensor:
+            mixing, drawn = mixed()
+            mixing = unflatten(
+                mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing))
+            )  # a recorded one is float64
             return supernet(images, mixing, drawn=drawn, draws=self.supernet.draw(generator, len(images)))
 
         sizes = batch_sizes(self.validation, at_once(self.device, self.config.batch_size))
