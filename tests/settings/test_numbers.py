@@ -14,10 +14,10 @@ from darts_lite.cli.run import run_verb
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.precision import call, computing, full_float32
 from darts_lite.methods.solvers import SOLVERS
-from darts_lite.runs import loop
 from darts_lite.spaces.network import Network
 from darts_lite.training import retrain_step as retrain_state
 from darts_lite.training import search_state
+from darts_lite.training.health import not_finite
 from darts_lite.training.search_step import alpha_step, search_step, weight_step
 
 pytestmark = pytest.mark.usefixtures("tiny_folder")
@@ -352,9 +352,9 @@ def test_probes_have_no_tf32(allow, levels, monkeypatch):
     state, batches = make(tiny.search_config(solver="unrolled"))
     forward, seen = search_state.call, []
 
-    def called(*arguments, **keywords):
+    def called(*arguments, **named):
         seen.append([level.fp32_precision for level in levels[2:4]])
-        return forward(*arguments, **keywords)
+        return forward(*arguments, **named)
 
     monkeypatch.setattr(search_state, "call", called)
     allow(levels)
@@ -402,4 +402,4 @@ def test_on_a_cpu_auto_is_full_precision(monkeypatch):
     tiny.run(tiny.search_config(epochs=1))
     tiny.run(tiny.retrain_config(epochs=1, run_dir="other"))
     assert seen == {"fp32"}
-    assert loop.not_finite("a", "b", 1, "c").code == Exit.NUMERIC
+    assert not_finite("a", "b", 1, "c").code == Exit.NUMERIC
