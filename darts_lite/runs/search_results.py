@@ -78,7 +78,8 @@ class SearchResults:
         return alphas.to_record(state.architecture, state.clock.progress, epoch=epoch, step=state.clock.done)
 
     def _view(self, state: SearchState, record: dict[str, Any]) -> SelectionView:
-        return SelectionView(self.space.name, *alphas.from_record(record, self.space.tables()), state.costs)
+        tables, mixing = alphas.from_record(record, self.space.tables())
+        return SelectionView(self.space.name, tables, mixing, state.costs, self.space, state.config.seed)
 
     def _validate(self, state: SearchState) -> dict[str, Any]:
         with torch.no_grad():
