@@ -31,6 +31,7 @@ def discretize(
     from darts_lite.methods.relaxations import RELAXATIONS
     from darts_lite.methods.selections.hooks import rule_of
     from darts_lite.methods.views import SelectionView, costs_of
+    from darts_lite.runs import alphas
     from darts_lite.runs.pictures import write_genotype
     from darts_lite.runs.report import Plain
     from darts_lite.runs.stored import stored_run, usable
@@ -39,7 +40,6 @@ def discretize(
     from darts_lite.storage.files import refuse_links
     from darts_lite.storage.json_lines import JsonLines
     from darts_lite.storage.run_folder import WRITTEN, RunFolder
-    from darts_lite.training import alphas
 
     report = report or Plain()
     config = completed(config)
