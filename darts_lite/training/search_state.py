@@ -1,6 +1,7 @@
 """All that one phase of a search has: supernet, architecture, their optimizers, and the parts that the algorithm is put together from."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from darts_lite.data.parts import ImageSource
+from darts_lite.data.parts import ImageSource, ShuffledImages
 from darts_lite.hardware.gated import load_optimizer_state, optimizer_state
 from darts_lite.hardware.precision import call, computing, lowered
 from darts_lite.methods.architecture import Architecture, flatten, unflatten
@@ -25,12 +26,13 @@ from darts_lite.spaces.plan import Pairs
 from darts_lite.spaces.table import drawn_pairs, single_path
 from darts_lite.spaces.transfer import transfer
 from darts_lite.training.clock import Clock
-from darts_lite.training.evaluation import Batches, InAnyOrder, at_once, batch_sizes, evaluate, evaluating
+from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
 from darts_lite.training.health import Health
 from darts_lite.training.meters import Meters
 from darts_lite.training.optimizers import WeightOptimizer
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
+LEAST_BATCH = 32  # images whose statistics normalize an evaluation
 Draws = dict | None  # random numbers of a forward pass, as `supernet.draw` makes them; None: it has none
 Drawn = dict[str, Pairs] | None  # (edge, operation) pairs that are computed, by cell type; None: all
 
@@ -116,13 +118,15 @@ class SearchState:
             mixing = architecture.sample(progress, generator)
             return mixing, self.drawn(mixing)
 
-        return self._evaluate(path, self._in_any_order())
+        return self._evaluate(path, batch_statistics=True)
 
-    def scores(self, mixing: Mixed) -> dict[str, Any]:
-        """Loss and accuracies at `mixing` on the validation part, with running statistics."""
-        assert self.validation is not None
-        with evaluating(self.supernet):
-            return self._evaluate(lambda: (mixing, None), self.validation)
+    def scores(self, mixing: Mixed, most: int | None = None, *, drawn_only: bool = False) -> dict[str, Any]:
+        """Loss and accuracies of the supernet at `mixing` on the validation part, as `evaluate` returns them.
+
+        `most`: number of batches (None: all). `drawn_only`: operations whose factor is zero are not computed.
+        """
+        drawn = drawn_pairs(self.architecture.tables, mixing) if drawn_only else None
+        return self._evaluate(lambda: (mixing, drawn), most)
 
     def judge(self, mixing: Mixed, images: int | None = None) -> tuple[float, float]:
         """Accuracy and loss of the supernet at `mixing` on the validation part, or on about so many of its images.
@@ -130,38 +134,40 @@ class SearchState:
         The running statistics of a supernet are those of its mixtures, so a cell (one operation an edge) is judged by the statistics of
         batches (Guo et al. 2020 count them anew for each cell); only its own operations are computed.
         """
-        tables = self.architecture.tables
-        if single_path(tables, mixing):
-            drawn = drawn_pairs(tables, mixing)
-            scores = self._evaluate(lambda: (mixing, drawn), self._in_any_order(images))
-        elif images is None:
-            scores = self.scores(mixing)
-        else:
-            with evaluating(self.supernet):
-                scores = self._evaluate(lambda: (mixing, None), self._in_any_order(images))
+        tables, most = self.architecture.tables, None if images is None else -(-images // self._shuffled_batch())
+        cell = single_path(tables, mixing)
+        drawn = drawn_pairs(tables, mixing) if cell else None
+        scores = self._evaluate(lambda: (mixing, drawn), most, batch_statistics=cell)
         return scores["accuracy"], scores["loss"]
 
-    def _in_any_order(self, images: int | None = None) -> InAnyOrder:
+    def _shuffled_batch(self) -> int:
         assert self.validation is not None
-        return InAnyOrder(self.validation, self.config.seed, images)
+        return min(len(self.validation), max(LEAST_BATCH, at_once(self.device, self.config.batch_size)))
 
     def _generator(self, name: str) -> Generator:
         return Generator(self.device).manual_seed(derive(self.config.seed, name, self.clock.done))
 
-    def _evaluate(self, mixed: Callable[[], tuple[Mixed, Drawn]], part: Batches) -> dict[str, Any]:
-        """Loss and accuracies on `part`, in the mode that the supernet is in, of what `mixed` says for each batch."""
+    def _evaluate(
+        self, mixed: Callable[[], tuple[Mixed, Drawn]], most: int | None = None, *, batch_statistics: bool = False
+    ) -> dict[str, Any]:
+        """Loss and accuracies on all or `most` validation batches, of the mixing and the computed operations that `mixed` says for each."""
         assert self.validation is not None
         supernet, generator = lowered(self.supernet, self.precision), self._generator("scores")
 
         def classify(images: Tensor) -> Tensor:
             mixing, drawn = mixed()
-            mixing = unflatten(
-                mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing))
-            )  # a recorded one is float64
+            # A recorded one is float64.
+            mixing = unflatten(mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing)))
             return supernet(images, mixing, drawn=drawn, draws=self.supernet.draw(generator, len(images)))
 
-        sizes = batch_sizes(self.validation, at_once(self.device, self.config.batch_size))
-        return evaluate(classify, part, self.supernet.skeleton.classes, sizes=sizes, precision=self.precision)
+        part: Any = self.validation
+        sizes: int | list[int] = batch_sizes(self.validation, at_once(self.device, self.config.batch_size))
+        if batch_statistics or most is not None or not self.supernet.form.statistics:
+            part = ShuffledImages(self.validation, derive(self.config.seed, "evaluation order"), most)
+            sizes = self._shuffled_batch()
+        with nullcontext() if batch_statistics else evaluating(self.supernet):
+            classes = self.supernet.skeleton.classes
+            return evaluate(classify, part, classes, sizes=sizes, precision=self.precision)
 
     def heed(self, verdict: Verdict) -> None:
         """Go on as a monitor says. Its changes add up; of the rest the last word counts."""
