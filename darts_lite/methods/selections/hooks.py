@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from darts_lite.genotypes.genotype import Genotype
 from darts_lite.methods.phases import Phase
-from darts_lite.methods.selections.darts import darts
+from darts_lite.methods.selections.usual import usual
 from darts_lite.methods.views import Judge, SelectionView
 from darts_lite.settings.configs import SearchConfig
 
@@ -15,7 +15,7 @@ Selection = Callable[[SelectionView, Judge | None], Genotype]
 class AtTheEnd(ABC):
     """A selection that cannot be made of a line of alphas.jsonl alone, so it is called at the end of a search only."""
 
-    ranking: Selection = staticmethod(darts)  # the rule for single epochs, and for `discretize`
+    ranking: Selection = staticmethod(usual)  # the rule for single epochs, and for `discretize`
 
     @abstractmethod
     def __call__(self, view: SelectionView, judge: Judge | None) -> Genotype:
