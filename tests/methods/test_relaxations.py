@@ -123,10 +123,23 @@ def test_at_the_limits_nothing_overflows_and_the_sample_is_one_hot(name, dtype):
 @every_relaxation
 def test_a_sparse_sample_is_exactly_one_hot(name):
     """At any temperature: what is not exactly zero would be computed, and one that is not 1 would scale its operation."""
+    wide = Table(((0, 2),) * 1000, OPERATIONS, torch.ones(1000, 4, dtype=torch.bool))
     for progress in (0.0, 0.5, 1.0):
-        sample, _ = both(name, draw(5, 4), ALIVE, torch.tensor(progress))
-        exact = torch.equal(sample, sample.round()) and torch.equal(sample.sum(1), torch.ones(5, dtype=torch.float64))
+        logits = draw(1000, 4).float()
+        sample = RELAXATIONS[name]().sample(logits, wide, torch.tensor(progress), generator())
+        exact = torch.equal(sample, sample.round()) and torch.equal(sample.sum(1), torch.ones(1000))
         assert exact == said(RELAXATIONS[name](), "sparse")
+
+
+@every_relaxation
+def test_dead_logits_take_no_random_numbers_from_the_others(name):
+    """A sampler that rejects draws more or fewer of them, as its logits ask."""
+    half = torch.tensor([True, True, False, False]).expand(1000, 4)
+    wide, logits, other = Table(((0, 2),) * 1000, OPERATIONS, half), draw(1000, 4), 10 * draw(1000, 4, seed=1)
+    samples = [
+        RELAXATIONS[name]().sample(one, wide, HALF, generator()) for one in (logits, torch.where(half, logits, other))
+    ]
+    assert torch.equal(*samples)
 
 
 @pytest.mark.usefixtures("tiny_folder")
