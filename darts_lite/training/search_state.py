@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from darts_lite.data.parts import ImageSource
+from darts_lite.data.parts import ImageSource, ShuffledImages
 from darts_lite.hardware.gated import load_optimizer_state, optimizer_state
 from darts_lite.hardware.precision import call, computing, lowered
 from darts_lite.methods.architecture import Architecture, flatten, unflatten
@@ -30,6 +30,7 @@ from darts_lite.training.meters import Meters
 from darts_lite.training.optimizers import WeightOptimizer
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
+LEAST_BATCH = 32  # images whose statistics normalize an evaluation
 Draws = dict | None  # random numbers of a forward pass, as `supernet.draw` makes them; None: it has none
 
 
@@ -92,8 +93,11 @@ class SearchState:
         """Operations that a sparse relaxation drew, by cell type, read from the device; None: all are computed."""
         return drawn_pairs(self.architecture.tables, mixing) if said(self.method.relaxation, "sparse") else None
 
-    def scores(self, mixing: Mixed) -> dict[str, Any]:
-        """Loss and accuracies of the supernet at `mixing` on the validation part, as `evaluate` returns them."""
+    def scores(self, mixing: Mixed, most: int | None = None) -> dict[str, Any]:
+        """Loss and accuracies of the supernet at `mixing` on the validation part, as `evaluate` returns them.
+
+        `most`: number of batches of a supernet without running statistics (None: all); another one sees every image.
+        """
         assert self.validation is not None
         mixing = unflatten(mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing)))  # a recorded one is float64
         supernet, generator = lowered(self.supernet, self.precision), Generator(self.device)
@@ -102,10 +106,14 @@ class SearchState:
         def classify(images: Tensor) -> Tensor:
             return supernet(images, mixing, draws=self.supernet.draw(generator, len(images)))
 
+        many, classes = at_once(self.device, self.config.batch_size), self.supernet.skeleton.classes
+        part: Any = self.validation
+        sizes: int | list[int] = batch_sizes(self.validation, many)
+        if not self.supernet.form.statistics:
+            part = ShuffledImages(self.validation, derive(self.config.seed, "evaluation order"), most)
+            sizes = min(len(self.validation), max(LEAST_BATCH, many))
         with evaluating(self.supernet):
-            sizes = batch_sizes(self.validation, at_once(self.device, self.config.batch_size))
-            classes = self.supernet.skeleton.classes
-            return evaluate(classify, self.validation, classes, sizes=sizes, precision=self.precision)
+            return evaluate(classify, part, classes, sizes=sizes, precision=self.precision)
 
     def judge(self, mixing: Mixed) -> tuple[float, float]:
         """Accuracy and loss of the supernet at `mixing` on the validation part."""

@@ -3,6 +3,7 @@
 Most are rules that read the view alone. One that is a `Validating` needs a judge; one that is a `Training` adds phases to the search.
 """
 
+from darts_lite.methods.selections.argmax import Argmax
 from darts_lite.methods.selections.darts import darts
 
-SELECTIONS = {"darts": darts}
+SELECTIONS = {"darts": darts, "argmax": Argmax}
