@@ -93,18 +93,21 @@ class SearchState:
         """Operations that a sparse relaxation drew, by cell type, read from the device; None: all are computed."""
         return drawn_pairs(self.architecture.tables, mixing) if said(self.method.relaxation, "sparse") else None
 
-    def scores(self, mixing: Mixed, most: int | None = None) -> dict[str, Any]:
+    def scores(self, mixing: Mixed, most: int | None = None, *, drawn_only: bool = False) -> dict[str, Any]:
         """Loss and accuracies of the supernet at `mixing` on the validation part, as `evaluate` returns them.
 
         `most`: number of batches of a supernet without running statistics (None: all); another one sees every image.
+        `drawn_only`: operations whose factor is zero are not computed.
         """
         assert self.validation is not None
         mixing = unflatten(mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing)))  # a recorded one is float64
         supernet, generator = lowered(self.supernet, self.precision), Generator(self.device)
         generator.manual_seed(derive(self.config.seed, "scores", self.clock.done))
 
+        drawn = drawn_pairs(self.architecture.tables, mixing) if drawn_only else None
+
         def classify(images: Tensor) -> Tensor:
-            return supernet(images, mixing, draws=self.supernet.draw(generator, len(images)))
+            return supernet(images, mixing, draws=self.supernet.draw(generator, len(images)), drawn=drawn)
 
         many, classes = at_once(self.device, self.config.batch_size), self.supernet.skeleton.classes
         part: Any = self.validation
