@@ -1,9 +1,9 @@
 """The table of a sweep whose jobs know the true accuracy of what they found: methods side by side, over their seeds."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from darts_lite.runs.children import spread
 from darts_lite.runs.report import columns
 
 
@@ -17,7 +17,8 @@ def leaderboard(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             groups.setdefault(" ".join(words) or "-", []).append(job)
     entries = []
     for settings, members in groups.items():
-        mean, std = spread([job["benchmark"]["accuracy"] for job in members])
+        values = [job["benchmark"]["accuracy"] for job in members]
+        mean, std = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None  # n - 1
         ranks = sorted(job["benchmark"]["rank"] for job in members)
         entries.append(
             {"settings": settings, "runs": len(members), "accuracy": mean, "accuracy_std": std, "ranks": ranks}
