@@ -169,26 +169,6 @@ class ImageSource(Protocol):
     def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-class ShuffledImages:
-    """Batches of one size of a part, not augmented, in an order drawn from `seed`; what is left of the last batch is left out.
-
-    For networks without running statistics, whose outputs depend on what else is in a batch: a part may be sorted by class, and BatchNorm
-    over a few last images is noise. `most`: number of batches (None: all).
-    """
-
-    def __init__(self, part: ImageSource, seed: int, most: int | None = None):
-        self.part, self.seed, self.most, self.device = part, seed, most, part.device
-
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images float32 (size, C, H, W) and labels (size,)."""
-        order = Order(len(self.part), size, self.seed, self.part.order_device)
-        number = order.steps_per_epoch if self.most is None else min(self.most, order.steps_per_epoch)
-        arriving = self.part.follow(order, 0)
-        for _ in range(number):
-            pixels, labels = self.part.pick(next(arriving))
-            yield self.part.preparation.normalized(pixels), labels
-
-
 class BatchFeed:
     """The batches of a training, by step: what a part holds, in an order drawn from `seed`.
 

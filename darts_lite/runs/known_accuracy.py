@@ -7,22 +7,21 @@ For an epoch, and at the end, of the derived cell:
     benchmark/regret              the best value less this one
 
 At the end, over a random sample of cells, `rank_correlation`: Spearman's, between the accuracy of the supernet at the one-hot mixing of a
-cell, on a few batches of the validation part, and its true value. It is missing where all estimates are equal.
+cell, on a few images of the validation part, and its true value. It is missing where all estimates are equal.
 """
 
 from random import Random
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from darts_lite.data.benchmark_table import BenchmarkTable, read_table
 from darts_lite.errors import UserError
-from darts_lite.genotypes.arch_string import SPACE, arch_operations, to_arch
+from darts_lite.genotypes.arch_string import SPACE, arch_operations, parse_arch, to_arch
 from darts_lite.genotypes.genotype import Genotype
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
-from darts_lite.spaces.table import Mixing, Table
+from darts_lite.spaces.table import Table, mixing_of
 from darts_lite.training.search_state import SearchState
 
 
@@ -69,12 +68,10 @@ class KnownAccuracy:
         return rng.sample(archs, min(self.config.benchmark.sample, len(archs)))
 
     def _estimate(self, state: SearchState, arch: str) -> float:
-        """Accuracy of the supernet as the network of one cell."""
-        columns = state.architecture.tables["cell"].operations
-        chosen = [columns.index(name) for name in arch_operations(arch)]
-        mixing = {"cell": Mixing(F.one_hot(torch.tensor(chosen), len(columns)))}
+        """Accuracy of the supernet as the network of one cell, of which alone it computes the operations."""
+        mixing = mixing_of(parse_arch(arch), state.architecture.tables)
         with torch.no_grad():
-            return state.scores(mixing, self.config.benchmark.batches, drawn_only=True)["accuracy"]
+            return state.judge(mixing, self.config.benchmark.images)[0]
 
 
 def in_words(found: dict[str, Any]) -> list[str]:

@@ -49,7 +49,7 @@ class BenchmarkTableConfig:
     table: str | None = option(None)  # CSV file, may be gzipped: a column arch, then metrics
     metric: str | None = option(None)  # name of the column that is the truth; None: the first after arch
     sample: int = option(50, low=2)  # random cells whose estimates are compared with the truth, at the end
-    batches: int = option(4, low=1)  # of the validation part, for each estimate
+    images: int = option(512, low=1)  # of the validation part, for each estimate
 
 
 @dataclass

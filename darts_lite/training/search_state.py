@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from darts_lite.data.parts import ImageSource, ShuffledImages
+from darts_lite.data.parts import ImageSource
 from darts_lite.hardware.gated import load_optimizer_state, optimizer_state
 from darts_lite.hardware.precision import call, computing, lowered
 from darts_lite.methods.architecture import Architecture, flatten, unflatten
-from darts_lite.methods.method import Method, said
+from darts_lite.methods.method import Method
 from darts_lite.methods.monitors import Verdict
 from darts_lite.methods.phases import Phase
 from darts_lite.methods.seams import Mixed
@@ -21,10 +21,10 @@ from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.plan import Pairs
-from darts_lite.spaces.table import drawn_pairs
+from darts_lite.spaces.table import drawn_pairs, single_path
 from darts_lite.spaces.transfer import transfer
 from darts_lite.training.clock import Clock
-from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
+from darts_lite.training.evaluation import Batches, InAnyOrder, at_once, batch_sizes, evaluate, evaluating
 from darts_lite.training.health import Health
 from darts_lite.training.meters import Meters
 from darts_lite.training.optimizers import WeightOptimizer
@@ -32,6 +32,7 @@ from darts_lite.training.optimizers import WeightOptimizer
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
 LEAST_BATCH = 32  # images whose statistics normalize an evaluation
 Draws = dict | None  # random numbers of a forward pass, as `supernet.draw` makes them; None: it has none
+Drawn = dict[str, Pairs] | None  # (edge, operation) pairs that are computed, by cell type; None: all
 
 
 class SearchState:
@@ -80,48 +81,67 @@ class SearchState:
         return self.method.phases[self.clock.phase]
 
     def forward(
-        self, batch: Batch, weights: Tensors, mixing: Mixed, draws: Draws = None, precision: str | None = None
+        self,
+        batch: Batch,
+        weights: Tensors,
+        mixing: Mixed,
+        draws: Draws = None,
+        precision: str | None = None,
+        *,
+        drawn: Drawn = None,
     ) -> tuple[Tensor, Tensor]:
-        """Cross entropy (0-d) and logits (N, classes) on `batch`."""
+        """Cross entropy (0-d) and logits (N, classes) on `batch`; of a sparse relaxation only `drawn`, of `mixing`, is computed."""
         (images, labels), precision = batch, precision or self.precision
-        given = {"draws": draws, "drawn": self.drawn(mixing)}
+        given = {"draws": draws, "drawn": drawn}
         with computing(self.device, precision):
             logits = call(self.supernet, precision, self.weight_optimizer.names, weights, images, mixing, **given)
             return F.cross_entropy(logits, labels), logits
 
-    def drawn(self, mixing: Mixed) -> dict[str, Pairs] | None:
-        """Operations that a sparse relaxation drew, by cell type, read from the device; None: all are computed."""
-        return drawn_pairs(self.architecture.tables, mixing) if said(self.method.relaxation, "sparse") else None
+    def drawn(self, mixing: Mixed) -> Drawn:
+        """Operations that a sparse relaxation drew, read from the device; asked once for each sample."""
+        return drawn_pairs(self.architecture.tables, mixing) if self.method.sparse else None
 
-    def scores(self, mixing: Mixed, most: int | None = None, *, drawn_only: bool = False) -> dict[str, Any]:
+    def scores(self, mixing: Mixed) -> dict[str, Any]:
         """Loss and accuracies of the supernet at `mixing` on the validation part, as `evaluate` returns them.
 
-        `most`: number of batches of a supernet without running statistics (None: all); another one sees every image.
-        `drawn_only`: operations whose factor is zero are not computed.
+        Without running statistics a supernet is judged on full batches in an order of their own: a part may be sorted by class.
         """
+        assert self.validation is not None
+        statistics = self.supernet.form.statistics
+        part = self.validation if statistics else InAnyOrder(self.validation, self.config.seed)
+        with evaluating(self.supernet):
+            return self._evaluate(mixing, part, None)
+
+    def judge(self, mixing: Mixed, images: int | None = None) -> tuple[float, float]:
+        """Accuracy and loss of the supernet at `mixing` on the validation part, or on about so many of its images.
+
+        The running statistics of a supernet are those of its mixtures, so a cell (one operation an edge) is judged by the statistics of
+        batches (Guo et al. 2020 count them anew for each cell); only its own operations are computed.
+        """
+        assert self.validation is not None
+        if not single_path(self.architecture.tables, mixing):
+            part = self.validation if images is None else InAnyOrder(self.validation, self.config.seed, images)
+            with evaluating(self.supernet):
+                scores = self._evaluate(mixing, part, None)
+        else:
+            part = InAnyOrder(self.validation, self.config.seed, images)
+            scores = self._evaluate(mixing, part, drawn_pairs(self.architecture.tables, mixing))
+        return scores["accuracy"], scores["loss"]
+
+    def _evaluate(self, mixing: Mixed, part: Batches, drawn: Drawn) -> dict[str, Any]:
+        """Loss and accuracies on `part`, in the mode that the supernet is in; of it only `drawn` is computed."""
         assert self.validation is not None
         mixing = unflatten(mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing)))  # a recorded one is float64
         supernet, generator = lowered(self.supernet, self.precision), Generator(self.device)
         generator.manual_seed(derive(self.config.seed, "scores", self.clock.done))
 
-        drawn = drawn_pairs(self.architecture.tables, mixing) if drawn_only else None
-
         def classify(images: Tensor) -> Tensor:
-            return supernet(images, mixing, draws=self.supernet.draw(generator, len(images)), drawn=drawn)
+            return supernet(images, mixing, drawn=drawn, draws=self.supernet.draw(generator, len(images)))
 
-        many, classes = at_once(self.device, self.config.batch_size), self.supernet.skeleton.classes
-        part: Any = self.validation
-        sizes: int | list[int] = batch_sizes(self.validation, many)
+        sizes = batch_sizes(self.validation, at_once(self.device, self.config.batch_size))
         if not self.supernet.form.statistics:
-            part = ShuffledImages(self.validation, derive(self.config.seed, "evaluation order"), most)
-            sizes = min(len(self.validation), max(LEAST_BATCH, many))
-        with evaluating(self.supernet):
-            return evaluate(classify, part, classes, sizes=sizes, precision=self.precision)
-
-    def judge(self, mixing: Mixed) -> tuple[float, float]:
-        """Accuracy and loss of the supernet at `mixing` on the validation part."""
-        scores = self.scores(mixing)
-        return scores["accuracy"], scores["loss"]
+            sizes = max(LEAST_BATCH, sizes if isinstance(sizes, int) else max(sizes))
+        return evaluate(classify, part, self.supernet.skeleton.classes, sizes=sizes, precision=self.precision)
 
     def heed(self, verdict: Verdict) -> None:
         """Go on as a monitor says. Its changes add up; of the rest the last word counts."""

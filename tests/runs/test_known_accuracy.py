@@ -13,10 +13,11 @@ from darts_lite.cli.run import run_verb
 from darts_lite.data.benchmark_table import read_table
 from darts_lite.errors import UserError
 from darts_lite.genotypes.arch_string import EXAMPLE, parse_arch, to_arch
+from darts_lite.runs.known_accuracy import KnownAccuracy, spearman
 from darts_lite.runs.known_accuracy import in_words as in_line
-from darts_lite.runs.known_accuracy import spearman
 from darts_lite.settings.configs import BenchmarkTableConfig, SpaceConfig
 from darts_lite.spaces import SPACES
+from darts_lite.spaces.table import mixing_of
 from darts_lite.storage.json_lines import JsonLines
 
 EMPTY = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
@@ -99,7 +100,7 @@ def test_spearman():
 
 
 def config(**changes):
-    benchmark = BenchmarkTableConfig(table="known.csv", sample=12, batches=2)
+    benchmark = BenchmarkTableConfig(table="known.csv", sample=12, images=64)
     space = SpaceConfig(name="nasbench201")
     how = {"benchmark": benchmark, "space": space, "selection": "argmax", "channels": 8, "alpha_init_std": 1.0}
     return tiny.search_config(**(how | changes))
@@ -154,20 +155,12 @@ def test_a_cell_that_the_table_lacks(tiny_folder):
 
 
 def test_estimates_are_those_of_the_one_hot_supernet(known):
-    """Computed with the drawn operations only; of the whole pass the same."""
-    import torch
-    from torch.nn import functional as F
-
-    from darts_lite.runs.known_accuracy import KnownAccuracy
-    from darts_lite.spaces.table import Mixing
-
+    """On shuffled batches of 32, in training mode as `judge` has it: there are no running statistics to tell the modes apart."""
     state, feeds, _ = tiny.training(config())
     state.validation = feeds[1].part
     genotype = SPACES["nasbench201"](SpaceConfig(name="nasbench201")).random(random.Random(1))
-    columns = state.architecture.tables["cell"].operations
-    mixing = F.one_hot(torch.tensor([columns.index(edge.operation) for edge in genotype.cells["cell"].edges]), 5)
-    whole = state.scores({"cell": Mixing(mixing)}, 2)
-    assert whole["samples"] == 32  # of 48, whole batches
+    whole = state.scores(mixing_of(genotype, state.architecture.tables))
+    assert whole["samples"] == 32  # of 48, full batches
     assert KnownAccuracy(config())._estimate(state, to_arch(genotype)) == whole["accuracy"]
 
 
@@ -185,7 +178,7 @@ def test_a_table_of_another_space_is_refused_before_a_folder_is_made(known, caps
 @pytest.mark.slow
 def test_the_leaderboard_of_a_sweep(known, capsys):
     words = ["-m", "experiment=nasbench201_leaderboard", "dataset.path=data.npz", "benchmark.table=known.csv"]
-    words += ["epochs=1", "batch_size=16", "device=cpu", "benchmark.sample=3", "benchmark.batches=1", "run_dir=mine"]
+    words += ["epochs=1", "batch_size=16", "device=cpu", "benchmark.sample=3", "benchmark.images=32", "run_dir=mine"]
     words += ["alpha_lr=0.1,3", "seed=0,1", "resume=auto"]
     assert run_verb("search", words) == 0
     entries = json.loads(Path("mine/sweep.json").read_text())["leaderboard"]

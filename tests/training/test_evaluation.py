@@ -2,13 +2,11 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from darts_lite.data.parts import Preparation, ResidentImages, ShuffledImages
 from darts_lite.errors import UserError
 from darts_lite.evaluate import table
 from darts_lite.hardware.precision import computing, lowered
@@ -189,22 +187,6 @@ def test_data_that_do_not_fit_are_described_by_width_and_height():
     assert caught.value.reason == (
         "has 10x6 with 1 channel (width x height) and 2 classes, the network 10x6 with 3 channels (width x height) and 3 classes"
     )
-
-
-def test_batches_that_are_normalized_by_themselves_are_shuffled_and_of_one_size():
-    """A part that is sorted by class would have batches of one class, and a last one of two images."""
-    labels = np.repeat(np.arange(5), 14)
-    pixels = np.repeat(np.arange(70, dtype=np.uint8), 4).reshape(70, 2, 2, 1)
-    part = ResidentImages(pixels, labels, Preparation((2, 2, 1), "cpu", [0.0], [1 / 255]))
-    found = [
-        list(ShuffledImages(part, seed, most).batches(34)) for seed, most in ((0, None), (0, None), (1, None), (0, 1))
-    ]
-    numbers = [torch.cat([images[:, 0, 0, 0] for images, _ in batches]) for batches in found]
-    assert [len(images) for images, _ in found[0]] == [34, 34] and len(set(numbers[0].tolist())) == 68
-    assert torch.equal(numbers[0], numbers[1]) and not torch.equal(numbers[0], numbers[2])
-    assert torch.equal(numbers[3], numbers[0][:34])
-    for images, classes in found[0]:
-        assert torch.equal(images[:, 0, 0, 0].round().long() // 14, classes) and len(classes.unique()) == 5
 
 
 def test_a_supernet_without_running_statistics_is_judged_on_shuffled_batches(monkeypatch, tmp_path):

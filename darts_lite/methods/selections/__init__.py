@@ -4,6 +4,7 @@ Most are rules that read the view alone. One that is a `Validating` needs a judg
 """
 
 from darts_lite.methods.selections.argmax import Argmax
+from darts_lite.methods.selections.best_of import BestOf
 from darts_lite.methods.selections.darts import darts
 
-SELECTIONS = {"darts": darts, "argmax": Argmax}
+SELECTIONS = {"darts": darts, "argmax": Argmax, "best_of": BestOf}
