@@ -13,6 +13,7 @@ from darts_lite.benchmarking.reference import CANDIDATES
 from darts_lite.genotypes.genotype import Edge
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.selections import SELECTIONS
+from darts_lite.methods.selections.hooks import rule_of
 from darts_lite.methods.views import OperationCosts, SelectionView
 from darts_lite.operations import NONE
 from darts_lite.settings.configs import SpaceConfig
@@ -271,6 +272,16 @@ def test_argmax_leaves_an_edge_of_none_out_of_a_cell_of_darts():
         Edge("skip_connect", 1, 3),
         Edge("sep_conv_3x3", 2, 3),
     )
+
+
+@pytest.mark.parametrize("name", [name for name in SELECTIONS if name != "darts"])
+def test_the_rule_for_single_epochs_knows_the_space(name):
+    """On NAS-Bench-201 all six edges, on DARTS two a node, whatever a selection does at the end of a search."""
+    rule = SELECTIONS[name]() if isinstance(SELECTIONS[name], type) else SELECTIONS[name]
+    space = SPACES["nasbench201"](SpaceConfig(name="nasbench201"))
+    view = SelectionView("nasbench201", space.tables(), {"cell": Mixing(torch.tensor(MOSTLY_NONE))}, {})
+    edges = rule_of(rule)(view, None).cells["cell"].edges
+    assert [edge.operation for edge in edges] == strongest(MOSTLY_NONE)
 
 
 # Every selection ---------------------------------------------------------------------
