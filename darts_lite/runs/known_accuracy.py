@@ -47,17 +47,23 @@ class KnownAccuracy:
             "benchmark/regret": self.table.best - value,
         }
 
+    def looked_up(self, genotype: Genotype) -> dict[str, Any]:
+        """What result.json holds under `benchmark`, as far as the table alone knows it."""
+        if self.table is None:
+            return {}
+        found = {name.removeprefix("benchmark/"): value for name, value in self.of(genotype).items()}
+        facts = {"arch": to_arch(genotype), "metric": self.table.metric, "cells": len(self.table.values)}
+        return {"benchmark": {**found, **facts, "best": self.table.best}}
+
     def finished(self, state: SearchState, genotype: Genotype) -> dict[str, Any]:
         """What result.json holds under `benchmark`."""
         if self.table is None:
             return {}
-        found: dict[str, Any] = {name.removeprefix("benchmark/"): value for name, value in self.of(genotype).items()}
         sample = self._sample(state.architecture.tables)
         estimates = [self._estimate(state, arch) for arch in sample]
         correlation = spearman(estimates, [self.table.values[arch] for arch in sample])
-        found |= {} if correlation is None else {"rank_correlation": correlation}
-        facts = {"arch": to_arch(genotype), "metric": self.table.metric, "cells": len(self.table.values)}
-        return {"benchmark": found | facts | {"best": self.table.best, "sample": len(sample)}}
+        found = {"sample": len(sample)} | ({} if correlation is None else {"rank_correlation": correlation})
+        return {"benchmark": self.looked_up(genotype)["benchmark"] | found}
 
     def _sample(self, tables: dict[str, Table]) -> list[str]:
         """Distinct cells of the table that the supernet has the operations of, drawn from the seed."""

@@ -136,6 +136,15 @@ def _arch(plain):
     return f"|{edges[0]}|+|{edges[1]}|{edges[2]}|+|{'|'.join(edges[3:])}|"
 
 
+@pytest.mark.slow
+def test_of_several_searches_the_picked_cell_is_looked_up(known):
+    result = tiny.run(config(restarts=2, restart_epochs=1))
+    found = result["benchmark"]
+    assert found["arch"] == _arch(result["genotype"]) and found["accuracy"] == known.values[found["arch"]]
+    assert found.items() <= json.loads(Path(f"run/{result['picked']}/result.json").read_text())["benchmark"].items()
+    assert "rank_correlation" not in found, "each supernet has its own"
+
+
 def test_a_table_judges_and_changes_nothing(known):
     judged = tiny.run(config())
     alphas = Path("run/alphas.jsonl").read_bytes()
