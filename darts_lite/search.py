@@ -52,6 +52,7 @@ def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
     from darts_lite.hardware.graph import GraphedStep
     from darts_lite.methods.build import build_method, build_space
     from darts_lite.runs.fit import check_fit
+    from darts_lite.runs.known_accuracy import KnownAccuracy
     from darts_lite.runs.search_results import SearchResults
     from darts_lite.runs.session import Session
     from darts_lite.runs.steps import Steps
@@ -60,6 +61,7 @@ def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
 
     config, device = plan.config, plan.device
     method, space, skeleton = build_method(config), build_space(config.space), plan.skeleton()
+    known = KnownAccuracy(config)
     train, validation = (
         plan.feed(*half, name) for half, name in zip(plan.halves(), ("train", "validation"), strict=True)
     )
@@ -84,7 +86,7 @@ def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
                 *(0,) if stored is None else (stored["clock"]["phase"], stored["alive"], stored["weights"])
             )
         steps = Steps(session, epoch_steps, epochs)
-        results = SearchResults(steps, space, method.selection)
+        results = SearchResults(steps, space, method.selection, known)
         results.start(state)
         for number, phase in enumerate(method.phases):
             if number < state.clock.phase or state.verdict.stop:

@@ -18,7 +18,17 @@ from darts_lite.settings.elsewhere import MISSING, OURS, or_words, ours, spelled
 from darts_lite.settings.schema import leaves, part_kinds, unknown_key
 
 VERBS = tuple(CONFIGS)
-PATHS = {"run_dir", "resume", "run", "genotype", "init", "dataset.path", "dataset.root", "dataset_path"}
+PATHS = {
+    "run_dir",
+    "resume",
+    "run",
+    "genotype",
+    "init",
+    "dataset.path",
+    "dataset.root",
+    "dataset_path",
+    "benchmark.table",
+}
 # Quoted for Hydra, so never a number: device=0 is a device that is not there (6), not a wrong type (2).
 TEXTS = {*PATHS, "device"}
 LAUNCHERS = {

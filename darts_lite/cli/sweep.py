@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darts_lite.cli import leaderboard
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.machine import take_process
 from darts_lite.runs.report import columns, duration, write
@@ -58,11 +59,13 @@ class Sweep:
         jobs = sorted((_entry(read_json(file)) for file in files), key=lambda job: job["number"])
         if not jobs:
             return []
-        text = json.dumps({"format": 1, "verb": self.verb, "jobs": jobs}, indent=2)
+        best = leaderboard.leaderboard(jobs)
+        content = {"format": 1, "verb": self.verb, "jobs": jobs} | ({"leaderboard": best} if best else {})
+        text = json.dumps(content, indent=2)
         write_atomic(self.folder / "sweep.json", text.encode() + b"\n")
         for file in files:
             file.unlink(missing_ok=True)
-        for line in [*table(jobs), f"table: {self.folder / 'sweep.json'}"]:
+        for line in [*table(jobs), *leaderboard.in_words(best), f"table: {self.folder / 'sweep.json'}"]:
             write(line)
         return jobs
 
@@ -137,8 +140,15 @@ def _entry(noted: dict[str, Any]) -> dict[str, Any]:
         "accuracy": result[part].get("accuracy") if part else None,
         "loss": result[part].get("loss") if part else None,
         "parameters": result.get("parameters"),
+        "benchmark": _known(result.get("benchmark")),
         "seconds": times.get("seconds") if isinstance(times, dict) else None,
     }
+
+
+def _known(benchmark: Any) -> dict[str, Any] | None:
+    """True accuracy and rank that a result holds, None where it has none: it may come from anywhere."""
+    found = {name: benchmark.get(name) for name in ("accuracy", "rank")} if isinstance(benchmark, dict) else {}
+    return found if found and all(type(value) in (int, float) for value in found.values()) else None
 
 
 def table(jobs: list[dict[str, Any]]) -> list[str]:

@@ -82,13 +82,17 @@ def _keys(verb: str) -> str:
 def _file_keys(name: str, prefix: str, hidden: set[str]) -> list[str]:
     """Settings of one YAML file, with the comments beside and above them."""
     body = (conf_folder() / f"{name}.yaml").read_text(encoding="utf-8").partition("\n\n")[2]
-    lines = []
+    lines, inside = [], ""  # of a mapping in the file, such as benchmark
     for line in body.splitlines():
-        match = re.fullmatch(r"(\w+): (.+?)(?: # (.*))?", line)
+        if mapping := re.fullmatch(r"(\w+):", line):
+            inside = f"{mapping[1]}."
+            continue
+        inside = inside if line.startswith("  ") else ""
+        match = re.fullmatch(r"(\w+): (.+?)(?: # (.*))?", line.removeprefix("  ") if inside else line)
         if line.startswith("# "):
             lines.append(f"    {line}")
         elif match and prefix + match[1] not in hidden:
-            setting = f"    {prefix}{match[1]}={match[2]}"
+            setting = f"    {prefix}{inside}{match[1]}={match[2]}"
             text = f"{setting:<{COLUMN}}  {match[3]}" if match[3] else setting
             lines += _wrap(text, COLUMN + 2)
     return lines

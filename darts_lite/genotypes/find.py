@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from darts_lite.errors import Exit, UserError, did_you_mean
+from darts_lite.genotypes.arch_string import looks_like_arch, parse_arch
 from darts_lite.genotypes.genotype import Genotype, from_result
 from darts_lite.genotypes.text import looks_like_text, parse_text, published, published_table
 from darts_lite.storage.files import is_folder, is_there
@@ -17,7 +18,7 @@ MOST_BYTES = 1_000_000  # of a file
 
 def find_genotype(value: str, draw: Callable[[], Genotype]) -> Genotype:
     """The genotype that a text means: a published name, `random` (what `draw()` returns), the folder of a search, a retraining or several
-    runs, a file (genotype.json, result.json or text), or the field's `Genotype(...)` text itself.
+    runs, a file (genotype.json, result.json or text), the field's `Genotype(...)` text itself, or an arch string of NAS-Bench-201.
     """
     if value == "random":
         return draw()
@@ -33,6 +34,8 @@ def find_genotype(value: str, draw: Callable[[], Genotype]) -> Genotype:
         return read(value)
     if looks_like_text(value):
         return parse_text(value)
+    if looks_like_arch(value):
+        return parse_arch(value)
     names = [*published_table(), "random"]
     fix = f"{did_you_mean(value, names)}give a file, a run folder, or one of: {', '.join(names)}"
     raise UserError("genotype", "no such file, folder or name", fix, value=value)
@@ -72,4 +75,5 @@ def read(path: str | os.PathLike[str]) -> Genotype:
         raise UserError(path, f"is not UTF-8 text (byte {error.start})", fix) from None
     first = text.lstrip()[:1]  # a line of a log may begin with a bracket, too
     json_form = first in ("{", "") or (first == "[" and not looks_like_text(text))
-    return (from_result if json_form else parse_text)(text, os.fspath(path))
+    parse = from_result if json_form else parse_arch if looks_like_arch(text) else parse_text
+    return parse(text, os.fspath(path))

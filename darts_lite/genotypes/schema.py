@@ -31,9 +31,21 @@ class SpaceRules:
     inputs: int  # states of a cell before its first node
     operations: tuple[str, ...]  # what an edge can carry; without `none`, that is the absence of an edge
     least_edges: int = 1  # 0: a cell may be empty
+    edges: tuple[tuple[int, int], ...] | None = (
+        None  # where a cell has just these, each once; the last node is the output
+    )
 
 
-SPACE_RULES = {"darts": SpaceRules(("normal", "reduce"), 2, OPERATION_NAMES[1:])}
+SPACE_RULES = {
+    "darts": SpaceRules(("normal", "reduce"), 2, OPERATION_NAMES[1:]),
+    # By target, then source, as edges of a genotype are ordered.
+    "nasbench201": SpaceRules(
+        ("cell",),
+        1,
+        ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"),
+        edges=((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)),
+    ),
+}
 
 FORMAT = 1
 MOST_NODES = 16
@@ -109,6 +121,22 @@ def _cell_problems(cell: Any, rules: SpaceRules, at: str) -> Iterator[UserError]
             yield UserError(f"{at}concat[{index}]", "must be a node", f"an integer, {first} to {last}", value=node)
         elif node in concat[:index]:
             yield UserError(f"{at}concat[{index}]", "repeats a node", "name each node once", value=node)
+    if rules.edges is not None and len(lists) == 2:
+        yield from _whole_problems(lists["edges"], concat, rules.edges, at)
+
+
+def _whole_problems(
+    edges: list[Any], concat: list[Any], wanted: tuple[tuple[int, int], ...], at: str
+) -> Iterator[UserError]:
+    """Problems of a cell whose edges and output its space prescribes."""
+    ends = [repr((edge.get("source"), edge.get("target"))) for edge in edges if isinstance(edge, dict)]
+    if sorted(ends) != sorted(map(repr, wanted)):  # as text: what is there may be anything
+        listed = ", ".join(f"{source}->{target}" for source, target in wanted)
+        yield UserError(
+            f"{at}edges", f"must be {len(wanted)}, one each of {listed}", "give none where there is no operation"
+        )
+    if concat != [wanted[-1][1]]:
+        yield UserError(f"{at}concat", f"must be [{wanted[-1][1]}]", "the last node is the output", value=concat)
 
 
 def refuse_deep(text: str, key: object) -> None:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from darts_lite.errors import UserError, choice, raise_all
+from darts_lite.genotypes.schema import SPACE_RULES
 from darts_lite.methods.alpha_optimizers import ALPHA_OPTIMIZERS
 from darts_lite.methods.method import Method, said
 from darts_lite.methods.monitors import MONITORS
@@ -69,6 +70,10 @@ def build_method(config: SearchConfig) -> Method:
     method.phases.extend(phases(config))
     if isinstance(method.selection, Training):
         method.phases.extend(method.selection.phases(config))
+    rules = SPACE_RULES.get(config.space.name)
+    if method.selection is SELECTIONS["darts"] and rules is not None and rules.edges is not None:
+        reason = f"keeps two edges of a node, and a cell of {config.space.name} has all of them"
+        raise UserError("selection", reason, "give selection=argmax", value="darts")
     for name in (name for phase in method.phases for name in phase.settings if name not in CHANGEABLE):
         raise choice("phases", name, CHANGEABLE)
     for number, (before, phase) in enumerate(pairwise(method.phases), 1):

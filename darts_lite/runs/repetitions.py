@@ -11,6 +11,8 @@ from typing import Any
 
 from darts_lite.genotypes.genotype import to_plain
 from darts_lite.runs.children import Child, Outcome, in_words, run_children, summary
+from darts_lite.runs.known_accuracy import KnownAccuracy
+from darts_lite.runs.known_accuracy import in_words as in_benchmark
 from darts_lite.runs.next_command import next_retraining
 from darts_lite.runs.pictures import write_genotype
 from darts_lite.runs.prepare import RunPlan
@@ -107,7 +109,10 @@ def best_restart(
         if command := next_retraining(plan, run.path):
             report.line(f"next: {command}")
         picks = {name: chosen[name] for name in ("genotype", "parameters", "macs")} | {"picked": chosen["run"]}
-        return {"seed": config.seed, "validation": together, **picks, "rule": rule, "restarts": rows}
+        known = KnownAccuracy(config).looked_up(genotypes[picked])
+        for line in in_benchmark(known.get("benchmark", {})):
+            report.line(line)
+        return {"seed": config.seed, "validation": together, **picks, **known, "rule": rule, "restarts": rows}
 
     return run_children(plan, children, finish)
 

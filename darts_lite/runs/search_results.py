@@ -11,6 +11,7 @@ from darts_lite.methods.views import SelectionView
 from darts_lite.runs import alphas
 from darts_lite.runs.diagnosis import diagnose
 from darts_lite.runs.finite import check_finite
+from darts_lite.runs.known_accuracy import KnownAccuracy, in_words
 from darts_lite.runs.next_command import next_retraining
 from darts_lite.runs.pictures import write_genotype
 from darts_lite.runs.steps import Steps
@@ -20,8 +21,8 @@ from darts_lite.training.search_state import SearchState
 class SearchResults:
     """Writes alphas.jsonl an epoch, and genotype.json, pictures and result.json at the end."""
 
-    def __init__(self, steps: Steps, space: Any, selection: Selection):
-        self.steps, self.space, self.selection = steps, space, selection
+    def __init__(self, steps: Steps, space: Any, selection: Selection, known: KnownAccuracy):
+        self.steps, self.space, self.selection, self.known = steps, space, selection, known
 
     def start(self, state: SearchState) -> None:
         """Begin, or go on; the architecture before the first step is epoch 0."""
@@ -52,11 +53,13 @@ class SearchResults:
             costs = self.space.network(genotype, plan.skeleton()).costs()
         score = state.validate()
         found = {"validation": score, "parameters": costs.parameters, "macs": costs.macs}
+        found |= (known := self.known.finished(state, genotype))
         result = steps.finish(state, genotype, found)
         path = steps.run.path
         for line in (
             drawing.describe(genotype),
             f"supernet on the validation half: accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f}",
+            *in_words(known.get("benchmark", {})),
             f"genotype: {path / 'genotype.json'}, pictures: {path / 'cells'}",
         ):
             steps.report.line(line)
@@ -71,7 +74,7 @@ class SearchResults:
         self.steps.board.alphas(record)
         view = self._view(state, record)
         genotype = rule_of(self.selection)(view, None)
-        return diagnose(view.tables, view.mixing, genotype), genotype
+        return diagnose(view.tables, view.mixing, genotype) | self.known.of(genotype), genotype
 
     def _record(self, state: SearchState) -> dict[str, Any]:
         epoch = self.steps.epoch(state)

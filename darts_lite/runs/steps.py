@@ -113,6 +113,8 @@ class Steps:
         self.means = means
         self.text = epoch_words(self.epoch(state), self.total // self.epoch_steps, means)
         line = self.text + "".join(f"  {word} {loss:.4f}" for word, loss in _shown(means, "loss", " loss"))
+        if more and "benchmark/accuracy" in more:
+            line += f"  true {more['benchmark/accuracy']:.2f} (rank {more['benchmark/rank']:,})"
         self.run.log(line)
         self.report.line(line)
 
@@ -123,6 +125,11 @@ class Steps:
             for part in ("validation", "test")
             if part in result
             for name in SCORES
+        }
+        scores |= {
+            f"final/benchmark_{name}": value
+            for name, value in result.get("benchmark", {}).items()
+            if name in ("accuracy", "rank", "regret", "rank_correlation")
         }
         self.record("final", state, scores)
         self.board.settings(result_settings(self.config), list(scores))

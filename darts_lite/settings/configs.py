@@ -43,6 +43,16 @@ class SpaceConfig:
 
 
 @dataclass
+class BenchmarkTableConfig:
+    """Settings of a benchmark with known answers, which a search is judged by (`space=nasbench201`)."""
+
+    table: str | None = option(None)  # CSV file, may be gzipped: a column arch, then metrics
+    metric: str | None = option(None)  # name of the column that is the truth; None: the first after arch
+    sample: int = option(50, low=2)  # random cells whose estimates are compared with the truth, at the end
+    images: int = option(512, low=1)  # of the validation part, for each estimate
+
+
+@dataclass
 class RunConfig:
     """Settings of every training: seed, device, numbers, folder, resume, logging."""
 
@@ -67,6 +77,7 @@ class SearchConfig(RunConfig):
 
     dataset: DatasetConfig = option(DatasetConfig())
     space: SpaceConfig = option(SpaceConfig())
+    benchmark: BenchmarkTableConfig = option(BenchmarkTableConfig())
     method: str = option("darts_first_order")  # the names that chose the values below; kept for the record
     preset: str = option("quick")
     experiment: str | None = option(None)

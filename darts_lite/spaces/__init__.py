@@ -11,8 +11,9 @@ from darts_lite.genotypes.genotype import Genotype
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces.darts import DartsSpace
+from darts_lite.spaces.nasbench201 import NasBench201Space
 
-SPACES: dict[str, Any] = {"darts": DartsSpace}
+SPACES: dict[str, Any] = {"darts": DartsSpace, "nasbench201": NasBench201Space}
 
 
 def space_of(genotype: Genotype) -> Any:

@@ -4,14 +4,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darts_lite.data.parts import ImageSource, Order
+from darts_lite.data.parts import ImageSource
 from darts_lite.hardware.device import synchronize, without_trials
 from darts_lite.hardware.precision import computing
 from darts_lite.spaces.network import Network
@@ -63,33 +62,6 @@ class Batches(Protocol):
     @property
     def device(self) -> torch.device: ...
     def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-
-@dataclass(frozen=True)
-class InAnyOrder:
-    """A part in an order drawn from `seed`, so that a batch's statistics are those of all classes; at most about `images` of it.
-
-    Its batches are all full: what is left over is not looked at.
-    """
-
-    part: ImageSource
-    seed: int
-    images: int | None = None  # None: all
-
-    @property
-    def device(self) -> torch.device:
-        """Where its batches are."""
-        return self.part.device
-
-    def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one size, the largest of `sizes`."""
-        number = min(len(self.part), self.images or len(self.part))
-        size = min(number, sizes if isinstance(sizes, int) else max(sizes))
-        order = Order(len(self.part), size, self.seed, self.part.order_device)
-        arriving = self.part.follow(order, 0)
-        for _ in range(number // size):
-            pixels, labels = self.part.pick(next(arriving))
-            yield self.part.preparation.normalized(pixels), labels
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ class WeightOptimizer:
 
     def statistics(self) -> Tensor:
         """Running means and variances of every BatchNorm: a copy, (numbers,)."""
-        return torch.cat(self.buffers)
+        return torch.cat(self.buffers) if self.buffers else self.weights[0].new_empty(0)
 
     def zero_grad(self) -> None:
         """Free the gradients of the step before."""
@@ -100,6 +100,8 @@ class WeightOptimizer:
     def step(self, learning_rate: Tensor, bad: Tensor, statistics: Tensor) -> None:
         """Move the weights; where `bad` (0-d) is 1 nothing moves, and BatchNorm gets back its `statistics` of before the forward pass."""
         gated_step(self.optimizer, learning_rate, bad)
+        if not self.buffers:  # a space without running statistics
+            return
         kept = torch.where(bad > 0, statistics, self.statistics())
         torch._foreach_copy_(self.buffers, list(kept.split([buffer.numel() for buffer in self.buffers])))
 

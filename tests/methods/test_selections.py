@@ -13,9 +13,11 @@ from darts_lite.benchmarking.reference import CANDIDATES
 from darts_lite.genotypes.genotype import Edge
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.selections import SELECTIONS
+from darts_lite.methods.selections.hooks import rule_of
 from darts_lite.methods.views import OperationCosts, SelectionView
 from darts_lite.operations import NONE
 from darts_lite.settings.configs import SpaceConfig
+from darts_lite.spaces import SPACES
 from darts_lite.spaces.darts import DartsSpace
 from darts_lite.spaces.table import Mixing, Table
 
@@ -229,6 +231,57 @@ def test_an_edge_with_nothing_but_none_is_no_edge():
     rows = [["none"], ["none"], None, ["none"], None]
     edges = select([[0.2, 0.3, 0.5]] * 5, edge_candidates={"normal": rows, "reduce": rows})
     assert edges == (Edge("sep_conv_3x3", 0, 3), Edge("sep_conv_3x3", 2, 3))
+
+
+# The strongest operation of every edge -------------------------------------------------
+
+
+def strongest(rows, **options):
+    """The operations of the six edges of NAS-Bench-201 that a mixing leads to."""
+    table = SPACES["nasbench201"](SpaceConfig(name="nasbench201")).tables()["cell"]
+    mixing = {"cell": Mixing(torch.tensor(rows, dtype=torch.float64))}
+    view = SelectionView("nasbench201", {"cell": table}, mixing, {})
+    return [edge.operation for edge in SELECTIONS["argmax"](**options)(view).cells["cell"].edges]
+
+
+MOSTLY_NONE = (
+    [[0.6, 0.1, 0.2, 0.05, 0.05]] * 2 + [[0.2] * 5] * 2 + [[0.1, 0.1, 0.1, 0.3, 0.4], [0.0, 0.0, 0.0, 1.0, 0.0]]
+)
+
+
+def test_argmax_keeps_every_edge_and_none_may_win():
+    three, pool = "nor_conv_3x3", "avg_pool_3x3"
+    assert strongest(MOSTLY_NONE) == ["none"] * 4 + [pool, three]
+    others = ["nor_conv_1x1", "nor_conv_1x1", "skip_connect", "skip_connect", pool, three]
+    assert strongest(MOSTLY_NONE, exclude_none=True) == others
+
+
+def test_where_only_none_is_left_it_is_kept():
+    space = SPACES["nasbench201"](SpaceConfig(name="nasbench201", edge_candidates={"cell": [["none"], *[None] * 5]}))
+    view = SelectionView("nasbench201", space.tables(), {"cell": Mixing(torch.full((6, 5), 0.2))}, {})
+    edges = SELECTIONS["argmax"](exclude_none=True)(view).cells["cell"].edges
+    assert [edge.operation for edge in edges] == ["none"] + ["skip_connect"] * 5
+
+
+def test_argmax_leaves_an_edge_of_none_out_of_a_cell_of_darts():
+    rows = [[0.9, 0.06, 0.04], [0.1, 0.4, 0.5], [0.8, 0.1, 0.1], [0.1, 0.5, 0.4], [0.3, 0.3, 0.4]]
+    mixing = Mixing(torch.tensor(rows))
+    cell = selected(tables(), {"normal": mixing, "reduce": mixing}, "argmax").cells["normal"]
+    assert cell.edges == (
+        Edge("sep_conv_3x3", 1, 2),
+        Edge("skip_connect", 1, 3),
+        Edge("sep_conv_3x3", 2, 3),
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in SELECTIONS if name != "darts"])
+def test_the_rule_for_single_epochs_knows_the_space(name):
+    """On NAS-Bench-201 all six edges, on DARTS two a node, whatever a selection does at the end of a search."""
+    rule = SELECTIONS[name]() if isinstance(SELECTIONS[name], type) else SELECTIONS[name]
+    space = SPACES["nasbench201"](SpaceConfig(name="nasbench201"))
+    view = SelectionView("nasbench201", space.tables(), {"cell": Mixing(torch.tensor(MOSTLY_NONE))}, {})
+    edges = rule_of(rule)(view, None).cells["cell"].edges
+    assert [edge.operation for edge in edges] == strongest(MOSTLY_NONE)
 
 
 # Every selection ---------------------------------------------------------------------

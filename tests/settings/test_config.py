@@ -69,7 +69,8 @@ def test_experiments_say_how_they_are_run(verb, name, composed):
     line = words.read_line(verb, command[1:])
     assert command[0] == verb and line.overrides["experiment"] == name and not line.problems
     made = composed(verb, [f"experiment={name}"])
-    assert name.startswith(made.dataset.name), "the first word of an experiment is its data set"
+    first = (made.dataset.name, *([made.space.name] if verb == "search" else []))
+    assert name.startswith(first), "the first word of an experiment is its data set, or its space"
     assert verb == ("retrain" if "retrain" in name else "search")
 
 

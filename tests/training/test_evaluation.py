@@ -12,6 +12,7 @@ from darts_lite.evaluate import table
 from darts_lite.hardware.precision import computing, lowered
 from darts_lite.runs import retrain_results
 from darts_lite.runs.trained import check_data
+from darts_lite.settings.configs import SpaceConfig
 from darts_lite.training import evaluation, search_state
 from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating, even_batches
 
@@ -186,3 +187,20 @@ def test_data_that_do_not_fit_are_described_by_width_and_height():
     assert caught.value.reason == (
         "has 10x6 with 1 channel (width x height) and 2 classes, the network 10x6 with 3 channels (width x height) and 3 classes"
     )
+
+
+def test_a_supernet_without_running_statistics_is_judged_on_shuffled_batches(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    tiny.write_data(train=200)
+    seen = []
+    evaluate = search_state.evaluate
+
+    def spied(classify, part, *arguments, **how):
+        seen.append([len(labels) for _, labels in part.batches(how["sizes"])])
+        return evaluate(classify, part, *arguments, **how)
+
+    monkeypatch.setattr(search_state, "evaluate", spied)
+    tiny.run(
+        tiny.search_config(space=SpaceConfig(name="nasbench201"), selection="argmax", channels=8, epochs=1, cells=3)
+    )
+    assert seen and all(sizes == [32, 32, 32] for sizes in seen)  # of 100 images, with batch_size=16
