@@ -17,7 +17,7 @@ MOST_BYTES = 1_000_000  # of a file
 
 def find_genotype(value: str, draw: Callable[[], Genotype]) -> Genotype:
     """The genotype that a text means: a published name, `random` (what `draw()` returns), the folder of a search, a retraining or several
-    runs, a file (genotype.json, result.json or text), or the field's `Genotype(...)` text itself.
+    runs, a file (genotype.json, result.json or text), the JSON itself, or the field's `Genotype(...)` text itself.
     """
     if value == "random":
         return draw()
@@ -31,6 +31,8 @@ def find_genotype(value: str, draw: Callable[[], Genotype]) -> Genotype:
         raise UserError("genotype", reason, "give the folder of a finished search or retraining", value=value)
     if is_there(value):
         return read(value)
+    if value.startswith("{"):
+        return from_result(value)
     if looks_like_text(value):
         return parse_text(value)
     names = [*published_table(), "random"]
