@@ -26,12 +26,11 @@ def discretize(
     from darts_lite.drawing import cells as drawing
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotypes.genotype import to_plain
-    from darts_lite.methods.build import build_selection, build_space, completed
-    from darts_lite.methods.selections.hooks import rule_of
+    from darts_lite.methods.build import build_rule, build_selection, build_space, completed
     from darts_lite.methods.views import SelectionView, costs_of
     from darts_lite.runs.pictures import write_genotype
     from darts_lite.runs.report import Plain
-    from darts_lite.runs.stored import stored_run, usable
+    from darts_lite.runs.stored import FIRST_SEARCH, stored_run, usable
     from darts_lite.spaces.network import Skeleton
     from darts_lite.storage import environment
     from darts_lite.storage.files import refuse_links
@@ -47,8 +46,11 @@ def discretize(
     if config.selection is None and searched.selection.is_own:
         reason, fix = "the search has another rule than those with a name", "give one, such as selection=darts"
         raise UserError("selection", reason, fix, value=searched.selection.name)
-    selection = build_selection(searched if config.selection is None else config)
-    rule = rule_of(selection)
+    chosen = searched if config.selection is None else config
+    selection, rule = build_selection(chosen), build_rule(chosen)
+    if "skeleton" not in state:  # a parent run, whose search lies inside
+        folder, state = stored_run(folder / FIRST_SEARCH, "search")
+        refuse_links(folder, WRITTEN)
     if rule is not selection:
         report.line(
             "the selection validates or trains, which cannot be done here: the rule that ranked its candidates is used"

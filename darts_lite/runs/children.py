@@ -120,6 +120,7 @@ def run_children(
         try:
             while len(outcomes) < len(inside):
                 done, child = len(outcomes) + 1, inside[len(outcomes)]
+                refuse_links(run.path, (child.name,))
                 found = child.resolve(run.path)
                 plan.report.line(f"run {done} of {len(inside)}: {child.name}{', finished' if found.finished else ''}")
                 folder = run.path / child.name

@@ -10,6 +10,7 @@ from darts_lite.storage import checkpoint
 from darts_lite.storage.files import is_folder, is_there
 from darts_lite.storage.run_folder import silent
 
+FIRST_SEARCH = "restart_0"  # of a parent run, the folder of the first child
 NOUNS = {"search": "search", "retrain": "retraining"}
 
 

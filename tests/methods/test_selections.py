@@ -13,6 +13,9 @@ from darts_lite.benchmarking.reference import CANDIDATES
 from darts_lite.genotypes.genotype import Edge
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.selections import SELECTIONS
+from darts_lite.methods.selections.candidates import Finished
+from darts_lite.methods.selections.darts import darts
+from darts_lite.methods.selections.hooks import Competing
 from darts_lite.methods.views import OperationCosts, SelectionView
 from darts_lite.operations import NONE
 from darts_lite.settings.configs import SpaceConfig
@@ -229,7 +232,8 @@ def test_an_edge_with_nothing_but_none_is_no_edge():
 
 # Every selection ---------------------------------------------------------------------
 
-every_selection = pytest.mark.parametrize("name", SELECTIONS)
+COMPETING = [name for name, entry in SELECTIONS.items() if isinstance(entry, type) and issubclass(entry, Competing)]
+every_selection = pytest.mark.parametrize("name", [name for name in SELECTIONS if name not in COMPETING])
 
 
 @every_selection
@@ -254,3 +258,31 @@ def test_a_selection_gives_a_genotype_of_the_space(name, nodes):
     assert selected(made, double, name) == genotype
     after = [tensor for one in mixing.values() for tensor in (one.operations, one.edges)]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+@pytest.mark.parametrize("name", COMPETING)
+def test_candidates_are_distinct_genotypes_of_the_space(name, restarts):
+    """The same for the same searches; the first is what the first search found; no rung is shorter than the one before."""
+    made, generator = tables(4, CANDIDATES), torch.Generator().manual_seed(0)
+    nothing = {cell: OperationCosts(*torch.zeros(2, *table.alive.shape)) for cell, table in made.items()}
+
+    def view():
+        logits = {cell: torch.randn(table.alive.shape, generator=generator) for cell, table in made.items()}
+        mixing = {cell: Mixing(Softmax().expected(logits[cell], table, HALF)) for cell, table in made.items()}
+        return SelectionView("darts", made, mixing, nothing)
+
+    searches = []
+    for number in range(restarts):
+        views = {epoch: view() for epoch in range(4)}
+        searches.append(Finished(f"restart_{number}", darts(views[3]), 3, views))
+    selection = SELECTIONS[name]()
+    found = selection.candidates(searches, darts)
+    genotypes = [candidate.genotype for candidate in found]
+    assert len(set(genotypes)) == len(found) > restarts and genotypes[0] == searches[0].genotype
+    assert {genotype.space for genotype in genotypes} == {"darts"}
+    assert {candidate.run for candidate in found} <= {one.name for one in searches}
+    assert selection.candidates(searches, darts) == found
+    epochs = [selection.rung_epochs(rung) for rung in range(4)]
+    assert epochs == sorted(epochs) and epochs[0] >= 1
+    assert selection.ranked_by.name in SELECTIONS and selection.ranked_by.name not in COMPETING
