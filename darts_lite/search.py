@@ -37,13 +37,14 @@ def search(
     `dataset`: images and labels of your own, `darts_lite.data.Arrays`; or the data of the configuration, loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
-    from darts_lite.methods.build import build_selection
+    from darts_lite.methods.build import build_selection, searched_with
     from darts_lite.methods.selections.hooks import Competing
     from darts_lite.retrain import retrain
     from darts_lite.runs.contest import best_candidate
     from darts_lite.runs.prepare import prepare
     from darts_lite.runs.repetitions import best_restart
 
+    searched_with(config)  # refuses a rule that is none before any data is touched
     plan = prepare("search", config, typed_keys, report, dataset)
     if plan.finished:
         return plan.stored_result()
