@@ -26,8 +26,12 @@ def discretize(
     from darts_lite.drawing import cells as drawing
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotypes.genotype import to_plain
-    from darts_lite.methods.build import build_rule, build_selection, build_space, completed
+    from darts_lite.methods.build import build_selection, build_space, completed, searched_with
+    from darts_lite.methods.method import said
+    from darts_lite.methods.relaxations import RELAXATIONS
+    from darts_lite.methods.selections.hooks import rule_of
     from darts_lite.methods.views import SelectionView, costs_of
+    from darts_lite.runs import alphas
     from darts_lite.runs.pictures import write_genotype
     from darts_lite.runs.report import Plain
     from darts_lite.runs.stored import FIRST_SEARCH, stored_run, usable
@@ -36,22 +40,29 @@ def discretize(
     from darts_lite.storage.files import refuse_links
     from darts_lite.storage.json_lines import JsonLines
     from darts_lite.storage.run_folder import WRITTEN, RunFolder
-    from darts_lite.training import alphas
 
     report = report or Plain()
     config = completed(config)
     folder, state = stored_run(config.run, "search")
+    competed = "skeleton" not in state  # a parent run: its candidates come from the search inside
+    if competed:
+        folder, state = stored_run(folder / FIRST_SEARCH, "search")
     refuse_links(folder, WRITTEN)
     searched = usable(SearchConfig, state["config"], folder)
     if config.selection is None and searched.selection.is_own:
         reason, fix = "the search has another rule than those with a name", "give one, such as selection=darts"
         raise UserError("selection", reason, fix, value=searched.selection.name)
+    relaxation = searched.relaxation.name
+    if relaxation in RELAXATIONS and not said(RELAXATIONS[relaxation], "learns"):
+        reason = (
+            f"a search with relaxation={relaxation} learns nothing that a genotype could be made of without its weights"
+        )
+        raise UserError("run", reason, f"its genotype is in {folder / 'genotype.json'}", value=folder)
     chosen = searched if config.selection is None else config
-    selection, rule = build_selection(chosen), build_rule(chosen)
-    if "skeleton" not in state:  # a parent run, whose search lies inside
-        folder, state = stored_run(folder / FIRST_SEARCH, "search")
-        refuse_links(folder, WRITTEN)
-    if rule is not selection:
+    ranked = searched_with(chosen)
+    selection = build_selection(ranked)
+    rule = rule_of(selection)
+    if competed or ranked is not chosen or rule is not selection:
         report.line(
             "the selection validates or trains, which cannot be done here: the rule that ranked its candidates is used"
         )

@@ -15,6 +15,7 @@ from darts_lite.methods.build import build_rule, build_selection, build_space, s
 from darts_lite.methods.selections.candidates import Candidate, Finished, survivors
 from darts_lite.methods.selections.hooks import Competing
 from darts_lite.methods.views import SelectionView, costs_of
+from darts_lite.runs import alphas
 from darts_lite.runs.baseline import as_text
 from darts_lite.runs.children import Child, Outcome, run_children
 from darts_lite.runs.comparison import chance, judging_labels, summary
@@ -29,7 +30,6 @@ from darts_lite.spaces.network import Skeleton
 from darts_lite.storage import checkpoint
 from darts_lite.storage.json_lines import JsonLines
 from darts_lite.storage.run_folder import RunFolder, silent
-from darts_lite.training import alphas
 
 Result = dict[str, Any]
 
@@ -121,7 +121,7 @@ class Contest:
         if command := next_retraining(self.plan, run.path):
             report.line(f"next: {command}")
         evidence = {
-            **{"rule": rule, "ranked_by": schema.to_plain(self.selection.ranked_by), "picked": winner},
+            **{"rule": rule, "ranked_by": schema.to_plain(self.searched.selection), "picked": winner},
             **{"runs": len(short), "steps": steps, "seconds": seconds, "chance": guess, "candidates": rows},
         }
         return {

@@ -8,12 +8,12 @@ from darts_lite.drawing import cells as drawing
 from darts_lite.genotypes.genotype import Genotype
 from darts_lite.methods.selections.hooks import Selection, rule_of
 from darts_lite.methods.views import SelectionView
+from darts_lite.runs import alphas
 from darts_lite.runs.diagnosis import diagnose
 from darts_lite.runs.finite import check_finite
 from darts_lite.runs.next_command import next_retraining
 from darts_lite.runs.pictures import write_genotype
 from darts_lite.runs.steps import Steps
-from darts_lite.training import alphas
 from darts_lite.training.search_state import SearchState
 
 
@@ -78,7 +78,8 @@ class SearchResults:
         return alphas.to_record(state.architecture, state.clock.progress, epoch=epoch, step=state.clock.done)
 
     def _view(self, state: SearchState, record: dict[str, Any]) -> SelectionView:
-        return SelectionView(self.space.name, *alphas.from_record(record, self.space.tables()), state.costs)
+        tables, mixing = alphas.from_record(record, self.space.tables())
+        return SelectionView(self.space.name, tables, mixing, state.costs, self.space, state.config.seed)
 
     def _validate(self, state: SearchState) -> dict[str, Any]:
         with torch.no_grad():

@@ -90,9 +90,14 @@ def test_an_edge_without_a_preference_gives_none():
     third = 1 / 3
     assert list(alternatives(view([[third] * 3] * 5), darts, ("normal", 0))) == []
     nothing = view([[third] * 3] * 5, [[third] * 3] * 5)
-    assert [one.genotype for one in most_promising([search(nothing)], darts, ["score", "margin"], 9)] == [
-        darts(nothing)
-    ]
+    every = ["score", "margin", "epoch", "consensus"]
+    several = [search(nothing, nothing), search(nothing, nothing)]
+    assert [one.genotype for one in most_promising(several, darts, every, 9)] == [darts(nothing)]
+    assert [one.genotype for one in most_promising([search(view(), nothing)], darts, ["epoch"], 9)] == [darts(view())]
+    of_weights = Finished(
+        "restart_0", darts(view()), 2, {1: nothing, 2: nothing}
+    )  # found by other means than the mixing
+    assert [one.genotype for one in most_promising([of_weights], darts, every, 9)] == [darts(view())]
 
 
 def test_the_least_certain_edge_comes_first():
@@ -201,6 +206,7 @@ def test_a_search_by_itself_uses_the_rule_that_ranks():
     config = SearchConfig(selection=Validated(k=3))
     assert searched_with(config).selection == PartConfig("darts") and build_rule(config) is darts
     assert Validated(epochs=3).rung_epochs(0) == 3 and Validated(epochs=3).rung_epochs(2) == 12
+    assert searched_with(SearchConfig(selection="validated", relaxation="uniform_path")).selection.name == "best_of"
     plain = SearchConfig()
     assert searched_with(plain) is plain
 
@@ -211,9 +217,10 @@ def test_a_search_by_itself_uses_the_rule_that_ranks():
         ({"of": []}, "selection.of: must not be empty"),
         ({"of": ["scores"]}, "did you mean 'score'?"),
         ({"k": 0}, "selection.k: must be at least 1"),
+        ({"rule_options": {"samples": 3}}, "selection.rule_options: are those of selection.rule"),
         ({"rule": "validated"}, "selection.rule: unknown name"),
         ({"rule": "dart"}, "did you mean 'darts'?"),
-        ({"rule_options": {"k": 3}}, "selection.k"),
+        ({"rule": "darts", "rule_options": {"k": 3}}, "selection.k"),
         ({"rule_options": 3}, "selection.rule_options: must be a mapping"),
     ],
 )

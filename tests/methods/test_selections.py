@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 
 from darts_lite.benchmarking.reference import CANDIDATES
 from darts_lite.genotypes.genotype import Edge
+from darts_lite.methods.build import searched_with
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.selections import SELECTIONS
 from darts_lite.methods.selections.candidates import Finished
@@ -18,7 +19,7 @@ from darts_lite.methods.selections.darts import darts
 from darts_lite.methods.selections.hooks import Competing
 from darts_lite.methods.views import OperationCosts, SelectionView
 from darts_lite.operations import NONE
-from darts_lite.settings.configs import SpaceConfig
+from darts_lite.settings.configs import SearchConfig, SpaceConfig
 from darts_lite.spaces.darts import DartsSpace
 from darts_lite.spaces.table import Mixing, Table
 
@@ -28,7 +29,11 @@ HALF = torch.tensor(0.5)
 def selected(tables, mixing, name="darts"):
     """The genotype that a selection makes of an architecture whose operations cost nothing."""
     nothing = {cell: OperationCosts(*torch.zeros(2, *table.alive.shape)) for cell, table in tables.items()}
-    return SELECTIONS[name](SelectionView("darts", tables, mixing, nothing), lambda mixing: (0.0, 0.0))
+    first = next(iter(tables.values()))
+    nodes = len({target for _, target in first.edges})
+    space = DartsSpace(SpaceConfig(nodes=nodes, candidates=list(first.operations)))
+    rule = SELECTIONS[name]() if isinstance(SELECTIONS[name], type) else SELECTIONS[name]
+    return rule(SelectionView("darts", tables, mixing, nothing, space), lambda mixing, images=None: (0.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -285,4 +290,4 @@ def test_candidates_are_distinct_genotypes_of_the_space(name, restarts):
     assert selection.candidates(searches, darts) == found
     epochs = [selection.rung_epochs(rung) for rung in range(4)]
     assert epochs == sorted(epochs) and epochs[0] >= 1
-    assert selection.ranked_by.name in SELECTIONS and selection.ranked_by.name not in COMPETING
+    assert searched_with(SearchConfig(selection=name)).selection.name in set(SELECTIONS) - set(COMPETING)

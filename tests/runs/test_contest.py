@@ -284,7 +284,10 @@ def test_a_moved_parent_goes_on(parent):
         (["selection.of=[scores]"], "did you mean 'score'?"),
         (["selection.of=[]"], "selection.of: must not be empty"),
         (["selection.rule=validated"], "selection.rule: unknown name"),
-        (["selection.rule_options={k: 3}"], "selection.k: is an option of selection=validated, not of darts"),
+        (
+            ["selection.rule=darts", "selection.rule_options={k: 3}"],
+            "selection.k: is an option of selection=validated, not of darts",
+        ),
         (["debug=overfit"], "debug: looks at a single run"),
     ],
 )

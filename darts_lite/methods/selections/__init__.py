@@ -4,7 +4,8 @@ Most are rules that read the view alone. One that is a `Validating` needs a judg
 that is a `Competing` chooses between candidates of finished searches.
 """
 
+from darts_lite.methods.selections.best_of import BestOf
 from darts_lite.methods.selections.darts import darts
 from darts_lite.methods.selections.validated import Validated
 
-SELECTIONS = {"darts": darts, "validated": Validated}
+SELECTIONS = {"darts": darts, "best_of": BestOf, "validated": Validated}

@@ -96,7 +96,7 @@ def _by_epoch(searches: Sequence[Finished], rule: Rule) -> Streams:
         before = sorted(
             (epoch for epoch in one.views if 0 < epoch < one.epoch), reverse=True
         )  # in epoch 0 nothing is learned
-        yield one.name, (rule(one.views[epoch], None) for epoch in before)
+        yield one.name, (rule(one.views[epoch], None) for epoch in before if prefers(one.views[epoch]))
 
 
 def _by_consensus(searches: Sequence[Finished], rule: Rule) -> Streams:
@@ -106,6 +106,8 @@ def _by_consensus(searches: Sequence[Finished], rule: Rule) -> Streams:
 
 
 def _agreed_then(view: SelectionView, rule: Rule) -> Iterator[Genotype]:
+    if not prefers(view):
+        return
     genotype = rule(view, None)
     yield genotype
     yield from least_certain(view, rule, genotype)
@@ -159,13 +161,24 @@ def alternatives(view: SelectionView, rule: Rule, place: Place) -> Iterator[Geno
     cell, row = place
     table, weights = view.tables[cell], view.mixing[cell].operations[row]
     live = _live(table, row)
-    if len({float(weights[column]) for column in live}) < 2:
+    if not unlike(view, place):
         return
     for column in sorted(live, key=lambda column: -float(weights[column])):
         genotype = rule(forced(view, place, column), None)
         taken = [edge for edge in genotype.cells[cell].edges if (edge.source, edge.target) == table.edges[row]]
         if all(edge.operation == table.operations[column] for edge in taken):
             yield genotype
+
+
+def prefers(view: SelectionView) -> bool:
+    """Whether a view ranks anything; that of a relaxation that learns nothing does not."""
+    return any(unlike(view, (cell, row)) for cell, table in view.tables.items() for row in range(len(table.edges)))
+
+
+def unlike(view: SelectionView, place: Place) -> bool:
+    """Whether the candidates of an edge have different weights."""
+    cell, row = place
+    return len({float(view.mixing[cell].operations[row, column]) for column in _live(view.tables[cell], row)}) > 1
 
 
 def forced(view: SelectionView, place: Place, column: int) -> SelectionView:

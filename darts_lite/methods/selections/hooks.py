@@ -41,8 +41,8 @@ class Competing(ABC):
 
     @property
     @abstractmethod
-    def ranked_by(self) -> PartConfig:
-        """The selection of the searches themselves, which ranks the candidates."""
+    def ranked_by(self) -> PartConfig | None:
+        """The selection of the searches themselves, which ranks the candidates; None: the usual one."""
 
     @abstractmethod
     def candidates(self, searches: Sequence[Finished], rule: Rule) -> list[Candidate]:

@@ -23,17 +23,20 @@ class Validated(Competing):
     k: int = option(8, low=1, high=1000)  # candidates at most
     epochs: int = option(4, low=1)  # of the first rung; each rung doubles them
     of: list[str] = option(["score", "consensus", "margin", "epoch"], choices=tuple(SOURCES))
-    rule: str = option("darts")  # selection of the searches, which ranks the candidates
+    rule: str | None = option(None)  # selection of the searches; None: best_of where alphas learn nothing, else darts
     rule_options: dict[str, Any] = option({})
 
     def __post_init__(self) -> None:
         if self.of == []:
             raise UserError("selection.of", "must not be empty", f"give some of {', '.join(SOURCES)}", value=[])
+        if self.rule is None and isinstance(self.rule_options, dict) and self.rule_options:
+            fix = "give selection.rule, too"
+            raise UserError("selection.rule_options", "are those of selection.rule", fix, value=self.rule_options)
 
     @property
-    def ranked_by(self) -> PartConfig:
+    def ranked_by(self) -> PartConfig | None:
         """The selection of the searches before."""
-        return PartConfig(self.rule, self.rule_options)
+        return None if self.rule is None else PartConfig(self.rule, self.rule_options)
 
     def candidates(self, searches: Sequence[Finished], rule: Rule) -> list[Candidate]:
         """At most `k` distinct genotypes, most promising first."""
