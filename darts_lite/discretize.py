@@ -8,6 +8,7 @@ Examples:
 
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from darts_lite.settings.configs import DiscretizeConfig, SearchConfig
@@ -58,7 +59,7 @@ def discretize(
             f"a search with relaxation={relaxation} learns nothing that a genotype could be made of without its weights"
         )
         raise UserError("run", reason, f"its genotype is in {folder / 'genotype.json'}", value=folder)
-    chosen = searched if config.selection is None else config
+    chosen = searched if config.selection is None else replace(searched, selection=config.selection)
     ranked = searched_with(chosen)
     selection = build_selection(ranked)
     rule = rule_of(selection)

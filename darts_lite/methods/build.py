@@ -103,7 +103,7 @@ def build_selection(config: SearchConfig | DiscretizeConfig) -> Any:
     return _build("selection", part, SELECTIONS)
 
 
-def searched_with(config: Config) -> Config:
+def searched_with(config: SearchConfig) -> SearchConfig:
     """Configuration of a single search: with the selection that ranks the candidates where they compete. Raises UserError (2)."""
     selection = build_selection(config)
     if not isinstance(selection, Competing):
@@ -117,14 +117,13 @@ def searched_with(config: Config) -> Config:
     return completed(dataclasses.replace(config, selection=rule))
 
 
-def _usual_rule(config: Any) -> PartConfig:
+def _usual_rule(config: SearchConfig) -> PartConfig:
     """The selection of a search for whose candidates none was chosen."""
-    searches = isinstance(config, SearchConfig)
-    learns = not searches or said(_build("relaxation", completed(config).relaxation, RELAXATIONS), "learns")
-    return PartConfig("darts" if learns else "best_of")
+    relaxation = _build("relaxation", completed(config).relaxation, RELAXATIONS)
+    return PartConfig(build_space(config.space).usual_selection if said(relaxation, "learns") else "best_of")
 
 
-def build_rule(config: SearchConfig | DiscretizeConfig) -> Any:
+def build_rule(config: SearchConfig) -> Any:
     """Rule that makes a genotype of a view alone: the selection, or the one that ranks its candidates. Raises UserError (2)."""
     return rule_of(build_selection(searched_with(config)))
 

@@ -32,6 +32,7 @@ HEAVY = "sep_conv_3x3"  # at equal MACs the network is wider than with sep_conv_
 class DartsSpace:
     """Tables, supernet, networks, costs, random genotypes, mutations and pictures."""
 
+    usual_selection = "darts"  # the rule of the space
     forms = FORMS  # how operations normalize, in a search and in its result
 
     def __init__(self, config: SpaceConfig):

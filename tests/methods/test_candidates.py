@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from darts_lite.errors import UserError
 from darts_lite.genotypes.genotype import Cell, Edge, Genotype
-from darts_lite.methods.build import build_rule, searched_with
+from darts_lite.methods.build import build_method, build_rule, searched_with
 from darts_lite.methods.selections.candidates import (
     Finished,
     alternatives,
@@ -207,6 +207,8 @@ def test_a_search_by_itself_uses_the_rule_that_ranks():
     assert searched_with(config).selection == PartConfig("darts") and build_rule(config) is darts
     assert Validated(epochs=3).rung_epochs(0) == 3 and Validated(epochs=3).rung_epochs(2) == 12
     assert searched_with(SearchConfig(selection="validated", relaxation="uniform_path")).selection.name == "best_of"
+    nothing = SearchConfig(selection="validated", relaxation="uniform_path", solver="first_order")
+    assert build_method(nothing).learns is False, "it is not refused"
     plain = SearchConfig()
     assert searched_with(plain) is plain
 

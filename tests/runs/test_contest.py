@@ -210,6 +210,14 @@ def test_discretize_uses_the_rule_that_ranked_and_says_so():
     assert sum("the rule that ranked its candidates is used" in line for line in report.lines) == 2
 
 
+def test_discretize_with_a_competition_uses_the_rule_of_the_space():
+    tiny.run(contest(restarts=1, selection="darts"))
+    report = tiny.Report()
+    found = discretize(DiscretizeConfig(run="run", selection="validated", run_dir="a"), report=report)
+    assert found["genotype"] == tiny.read_json("run/result.json")["genotype"]
+    assert any("the rule that ranked its candidates is used" in line for line in report.lines)
+
+
 def test_discretize_of_several_searches_names_them(parent):
     with pytest.raises(UserError, match="give one of them: parent/restart_0, restart_1") as error:
         discretize(DiscretizeConfig(run="parent"), report=tiny.Report())

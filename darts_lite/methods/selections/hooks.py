@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from darts_lite.genotypes.genotype import Genotype
 from darts_lite.methods.phases import Phase
@@ -38,6 +39,8 @@ class Training(AtTheEnd):
 
 class Competing(ABC):
     """A selection between candidates of finished searches, each trained from scratch (runs/contest.py); it is no function of a view."""
+
+    reads_alphas: ClassVar[bool] = False  # where the mixing ranks nothing, what the searches found competes
 
     @property
     @abstractmethod

@@ -23,7 +23,9 @@ class Validated(Competing):
     k: int = option(8, low=1, high=1000)  # candidates at most
     epochs: int = option(4, low=1)  # of the first rung; each rung doubles them
     of: list[str] = option(["score", "consensus", "margin", "epoch"], choices=tuple(SOURCES))
-    rule: str | None = option(None)  # selection of the searches; None: best_of where alphas learn nothing, else darts
+    rule: str | None = option(
+        None
+    )  # selection of the searches; None: best_of where alphas learn nothing, else the space's
     rule_options: dict[str, Any] = option({})
 
     def __post_init__(self) -> None:
