@@ -8,6 +8,7 @@ Examples:
 
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from darts_lite.settings.configs import DiscretizeConfig, SearchConfig
@@ -26,7 +27,7 @@ def discretize(
     from darts_lite.drawing import cells as drawing
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotypes.genotype import to_plain
-    from darts_lite.methods.build import build_selection, build_space, completed
+    from darts_lite.methods.build import build_selection, build_space, completed, searched_with
     from darts_lite.methods.method import said
     from darts_lite.methods.relaxations import RELAXATIONS
     from darts_lite.methods.selections.hooks import rule_of
@@ -34,7 +35,7 @@ def discretize(
     from darts_lite.runs import alphas
     from darts_lite.runs.pictures import write_genotype
     from darts_lite.runs.report import Plain
-    from darts_lite.runs.stored import stored_run, usable
+    from darts_lite.runs.stored import FIRST_SEARCH, stored_run, usable
     from darts_lite.spaces.network import Skeleton
     from darts_lite.storage import environment
     from darts_lite.storage.files import refuse_links
@@ -44,6 +45,9 @@ def discretize(
     report = report or Plain()
     config = completed(config)
     folder, state = stored_run(config.run, "search")
+    competed = "skeleton" not in state  # a parent run: its candidates come from the search inside
+    if competed:
+        folder, state = stored_run(folder / FIRST_SEARCH, "search")
     refuse_links(folder, WRITTEN)
     searched = usable(SearchConfig, state["config"], folder)
     if config.selection is None and searched.selection.is_own:
@@ -55,9 +59,11 @@ def discretize(
             f"a search with relaxation={relaxation} learns nothing that a genotype could be made of without its weights"
         )
         raise UserError("run", reason, f"its genotype is in {folder / 'genotype.json'}", value=folder)
-    selection = build_selection(searched if config.selection is None else config)
+    chosen = searched if config.selection is None else replace(searched, selection=config.selection)
+    ranked = searched_with(chosen)
+    selection = build_selection(ranked)
     rule = rule_of(selection)
-    if rule is not selection:
+    if competed or ranked is not chosen or rule is not selection:
         report.line(
             "the selection validates or trains, which cannot be done here: the rule that ranked its candidates is used"
         )

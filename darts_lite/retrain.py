@@ -6,6 +6,7 @@ Examples:
     python -m darts_lite.retrain genotype=outputs/search/digits/<run> seed=1
     python -m darts_lite.retrain genotype=darts_v2 recipe=darts dataset=npz dataset.path=cifar10.npz dataset.flip=true
     python -m darts_lite.retrain 'seeds=[0,1,2]'                       # three retrainings, their mean and standard deviation
+    python -m darts_lite.retrain 'seeds=[0,1,2]' baseline=random:3     # beside three random genotypes and the heaviest one
     python -m darts_lite.retrain resume=outputs/retrain/digits/<run>
 """
 
@@ -44,7 +45,8 @@ def retrain(
     if plan.finished:
         return plan.stored_result()
     with plan.computing():
-        return every_seed(plan, retrain) if plan.config.seeds is not None else _retrain(plan)
+        several = plan.config.seeds is not None or plan.config.baseline is not None
+        return every_seed(plan, retrain) if several else _retrain(plan)
 
 
 def _retrain(plan: "RunPlan[RetrainConfig]") -> dict[str, Any]:

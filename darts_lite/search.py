@@ -6,6 +6,7 @@ Examples:
     python -m darts_lite.search method=darts_second_order seed=1
     python -m darts_lite.search dataset=npz dataset.path=my.npz dataset.flip=true preset=paper
     python -m darts_lite.search restarts=4                            # four searches; a short retraining picks one
+    python -m darts_lite.search selection=validated                   # short trainings of the best candidates pick one
     python -m darts_lite.search resume=outputs/search/digits/<run>    # go on where a run was stopped
 """
 
@@ -36,14 +37,20 @@ def search(
     `dataset`: images and labels of your own, `darts_lite.data.Arrays`; or the data of the configuration, loaded already.
     Raises UserError, whose `code` is the exit code, and Interrupted after SIGTERM or SIGINT.
     """
+    from darts_lite.methods.build import build_selection, searched_with
+    from darts_lite.methods.selections.hooks import Competing
     from darts_lite.retrain import retrain
+    from darts_lite.runs.contest import best_candidate
     from darts_lite.runs.prepare import prepare
     from darts_lite.runs.repetitions import best_restart
 
+    searched_with(config)  # refuses a rule that is none before any data is touched
     plan = prepare("search", config, typed_keys, report, dataset)
     if plan.finished:
         return plan.stored_result()
     with plan.computing():
+        if isinstance(build_selection(plan.config), Competing):
+            return best_candidate(plan, search, retrain)
         return best_restart(plan, search, retrain) if plan.config.restarts > 1 else _search(plan)
 
 

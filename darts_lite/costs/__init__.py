@@ -1,5 +1,5 @@
 """Costs: parameters and multiply-accumulates."""
 
-from darts_lite.costs.count import Costs, count
+from darts_lite.costs.count import Costs, count, nearest
 
-__all__ = ["Costs", "count"]
+__all__ = ["Costs", "count", "nearest"]

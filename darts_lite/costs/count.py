@@ -1,5 +1,7 @@
 """Counting: trainable numbers and multiply-accumulates, exact."""
 
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -26,3 +28,9 @@ def count(module: nn.Module, positions: int = 1, halfway: int = 0) -> Costs:
     macs = sum(m.weight.numel() * (halfway if m.stride[1] > m.stride[0] else positions) for m in convolutions)
     linear = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
     return Costs(sum(parameter.numel() for parameter in module.parameters()), macs + linear)
+
+
+def nearest(cost: Callable[[int], int], wanted: int, most: int) -> int:
+    """The width from 1 to `most` whose cost, which grows with it, is nearest to `wanted`; of two as near ones the smaller."""
+    above = min(most, 1 + bisect_left(range(1, most + 1), wanted, key=cost))
+    return min((width for width in (above - 1, above) if width), key=lambda width: abs(cost(width) - wanted))

@@ -18,7 +18,7 @@ MOST_BYTES = 1_000_000  # of a file
 
 def find_genotype(value: str, draw: Callable[[], Genotype]) -> Genotype:
     """The genotype that a text means: a published name, `random` (what `draw()` returns), the folder of a search, a retraining or several
-    runs, a file (genotype.json, result.json or text), the field's `Genotype(...)` text itself, or an arch string of NAS-Bench-201.
+    runs, a file (genotype.json, result.json or text), the JSON itself, the field's `Genotype(...)` text, or an arch string of NAS-Bench-201.
     """
     if value == "random":
         return draw()
@@ -32,6 +32,8 @@ def find_genotype(value: str, draw: Callable[[], Genotype]) -> Genotype:
         raise UserError("genotype", reason, "give the folder of a finished search or retraining", value=value)
     if is_there(value):
         return read(value)
+    if value.startswith("{"):
+        return from_result(value)
     if looks_like_text(value):
         return parse_text(value)
     if looks_like_arch(value):

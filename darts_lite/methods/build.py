@@ -15,7 +15,7 @@ from darts_lite.methods.phases import CHANGEABLE, PHASES
 from darts_lite.methods.relaxations import RELAXATIONS
 from darts_lite.methods.seams import PERTURBATIONS, REGULARIZATIONS
 from darts_lite.methods.selections import SELECTIONS
-from darts_lite.methods.selections.hooks import Training
+from darts_lite.methods.selections.hooks import Competing, Training, rule_of
 from darts_lite.methods.solvers import SOLVERS
 from darts_lite.methods.solvers.first_order import FirstOrder
 from darts_lite.settings import schema
@@ -106,6 +106,31 @@ def build_selection(config: SearchConfig | DiscretizeConfig) -> Any:
     part = completed(config).selection
     assert part is not None  # `discretize` takes the one of the search then
     return _build("selection", part, SELECTIONS)
+
+
+def searched_with(config: SearchConfig) -> SearchConfig:
+    """Configuration of a single search: with the selection that ranks the candidates where they compete. Raises UserError (2)."""
+    selection = build_selection(config)
+    if not isinstance(selection, Competing):
+        return config
+    rule = selection.ranked_by or _usual_rule(config)
+    names = [
+        name for name, entry in SELECTIONS.items() if not (isinstance(entry, type) and issubclass(entry, Competing))
+    ]
+    if rule.name not in names:
+        raise choice("selection.rule", rule.name, names)
+    return completed(dataclasses.replace(config, selection=rule))
+
+
+def _usual_rule(config: SearchConfig) -> PartConfig:
+    """The selection of a search for whose candidates none was chosen."""
+    relaxation = _build("relaxation", completed(config).relaxation, RELAXATIONS)
+    return PartConfig(build_space(config.space).usual_selection if said(relaxation, "learns") else "best_of")
+
+
+def build_rule(config: SearchConfig) -> Any:
+    """Rule that makes a genotype of a view alone: the selection, or the one that ranks its candidates. Raises UserError (2)."""
+    return rule_of(build_selection(searched_with(config)))
 
 
 def build_space(config: SpaceConfig | Any) -> Any:

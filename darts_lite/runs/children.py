@@ -1,13 +1,12 @@
-"""A parent run and its children, one after another, as `retrain seeds=[0,1,2]` and `search restarts=4` make them.
+"""A parent run and its children, one after another, as `retrain seeds=[0,1,2]`, `search restarts=4` and `selection=validated` make them.
 
 A child is an ordinary run in a folder of its own inside the parent's, equal to what its configuration does by itself. The parent is a run
 folder like any other (lock, configuration, status, a checkpoint), so `resume`, `auto` and refusals need no more rules: its checkpoint says
-how many children are finished, and what is missing is seen from their folders.
+how many children are finished, and what is missing is seen from their folders. Which children follow may depend on finished ones.
 """
 
 import copy
 import os
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +48,8 @@ class Child:
     @property
     def compared(self) -> set[str]:
         """Keys that must agree with the run that is there: all but the path to a sibling's genotype: the parent may be moved."""
-        return set(plain_leaves(self.config)) - {"genotype"}
+        leaves = plain_leaves(self.config)
+        return {key for key in leaves if key != "genotype" or str(leaves[key]).startswith("{")}
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,13 @@ class Outcome:
         return UserError(self.folder / "result.json", f"holds no {what}", fix, code=Exit.RUN)
 
 
+# (folder of the parent, outcomes of the finished children) -> all children known so far, in their order; none is taken back.
+Children = Callable[[Path, dict[str, Outcome]], Sequence[Child]]
+
+
 def run_children(
     plan: RunPlan,
-    children: Callable[[Path], Sequence[Child]],
+    children: Children,
     finish: Callable[[RunFolder, dict[str, Outcome]], Result],
 ) -> Result:
     """Run what is missing of the children, then `finish`, which says what the parent's result.json holds beside the common things.
@@ -101,12 +105,9 @@ def run_children(
     """
     # What can be refused is refused before anything changes.
     if plan.folder is not None:
-        there = children(plan.folder)
-        refuse_links(plan.folder, tuple(child.name for child in there))
-        for child in there:
-            child.resolve(plan.folder)
+        _refuse_damaged(plan.folder, children)
     elif plan.config.run_dir is not None:
-        _refuse_others(Path(plan.config.run_dir), children(Path(plan.config.run_dir)))
+        _refuse_others(Path(plan.config.run_dir), children(Path(plan.config.run_dir), {}))
     outcomes: dict[str, Outcome] = {}
     with Session(plan) as session:
         run, fresh = session.run, session.stored is None
@@ -115,9 +116,11 @@ def run_children(
         else:
             session.rewind()
         plan.report.line(f"run folder: {run.path}")
-        inside = children(run.path)
+        inside = children(run.path, outcomes)
         try:
-            for done, child in enumerate(inside, 1):
+            while len(outcomes) < len(inside):
+                done, child = len(outcomes) + 1, inside[len(outcomes)]
+                refuse_links(run.path, (child.name,))
                 found = child.resolve(run.path)
                 plan.report.line(f"run {done} of {len(inside)}: {child.name}{', finished' if found.finished else ''}")
                 folder = run.path / child.name
@@ -129,6 +132,7 @@ def run_children(
                 if done > run.step:
                     run.save(done, {})
                 session.leave_if_asked()
+                inside = children(run.path, outcomes)
         except Interrupted:
             session.leave_if_asked()  # the child has said how to go on with the child
             raise
@@ -141,27 +145,16 @@ def run_children(
         return session.finish(len(inside), {**together, "time": {"seconds": seconds}})
 
 
-def spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (n - 1); of a single value None."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def summary(scores: Sequence[Result]) -> Result:
-    """Mean and standard deviation of the accuracies and losses of several runs, and their number."""
-    found: Result = {}
-    for name in ("accuracy", "loss"):
-        found[name], found[f"{name}_std"] = spread([score[name] for score in scores])
-    return {**found, "runs": len(scores)}
-
-
-def in_words(summary: Result) -> str:
-    """`accuracy 0.9824 (standard deviation 0.0042), loss 0.0712 (0.0100), n = 3`."""
-
-    def bracket(name: str, before: str = "") -> str:
-        deviation = summary[f"{name}_std"]
-        return f"{summary[name]:.4f}" + ("" if deviation is None else f" ({before}{deviation:.4f})")
-
-    return f"accuracy {bracket('accuracy', 'standard deviation ')}, loss {bracket('loss')}, n = {summary['runs']}"
+def _refuse_damaged(parent: Path, children: Children) -> None:
+    """Refuse (4, 7) to go on with a parent one of whose children, as far as they are known, cannot be gone on with."""
+    outcomes: dict[str, Outcome] = {}
+    while len(there := children(parent, outcomes)) > len(outcomes):
+        refuse_links(parent, tuple(child.name for child in there))
+        for child in there[len(outcomes) :]:
+            folder, found = parent / child.name, child.resolve(parent)
+            outcomes[child.name] = Outcome(folder, read_json(folder / "result.json") if found.finished else {})
+        if not all(outcome.result for outcome in outcomes.values()):
+            return
 
 
 def _refuse_others(parent: Path, children: Sequence[Child]) -> None:

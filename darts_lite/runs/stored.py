@@ -10,6 +10,7 @@ from darts_lite.storage import checkpoint
 from darts_lite.storage.files import is_folder, is_there
 from darts_lite.storage.run_folder import silent
 
+FIRST_SEARCH = "restart_0"  # of a parent run, the folder of the first child
 NOUNS = {"search": "search", "retrain": "retraining"}
 
 
@@ -21,8 +22,9 @@ def stored_run(run: str | Path | None, verb: str, key: str = "run") -> tuple[Pat
         fix = f"give the folder of a {NOUNS[verb]} (python -m darts_lite.{verb})"
         raise UserError(key, f"is not a {NOUNS[verb]}", fix, value=folder, code=Exit.RUN)
     config = state["config"]
-    if config.get("seeds") is not None or config.get("restarts", 1) != 1:
-        names = sorted(path.name for pattern in ("seed_*", "restart_*") for path in folder.glob(pattern))
+    if config.get("seeds") is not None or config.get("baseline") is not None or config.get("restarts", 1) != 1:
+        patterns = ("seed_*", "restart_*", "heaviest_*", "random_*")
+        names = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
         fix = f"give one of them: {folder}/{', '.join(names)}"
         raise UserError(key, "holds several runs", fix, value=folder, code=Exit.RUN)
     return folder, state

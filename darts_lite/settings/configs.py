@@ -129,6 +129,7 @@ class RetrainConfig(RunConfig):
     dataset: DatasetConfig = option(DatasetConfig())
     genotype: str | None = option(None)  # file, run folder, text, published name, random; None: newest finished search
     seeds: list[int] | None = option(None, low=0, high=LARGEST_SEED)  # a retraining with each; None: one, with seed
+    baseline: str | None = option(None)  # random:N: so many random genotypes, and the heaviest, trained beside it
     init: str = option("none")  # where the weights start: none, supernet (of the genotype's search), or a run folder
     recipe: str = option("quick")
     experiment: str | None = option(None)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from darts_lite.settings.baseline import random_networks
 from darts_lite.settings.options import LARGEST_SEED
 from darts_lite.settings.parts import PartConfig
 
@@ -52,6 +53,24 @@ RELATIONS = (
     ),
     Relation(("seeds",), _distinct, "must be distinct", "name each seed once"),
     Relation(
+        ("baseline",),
+        lambda baseline: baseline is None or random_networks(baseline) is not None,
+        "must be random:N with N from 1 to 999",
+        "give e.g. random:3, or null",
+    ),
+    Relation(
+        ("baseline", "genotype"),
+        lambda baseline, genotype: baseline is None or genotype != "random",
+        "compares what was found with random genotypes, and genotype=random is one of them",
+        "give the folder of a search in genotype",
+    ),
+    Relation(
+        ("baseline", "init"),
+        lambda baseline, init: baseline is None or init == "none",
+        "would be compared with a network that does not start from scratch",
+        "give init=none",
+    ),
+    Relation(
         ("restarts", "seed"),
         lambda restarts, seed: seed + restarts - 1 <= LARGEST_SEED,
         "need seeds up to seed + restarts - 1, above the largest one",
@@ -70,7 +89,7 @@ RELATIONS = (
             "looks at a single run",
             f"leave {several} out, or give debug=fast",
         )
-        for several in ("seeds", "restarts")
+        for several in ("seeds", "baseline", "restarts")
     ),
     Relation(("reductions",), _distinct, "must be distinct", "name each cell once"),
     Relation(("alpha_betas",), lambda betas: len(betas) == 2, "must be two numbers", "give e.g. [0.5,0.999]"),

@@ -214,6 +214,8 @@ def _value_problems(hint: Any, value: Any, limits: dict, key: str) -> Iterator[U
     if value is None and type(None) in kinds:
         return
     kind = _kind(hint)
+    if kind is Any:  # checked by whom it is for
+        return
     origin = get_origin(kind) or kind
     accepted = {float: (int, float), list: (list, tuple)}.get(origin, origin)
     if origin is PartConfig:

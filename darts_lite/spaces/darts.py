@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darts_lite.costs import Costs, count
+from darts_lite.costs import Costs, count, nearest
 from darts_lite.drawing import cells as drawing
 from darts_lite.errors import UserError, all_of, choice
 from darts_lite.genotypes.genotype import Cell, Edge, Genotype
@@ -26,11 +26,13 @@ from darts_lite.spaces.table import Table
 CELLS = ("normal", "reduce")
 INPUTS = 2
 EDGES_A_NODE = 2  # of a random genotype
+HEAVY = "sep_conv_3x3"  # at equal MACs the network is wider than with sep_conv_5x5
 
 
 class DartsSpace:
     """Tables, supernet, networks, costs, random genotypes, mutations and pictures."""
 
+    usual_selection = "darts"  # the rule of the space
     forms = FORMS  # how operations normalize, in a search and in its result
 
     def __init__(self, config: SpaceConfig):
@@ -122,6 +124,33 @@ class DartsSpace:
             return Cell(tuple(edges), tuple(range(INPUTS, INPUTS + self.nodes)))
 
         return Genotype(self.name, {name: cell(name) for name in CELLS})
+
+    def heaviest(self, skeleton: Skeleton, macs: int) -> tuple[Genotype, int]:
+        """The constant that a found genotype has to beat, and the channels with which its MACs (an image) are nearest to `macs`.
+
+        Every node adds up its first two edges, each `sep_conv_3x3` where that is a candidate, else its candidate with most parameters.
+        """
+        tables = self.tables()
+        costs = self.costs(tables, skeleton)
+
+        def cell(name: str) -> Cell:
+            edges: list[Edge] = []
+            for row, (source, target) in enumerate(self.edges):
+                known = {self.columns[i]: one.parameters for i, one in enumerate(costs[name][row])}
+                choices = self._choices(name, source, target)
+                if choices and sum(edge.target == target for edge in edges) < EDGES_A_NODE:
+                    edges.append(
+                        Edge(HEAVY if HEAVY in choices else max(choices, key=known.__getitem__), source, target)
+                    )
+            return Cell(tuple(edges), tuple(range(INPUTS, INPUTS + self.nodes)))
+
+        genotype = Genotype(self.name, {name: cell(name) for name in CELLS})
+
+        def macs_with(channels: int) -> int:
+            with torch.device("meta"):
+                return self.network(genotype, replace(skeleton, channels=channels)).costs().macs
+
+        return genotype, nearest(macs_with, macs, 4 * skeleton.channels)
 
     def mutate(self, genotype: Genotype, rng: Random) -> Genotype:
         """The genotype with one change, uniform over all there are: another operation on an edge, or another state that it comes from.

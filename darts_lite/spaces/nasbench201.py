@@ -41,6 +41,7 @@ class NasBench201Space:
     """Tables, supernet, networks, costs, random genotypes, mutations and pictures."""
 
     forms = FORMS
+    usual_selection = "argmax"  # the rule of the space
 
     def __init__(self, config: SpaceConfig):
         self.name = config.name
@@ -98,6 +99,16 @@ class NasBench201Space:
     def random(self, rng: Random) -> Genotype:
         """A genotype uniform over all: an operation for each edge, `none` included."""
         return genotype_of([rng.choice(row) for row in self._choices()])
+
+    def heaviest(self, skeleton: Skeleton, macs: int) -> tuple[Genotype, int]:
+        """The constant that a found genotype has to beat: each edge its candidate with most parameters; and the skeleton's channels.
+
+        The benchmark trained every cell with the same channels, so they do not follow `macs`.
+        """
+        rows = self.costs(self.tables(), skeleton)[CELL]
+        known = [dict(zip(self.columns, (one.parameters for one in row), strict=True)) for row in rows]
+        chosen = [max(names, key=costs.__getitem__) for names, costs in zip(self._choices(), known, strict=True)]
+        return genotype_of(chosen), skeleton.channels
 
     def mutate(self, genotype: Genotype, rng: Random) -> Genotype:
         """The genotype with another operation on one edge, uniform over all such changes. ValueError where there is none."""

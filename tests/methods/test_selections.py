@@ -11,12 +11,15 @@ from hypothesis import assume, given, settings
 
 from darts_lite.benchmarking.reference import CANDIDATES
 from darts_lite.genotypes.genotype import Edge
+from darts_lite.methods.build import searched_with
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.selections import SELECTIONS
-from darts_lite.methods.selections.hooks import rule_of
+from darts_lite.methods.selections.candidates import Finished
+from darts_lite.methods.selections.darts import darts
+from darts_lite.methods.selections.hooks import Competing, rule_of
 from darts_lite.methods.views import OperationCosts, SelectionView
 from darts_lite.operations import NONE
-from darts_lite.settings.configs import SpaceConfig
+from darts_lite.settings.configs import SearchConfig, SpaceConfig
 from darts_lite.spaces import SPACES
 from darts_lite.spaces.darts import DartsSpace
 from darts_lite.spaces.table import Mixing, Table
@@ -274,7 +277,7 @@ def test_argmax_leaves_an_edge_of_none_out_of_a_cell_of_darts():
     )
 
 
-@pytest.mark.parametrize("name", [name for name in SELECTIONS if name != "darts"])
+@pytest.mark.parametrize("name", ["argmax", "best_of"])
 def test_the_rule_for_single_epochs_knows_the_space(name):
     """On NAS-Bench-201 all six edges, on DARTS two a node, whatever a selection does at the end of a search."""
     rule = SELECTIONS[name]() if isinstance(SELECTIONS[name], type) else SELECTIONS[name]
@@ -286,7 +289,8 @@ def test_the_rule_for_single_epochs_knows_the_space(name):
 
 # Every selection ---------------------------------------------------------------------
 
-every_selection = pytest.mark.parametrize("name", SELECTIONS)
+COMPETING = [name for name, entry in SELECTIONS.items() if isinstance(entry, type) and issubclass(entry, Competing)]
+every_selection = pytest.mark.parametrize("name", [name for name in SELECTIONS if name not in COMPETING])
 
 
 @every_selection
@@ -311,3 +315,31 @@ def test_a_selection_gives_a_genotype_of_the_space(name, nodes):
     assert selected(made, double, name) == genotype
     after = [tensor for one in mixing.values() for tensor in (one.operations, one.edges)]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+@pytest.mark.parametrize("name", COMPETING)
+def test_candidates_are_distinct_genotypes_of_the_space(name, restarts):
+    """The same for the same searches; the first is what the first search found; no rung is shorter than the one before."""
+    made, generator = tables(4, CANDIDATES), torch.Generator().manual_seed(0)
+    nothing = {cell: OperationCosts(*torch.zeros(2, *table.alive.shape)) for cell, table in made.items()}
+
+    def view():
+        logits = {cell: torch.randn(table.alive.shape, generator=generator) for cell, table in made.items()}
+        mixing = {cell: Mixing(Softmax().expected(logits[cell], table, HALF)) for cell, table in made.items()}
+        return SelectionView("darts", made, mixing, nothing)
+
+    searches = []
+    for number in range(restarts):
+        views = {epoch: view() for epoch in range(4)}
+        searches.append(Finished(f"restart_{number}", darts(views[3]), 3, views))
+    selection = SELECTIONS[name]()
+    found = selection.candidates(searches, darts)
+    genotypes = [candidate.genotype for candidate in found]
+    assert len(set(genotypes)) == len(found) > restarts and genotypes[0] == searches[0].genotype
+    assert {genotype.space for genotype in genotypes} == {"darts"}
+    assert {candidate.run for candidate in found} <= {one.name for one in searches}
+    assert selection.candidates(searches, darts) == found
+    epochs = [selection.rung_epochs(rung) for rung in range(4)]
+    assert epochs == sorted(epochs) and epochs[0] >= 1
+    assert searched_with(SearchConfig(selection=name)).selection.name in set(SELECTIONS) - set(COMPETING)

@@ -524,7 +524,7 @@ def test_children_run_with_the_settings_of_their_parent(kind, key, monkeypatch):
     assert OTHER[key] != getattr(RunConfig(), key)
     made = []
     monkeypatch.setattr(
-        repetitions, "run_children", lambda plan, children, finish: made.extend(children(Path("parent")))
+        repetitions, "run_children", lambda plan, children, finish: made.extend(children(Path("parent"), {}))
     )
     plan = SimpleNamespace(config=changed, report=tiny.Report())
     every_seed(plan, retrain) if kind is seeds else best_restart(plan, search, retrain)
@@ -555,7 +555,7 @@ def test_settings_that_a_search_and_a_retraining_have_in_common_reach_the_valida
     own = {"seed", "run_dir", "resume", "debug"}
     made = []
     monkeypatch.setattr(
-        repetitions, "run_children", lambda plan, children, finish: made.extend(children(Path("parent")))
+        repetitions, "run_children", lambda plan, children, finish: made.extend(children(Path("parent"), {}))
     )
     config = restarts(reductions=[1], stem="cifar", train_fraction=0.4, cells=4, channels=3, batch_size=9, cutout=1)
     config = replace(config, **{key: OTHER[key] for key in OTHER if key not in own})
