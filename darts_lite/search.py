@@ -55,14 +55,15 @@ def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
     from darts_lite.runs.search_results import SearchResults
     from darts_lite.runs.session import Session
     from darts_lite.runs.steps import Steps
+    from darts_lite.settings.pace import settled
     from darts_lite.training.search_state import SearchState
     from darts_lite.training.search_step import search_step
 
-    config, device = plan.config, plan.device
-    method, space, skeleton = build_method(config), build_space(config.space), plan.skeleton()
     train, validation = (
         plan.feed(*half, name) for half, name in zip(plan.halves(), ("train", "validation"), strict=True)
     )
+    config, device = settled(plan.config, train.steps_per_epoch), plan.device
+    method, space, skeleton = build_method(config), build_space(config.space), plan.skeleton()
     epoch_steps, epochs = train.steps_per_epoch, sum(phase.epochs for phase in method.phases)
 
     def new_state(number: int, alive: dict | None = None, stored: dict | None = None) -> SearchState:

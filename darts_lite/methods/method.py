@@ -7,8 +7,9 @@ from typing import Any
 from darts_lite.methods.phases import Phase
 
 # What a part may say of itself, and what holds of one that does not: sparse, it computes only the operations that it draws;
-# capturable, the host need not decide or wait within a step, so that a CUDA graph can hold it.
-UNSAID = {"sparse": False, "capturable": True}
+# capturable, the host need not decide or wait within a step, so that a CUDA graph can hold it; a relaxation learns, its mixing follows
+# the logits.
+UNSAID = {"sparse": False, "capturable": True, "learns": True}
 
 
 class Stateful(ABC):

@@ -20,13 +20,15 @@ from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.device import keep_freed_memory, resolve_device, run_settings, using_threads
 from darts_lite.hardware.machine import cores, threads_are_given
 from darts_lite.hardware.precision import resolve_precision
-from darts_lite.methods.build import completed
+from darts_lite.methods.build import build_method, completed
+from darts_lite.methods.method import said
 from darts_lite.runs.debug import reduced
 from darts_lite.runs.report import Plain, Reporter
 from darts_lite.runs.resume import Config, find_moved, given_keys, resolve
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.settings.pace import pace_words
 from darts_lite.spaces.cell import no_kernels
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.stem import choose
@@ -195,9 +197,21 @@ def prepare(
     if fresh and loaded.x_val is not None and verb == "search" and "train_fraction" in given_keys(config, typed_keys):
         report.line("train_fraction is not used: this data has a validation part")
     config, loaded = reduced(config, loaded)
+    if fresh and resolution.folder is None:
+        for line in _search_words(config, loaded):
+            report.line(line)
     if resolution.finished:
         report.line(f"already finished: {resolution.folder}")
     return RunPlan(verb, config, resolution.folder, resolution.finished, device, precision, loaded, facts, report)
+
+
+def _search_words(config: Config, dataset: Dataset) -> list[str]:
+    """Lines on how many steps a search makes, and how far they move the architecture."""
+    if not isinstance(config, SearchConfig) or not said(build_method(config).relaxation, "learns"):
+        return []
+    half = dataset.y_train
+    images = len(half if dataset.y_val is not None else split(half, config.train_fraction, config.seed)[0])
+    return pace_words(config, images, max(1, images // config.batch_size))
 
 
 def _stem_words(config: Config, dataset: Dataset) -> list[str]:

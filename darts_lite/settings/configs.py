@@ -78,6 +78,9 @@ class SearchConfig(RunConfig):
     stem: str = option("auto", choices=("auto", "cifar", "imagenet"))  # auto: imagenet from 96 pixels on
     epochs: int = option(12, low=1)
     batch_size: int = option(USUAL_BATCH, low=1)
+    least_steps: int | None = option(132, low=1)  # epochs rise until there are as many, unless epochs is typed
+    # alpha_lr = alpha_travel / steps, with Adam and unless alpha_lr is typed; None: alpha_lr as it is. See settings/pace.py.
+    alpha_travel: float | None = option(5.85, above=0)
     restart_epochs: int = option(10, low=1)  # of the retraining that picks one of several restarts
     # method: the algorithm
     relaxation: PartConfig = option(PartConfig("softmax"))
