@@ -114,7 +114,7 @@ def newest_finished(verb: str, source: str, base: Path = OUTPUTS) -> Path | None
     """The newest finished run of `verb` on the data with this `Dataset.source`, or a fraction of it; or None."""
     for folder in _newest_first(runs_below(base / verb)):
         known = read_json(folder / "status.json")
-        if known.get("state") != "finished" or known.get("debug"):
+        if known.get("state") != "finished" or known.get("debug") or known.get("control"):
             continue
         if read_json(folder / "env.json").get("source") == source:
             return folder

@@ -71,6 +71,8 @@ class SearchConfig(RunConfig):
     preset: str = option("quick")
     experiment: str | None = option(None)
     restarts: int = option(1, low=1, high=100)  # searches with the seeds seed, seed + 1, ..., of which one is picked
+    # permuted_labels: of the validation half, so that the architecture has no signal
+    control: str | None = option(None, choices=("permuted_labels",))
     # preset
     cells: int = option(5, low=1, high=100)
     channels: int = option(8, low=1, high=4096)
