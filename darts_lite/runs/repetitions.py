@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from darts_lite.genotypes.genotype import to_plain
+from darts_lite.methods.build import build_space
+from darts_lite.runs.agreement import agreement, last_scores
 from darts_lite.runs.children import Child, Outcome, in_words, run_children, summary
 from darts_lite.runs.next_command import next_retraining
 from darts_lite.runs.pictures import write_genotype
@@ -98,16 +100,21 @@ def best_restart(
         picked = max(range(len(rows)), key=lambda i: (judgements[i]["accuracy"], -judgements[i]["loss"], -i))
         together, chosen = summary(judgements), rows[picked]
         write_genotype(run, genotypes[picked])
+        space = build_space(config.space)
+        mixings = last_scores(space, [outcomes[row["run"]].folder for row in rows])
+        alike = agreement(space, genotypes, mixings)
         for line in (
             *_table(rows, "validation"),
             f"all, after {epochs}: {in_words(together)}",
+            alike["sentence"],
             f"picked {chosen['run']} (seed {chosen['seed']}): {rule}",
         ):
             report.line(line)
         if command := next_retraining(plan, run.path):
             report.line(f"next: {command}")
         picks = {name: chosen[name] for name in ("genotype", "parameters", "macs")} | {"picked": chosen["run"]}
-        return {"seed": config.seed, "validation": together, **picks, "rule": rule, "restarts": rows}
+        result = {"seed": config.seed, "validation": together, **picks, "rule": rule}
+        return {**result, "agreement": alike, "control": config.control, "restarts": rows}
 
     return run_children(plan, children, finish)
 
