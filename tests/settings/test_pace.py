@@ -7,10 +7,12 @@ import tiny
 
 from darts_lite.cli.run import run_verb
 from darts_lite.errors import Exit, UserError
+from darts_lite.runs.stored import usable
 from darts_lite.search import search
 from darts_lite.settings.configs import RetrainConfig, SearchConfig
 from darts_lite.settings.pace import PUBLISHED_TRAVEL, pace_words, settled, typed_wins
 from darts_lite.settings.parts import PartConfig
+from darts_lite.settings.schema import to_plain
 
 QUICK = SearchConfig()
 
@@ -80,6 +82,13 @@ def test_a_command_line_is_settled_and_found_again(tiny_folder, capsys):
     assert run_verb("search", [*words, "alpha_lr=0.1"]) == Exit.CONFIGURATION
 
 
+def test_a_run_from_before_these_settings_goes_on_as_it_began():
+    plain = to_plain(QUICK)
+    del plain["least_steps"], plain["alpha_travel"]
+    old = usable(SearchConfig, plain, "run")
+    assert settled(old, 1) == old and usable(SearchConfig, to_plain(QUICK), "run").alpha_travel == QUICK.alpha_travel
+
+
 def test_from_python_what_is_off_its_default_wins(tiny_folder):
     report = tiny.Report()
     search(tiny.search_config(alpha_lr=QUICK.alpha_lr), report=report)
@@ -87,3 +96,15 @@ def test_from_python_what_is_off_its_default_wins(tiny_folder):
     report = tiny.Report()
     search(tiny.search_config(run_dir="other"), report=report)
     assert any(line.startswith("alpha_lr=0.1: an architecture weight moves") for line in report.lines)
+
+
+@pytest.mark.slow
+def test_few_images_are_learned_and_decided(tiny_folder):
+    """240 images of three classes with quick: at least 132 steps, a supernet above chance, a margin above the limit."""
+    tiny.write_data("few.npz", train=240)
+    dataset = replace(tiny.data_config(), path="few.npz")
+    result = search(
+        SearchConfig(dataset=dataset, run_dir="few", cells=2, channels=4, space=tiny.SPACE), report=tiny.Report()
+    )
+    assert result["steps"] == 132 and not result["decided"]["at_chance"]
+    assert result["validation"]["accuracy"] > 0.9 and result["decided"]["margin"] > 0.01
