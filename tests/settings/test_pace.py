@@ -66,18 +66,18 @@ def test_what_changes_is_said_and_what_is_below():
 
 
 def test_a_command_line_is_settled_and_found_again(tiny_folder, capsys):
-    """Three epochs of 3 steps become 4, for 10 steps; alpha_lr reaches the run; resume=auto knows the run by what was typed."""
+    """One epoch of 3 steps becomes 2, for 4 steps; alpha_lr reaches the run; resume=auto knows the run by what was typed."""
     words = [
         "dataset=npz",
         "dataset.path=data.npz",
         "space.nodes=2",
         "space.candidates=[none,skip_connect,max_pool_3x3]",
     ]
-    words += ["cells=3", "channels=2", "batch_size=16", "least_steps=10", "epochs=3", "alpha_travel=2.4", "resume=auto"]
+    words += ["cells=1", "channels=2", "batch_size=16", "least_steps=4", "epochs=1", "alpha_travel=1.2", "resume=auto"]
     assert run_verb("search", words) == Exit.FINISHED
     said = capsys.readouterr().out
-    assert "48 images make 3 steps an epoch: 4 epochs instead of 3, for 12 steps (least_steps=10)" in said
-    assert "alpha_lr=0.2: 12 steps, and alpha_travel=2.4" in said and "12/12" in said
+    assert "48 images make 3 steps an epoch: 2 epochs instead of 1, for 6 steps (least_steps=4)" in said
+    assert "alpha_lr=0.2: 6 steps, and alpha_travel=1.2" in said and "6/6" in said
     assert run_verb("search", words) == Exit.FINISHED and "already finished" in capsys.readouterr().out
     assert run_verb("search", [*words, "alpha_lr=0.1"]) == Exit.CONFIGURATION
 
@@ -91,10 +91,10 @@ def test_a_run_from_before_these_settings_goes_on_as_it_began():
 
 def test_from_python_what_is_off_its_default_wins(tiny_folder):
     report = tiny.Report()
-    search(tiny.search_config(alpha_lr=QUICK.alpha_lr), report=report)
+    search(tiny.search_config(alpha_lr=QUICK.alpha_lr, cells=1), report=report)
     assert any(line.startswith("alpha_lr=0.975: 6 steps") for line in report.lines)
     report = tiny.Report()
-    search(tiny.search_config(run_dir="other"), report=report)
+    search(tiny.search_config(run_dir="other", cells=1), report=report)
     assert any(line.startswith("alpha_lr=0.1: an architecture weight moves") for line in report.lines)
 
 
