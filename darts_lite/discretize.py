@@ -27,8 +27,11 @@ def discretize(
     from darts_lite.errors import Exit, UserError
     from darts_lite.genotypes.genotype import to_plain
     from darts_lite.methods.build import build_selection, build_space, completed
+    from darts_lite.methods.method import said
+    from darts_lite.methods.relaxations import RELAXATIONS
     from darts_lite.methods.selections.hooks import rule_of
     from darts_lite.methods.views import SelectionView, costs_of
+    from darts_lite.runs import alphas
     from darts_lite.runs.pictures import write_genotype
     from darts_lite.runs.report import Plain
     from darts_lite.runs.stored import stored_run, usable
@@ -37,7 +40,6 @@ def discretize(
     from darts_lite.storage.files import refuse_links
     from darts_lite.storage.json_lines import JsonLines
     from darts_lite.storage.run_folder import WRITTEN, RunFolder
-    from darts_lite.training import alphas
 
     report = report or Plain()
     config = completed(config)
@@ -47,6 +49,12 @@ def discretize(
     if config.selection is None and searched.selection.is_own:
         reason, fix = "the search has another rule than those with a name", "give one, such as selection=darts"
         raise UserError("selection", reason, fix, value=searched.selection.name)
+    relaxation = searched.relaxation.name
+    if relaxation in RELAXATIONS and not said(RELAXATIONS[relaxation], "learns"):
+        reason = (
+            f"a search with relaxation={relaxation} learns nothing that a genotype could be made of without its weights"
+        )
+        raise UserError("run", reason, f"its genotype is in {folder / 'genotype.json'}", value=folder)
     selection = build_selection(searched if config.selection is None else config)
     rule = rule_of(selection)
     if rule is not selection:

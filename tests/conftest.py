@@ -42,7 +42,8 @@ def composed():
             {key.removesuffix(".name") for key in names}  # a part that is not chosen has no name
             for names in (keys(plain), leaves(config_class(verb)), part_options(verb))
         )
-        assert wanted - {"penalties"} <= found <= wanted | options, "the files of conf/ are complete"
+        named = {key.rpartition(".")[0] for key in options}  # the choice itself, where there may be several
+        assert wanted - {"penalties"} <= found <= wanted | options | named, "the files of conf/ are complete"
         return from_plain(config_class(verb), plain)
 
     GlobalHydra.instance().clear()

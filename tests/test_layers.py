@@ -47,7 +47,9 @@ ROOMS = (
 RANK = {name: rank for rank, name in enumerate(ROOMS)}
 VERBS = ("search", "retrain", "evaluate", "discretize", "doctor", "benchmark")
 # A solver knows nothing of networks, relaxations or spaces.
-ALONE = {"darts_lite.methods.solvers": ("darts_lite.errors", "darts_lite.methods.solvers")}
+ALONE = {
+    "darts_lite.methods.solvers": ("darts_lite.errors", "darts_lite.settings.options", "darts_lite.methods.solvers")
+}
 WITHOUT_TORCH = (
     "errors",
     "seeds",

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from darts_lite.methods.method import said
 from darts_lite.methods.relaxations.softmax import softmax_over_groups
+from darts_lite.methods.relaxations.straight_through import straight_through
 from darts_lite.spaces.table import Mixing, Table
 
 
@@ -50,7 +52,11 @@ class Architecture(nn.Module):
         }
 
     def _edge_factors(self, cell: str) -> Tensor | None:
-        return softmax_over_groups(self.edges[cell], self.get_buffer(f"{cell}_groups")) if cell in self.edges else None
+        if cell not in self.edges:
+            return None
+        logits = self.edges[cell]
+        factors = softmax_over_groups(logits, self.get_buffer(f"{cell}_groups"))
+        return straight_through(factors, logits) if said(self.relaxation, "identity_backward") else factors
 
 
 def flatten(mixing: dict[str, Mixing]) -> tuple[Tensor, ...]:

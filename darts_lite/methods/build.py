@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from darts_lite.errors import UserError, choice, raise_all
 from darts_lite.methods.alpha_optimizers import ALPHA_OPTIMIZERS
-from darts_lite.methods.method import Method
+from darts_lite.methods.method import Method, said
 from darts_lite.methods.monitors import MONITORS
 from darts_lite.methods.penalties import PENALTIES
 from darts_lite.methods.phases import CHANGEABLE, PHASES
@@ -16,6 +16,7 @@ from darts_lite.methods.seams import PERTURBATIONS, REGULARIZATIONS
 from darts_lite.methods.selections import SELECTIONS
 from darts_lite.methods.selections.hooks import Training
 from darts_lite.methods.solvers import SOLVERS
+from darts_lite.methods.solvers.first_order import FirstOrder
 from darts_lite.settings import schema
 from darts_lite.settings.configs import DiscretizeConfig, SearchConfig, SpaceConfig
 from darts_lite.settings.parts import PartConfig
@@ -64,6 +65,7 @@ def build_method(config: SearchConfig) -> Method:
     if config.nesterov and method.solver.needs_float32:
         fix = "give nesterov=false, or solver=first_order"
         raise UserError("nesterov", "the unrolled step is SGD without Nesterov momentum", fix, value=True)
+    raise_all(_senseless(config, method))
     method.phases.extend(phases(config))
     if isinstance(method.selection, Training):
         method.phases.extend(method.selection.phases(config))
@@ -74,6 +76,24 @@ def build_method(config: SearchConfig) -> Method:
             reason = f"phase {number} keeps {phase.keeps} of another skeleton ({before.skeleton} -> {phase.skeleton})"
             raise UserError("phases", reason, "use keeps='nothing' where cells or channels change")
     return method
+
+
+def _senseless(config: SearchConfig, method: Method) -> Iterator[UserError]:
+    """Settings that would learn something about the architecture, where the relaxation learns nothing."""
+    if method.learns:
+        return
+    because = f"and relaxation={config.relaxation.name} learns nothing"
+    if not isinstance(method.solver, FirstOrder):
+        reason = f"differentiates with respect to the mixing, {because}"
+        yield UserError("solver", reason, "leave it out, or give another relaxation", value=config.solver.name)
+    if method.penalties:
+        names = [part.name for part in config.penalties]
+        yield UserError("penalties", f"act on the logits, {because}", "give penalties=[]", value=names)
+    if config.edge_weights:
+        yield UserError("edge_weights", f"would learn, {because}", "give edge_weights=false", value=True)
+    if said(method.selection, "reads_alphas"):
+        reason = f"reads the alphas, {because}"
+        yield UserError("selection", reason, "give selection=best_of", value=config.selection.name)
 
 
 def build_selection(config: SearchConfig | DiscretizeConfig) -> Any:

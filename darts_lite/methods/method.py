@@ -7,9 +7,9 @@ from typing import Any
 from darts_lite.methods.phases import Phase
 
 # What a part may say of itself, and what holds of one that does not: sparse, it computes only the operations that it draws;
-# capturable, the host need not decide or wait within a step, so that a CUDA graph can hold it; a relaxation learns, its mixing follows
-# the logits.
-UNSAID = {"sparse": False, "capturable": True, "learns": True}
+# learns, its mixing depends on the logits; identity_backward, the gradient of the mixing is handed to the logits as it is; capturable, the
+# host need not decide or wait within a step, so that a CUDA graph can hold it; reads_alphas, the genotype depends on the mixing.
+UNSAID = {"sparse": False, "learns": True, "identity_backward": False, "capturable": True, "reads_alphas": True}
 
 
 class Stateful(ABC):
@@ -42,9 +42,19 @@ class Method:
         """Parts that a checkpoint has to hold, by kind."""
         return {name: part for name, part in self._parts().items() if isinstance(part, Stateful)}
 
+    @property
+    def sparse(self) -> bool:
+        """Whether a step computes only the operations that were drawn."""
+        return said(self.relaxation, "sparse")
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is something to learn about the architecture, so that alphas take steps."""
+        return said(self.relaxation, "learns")
+
     def obstacle(self) -> str | None:
         """Reason why no CUDA graph can hold a step of this method, or None: a part has the host decide what is computed."""
-        if said(self.relaxation, "sparse"):
+        if self.sparse:
             return "the relaxation runs only the operations that it draws"
         held = [name for name, part in self._parts().items() if not said(part, "capturable")]
         return f"the {held[0]} cannot be captured" if held else None

@@ -1,8 +1,7 @@
 """What parts of a method may look at; dictionaries are by cell type, R rows (edges) and O operations."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,9 +9,11 @@ from torch import Tensor
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Mixing, Table
 
-Judge = Callable[
-    [dict[str, Mixing]], tuple[float, float]
-]  # mixing -> (accuracy, loss) of the supernet on the validation part
+
+class Judge(Protocol):
+    """Mixing -> (accuracy, loss) of the supernet on the validation part, or on about so many `images` of it."""
+
+    def __call__(self, mixing: dict[str, Mixing], images: int | None = None) -> tuple[float, float]: ...
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class SelectionView:
     tables: dict[str, Table]
     mixing: dict[str, Mixing]  # expected
     costs: dict[str, OperationCosts]
+    maker: Any = None  # the space itself, which draws and changes genotypes; None: the view is for rules only
+    seed: int = 0  # of the search, for what is drawn
 
 
 def costs_of(

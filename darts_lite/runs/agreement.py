@@ -17,13 +17,13 @@ import numpy as np
 
 from darts_lite.genotypes.genotype import Genotype, from_plain
 from darts_lite.methods.build import build_space
+from darts_lite.runs.alphas import from_record
 from darts_lite.runs.stored import stored_run, usable
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.spaces.table import Mixing, Table
 from darts_lite.storage.files import read_json
 from darts_lite.storage.json_lines import JsonLines
-from darts_lite.training.alphas import from_record
 
 DRAWS = 200  # of random genotypes, as many as there are searches
 Scored = tuple[dict[str, Table], dict[str, Mixing]]

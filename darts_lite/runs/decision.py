@@ -3,7 +3,7 @@
     decided           the margin is large enough; which says nothing of whether the choice is right
     hardly decided    it is not: what was picked is near to chance
     collapsed         the derived cell is mostly skips, pools or `none`, or nothing leads through it
-    not judged        the relaxation learns nothing, so margins mean nothing
+    not judged        the relaxation learns nothing, or the selection does not read it, so margins mean nothing
 
 and with each of them whether the supernet's accuracy is at chance.
 """
@@ -53,7 +53,10 @@ def decide(found: Evidence, config: SearchConfig) -> dict[str, Any]:
     if collapse:
         verdict, words = "collapsed", "; ".join(collapse) + f": {_against(collapse, config)}"
     elif not found.learns:
-        verdict, words = "not judged", "the relaxation learns nothing, so its margins mean nothing"
+        verdict, words = (
+            "not judged",
+            "the genotype is not read from what an architecture learned, so margins mean nothing",
+        )
     elif margin is None:
         verdict, words = "decided", "no edge has two candidates"
     elif margin < LEAST_MARGIN:
@@ -67,7 +70,9 @@ def decide(found: Evidence, config: SearchConfig) -> dict[str, Any]:
         evidence = found.tested
     else:
         evidence = "a margin alone does not say that the choice is right; restarts=4 shows whether it comes again"
-    sentence = f"{verdict}: {words}" + (f"; {evidence}" if verdict == "decided" or config.control else "")
+    sentence = f"{verdict}: {words}" + (
+        f"; {evidence}" if verdict == "decided" or config.control or (verdict == "not judged" and found.tested) else ""
+    )
     if at_chance:
         chance = f"the supernet's accuracy {found.accuracy:.4f} is at chance (up to {limit:.4f}, n = {found.samples})"
         sentence = f"{chance}, so the genotype says nothing: {_longer(config)}; {sentence}"

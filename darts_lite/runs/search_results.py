@@ -9,6 +9,7 @@ from darts_lite.genotypes.genotype import Genotype
 from darts_lite.methods.method import Method, said
 from darts_lite.methods.selections.hooks import Training, Validating, rule_of
 from darts_lite.methods.views import SelectionView
+from darts_lite.runs import alphas
 from darts_lite.runs.decision import Evidence, decide, in_short, mean_margin
 from darts_lite.runs.diagnosis import diagnose
 from darts_lite.runs.finite import check_finite
@@ -16,7 +17,6 @@ from darts_lite.runs.gap import discretization_gap
 from darts_lite.runs.next_command import next_retraining
 from darts_lite.runs.pictures import write_genotype
 from darts_lite.runs.steps import Steps
-from darts_lite.training import alphas
 from darts_lite.training.search_state import SearchState
 
 
@@ -28,7 +28,7 @@ class SearchResults:
 
     def __init__(self, steps: Steps, space: Any, method: Method, commonest: float):
         self.steps, self.space, self.selection, self.commonest = steps, space, method.selection, commonest
-        self.learns = said(method.relaxation, "learns")
+        self.learns = said(method.relaxation, "learns") and said(method.selection, "reads_alphas")
 
     def start(self, state: SearchState) -> None:
         """Begin, or go on; the architecture before the first step is epoch 0."""
@@ -118,7 +118,8 @@ class SearchResults:
         return alphas.to_record(state.architecture, state.clock.progress, epoch=epoch, step=state.clock.done)
 
     def _view(self, state: SearchState, record: dict[str, Any]) -> SelectionView:
-        return SelectionView(self.space.name, *alphas.from_record(record, self.space.tables()), state.costs)
+        tables, mixing = alphas.from_record(record, self.space.tables())
+        return SelectionView(self.space.name, tables, mixing, state.costs, self.space, state.config.seed)
 
     def _validate(self, state: SearchState) -> dict[str, Any]:
         with torch.no_grad():

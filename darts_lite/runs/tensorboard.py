@@ -19,11 +19,11 @@ from typing import Any
 from darts_lite.drawing import cells as drawing
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.genotype import Genotype, from_plain, to_json
+from darts_lite.runs.alphas import from_record
 from darts_lite.spaces import space_of
 from darts_lite.spaces.table import Table
 from darts_lite.storage.files import make_folders, refusing
 from darts_lite.storage.json_lines import JsonLines
-from darts_lite.training.alphas import from_record
 
 _NUMBERS = itertools.count()
 
@@ -66,7 +66,7 @@ class Board:
             self.genotype(_step(record), genotype)
 
     def alphas(self, record: dict[str, Any]) -> None:
-        """Show a line of alphas.jsonl, see `training.alphas`."""
+        """Show a line of alphas.jsonl, see `runs.alphas`."""
         with self._fitting(self._alphas_file):
             tables, mixing = from_record(record, self._tables)
         scalars = {}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from darts_lite.genotypes.genotype import Genotype
 from darts_lite.spaces.plan import Pairs
 
 
@@ -54,10 +55,30 @@ class Mixing:
 
 
 def drawn_pairs(tables: dict[str, Table], mixing: dict[str, Mixing]) -> dict[str, Pairs]:
-    """The (edge, operation) pairs of each cell type whose factor is not zero; one transfer from the device for each cell type."""
+    """The (edge, operation) pairs of each cell type whose factor is not zero; one transfer from the device for all."""
+    factors = [mixing[cell].operations for cell in tables]
+    used = [one if one.dim() == 2 else one.abs().amax(dim=0) for one in factors]
+    flags = iter(torch.cat([one.ne(0).flatten() for one in used]).tolist())
+    return {
+        cell: frozenset((edge, name) for edge in range(len(table.edges)) for name in table.operations if next(flags))
+        for cell, table in tables.items()
+    }
+
+
+def single_path(tables: dict[str, Table], mixing: dict[str, Mixing]) -> bool:
+    """Whether no edge mixes two operations: what the mixing stands for is a cell, no blend of many."""
+    return all(bool((mixing[cell].operations.ne(0).sum(-1) <= 1).all()) for cell in tables)
+
+
+def mixing_of(genotype: Genotype, tables: dict[str, Table]) -> dict[str, Mixing]:
+    """The mixing with the factor 1 for each operation of a genotype, else 0; ValueError where one is no live candidate."""
     found = {}
     for cell, table in tables.items():
-        factors = mixing[cell].operations
-        used = factors if factors.dim() == 2 else factors.abs().amax(dim=0)
-        found[cell] = frozenset((edge, table.operations[column]) for edge, column in used.nonzero().tolist())
+        factors = torch.zeros(table.alive.shape, device=table.alive.device)
+        for edge in genotype.cells[cell].edges:
+            row, column = table.edges.index((edge.source, edge.target)), table.operations.index(edge.operation)
+            factors[row, column] = 1
+        if (factors.bool() & ~table.alive).any():
+            raise ValueError(f"an operation of the genotype is no candidate of its edge in {cell}")
+        found[cell] = Mixing(factors)
     return found

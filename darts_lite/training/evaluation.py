@@ -4,12 +4,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darts_lite.data.parts import ImageSource
+from darts_lite.data.parts import ImageSource, Order
 from darts_lite.hardware.device import synchronize, without_trials
 from darts_lite.hardware.precision import computing
 from darts_lite.spaces.network import Network
@@ -55,9 +57,44 @@ def at_once(device: torch.device, batch_size: int) -> int:
     return batch_size if device.type == "cpu" else max(batch_size, min(MANY, 4 * batch_size))
 
 
+class Batches(Protocol):
+    """What can be evaluated: normalized images (N, C, H, W) and labels (N,), in batches of `sizes`."""
+
+    @property
+    def device(self) -> torch.device: ...
+    def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class InAnyOrder:
+    """A part in an order drawn from `seed`, so that a batch's statistics are those of all classes; at most about `images` of it.
+
+    Its batches are all full: what is left over is not looked at.
+    """
+
+    part: ImageSource
+    seed: int
+    images: int | None = None  # None: all
+
+    @property
+    def device(self) -> torch.device:
+        """Where its batches are."""
+        return self.part.device
+
+    def batches(self, sizes: int | list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one size, the largest of `sizes`."""
+        number = min(len(self.part), self.images or len(self.part))
+        size = min(number, sizes if isinstance(sizes, int) else max(sizes))
+        order = Order(len(self.part), size, self.seed, self.part.order_device)
+        arriving = self.part.follow(order, 0)
+        for _ in range(number // size):
+            pixels, labels = self.part.pick(next(arriving))
+            yield self.part.preparation.normalized(pixels), labels
+
+
 @torch.no_grad()
 def evaluate(
-    classify: Callable[[Tensor], Tensor], part: ImageSource, classes: int, *, sizes: int | list[int], precision: str
+    classify: Callable[[Tensor], Tensor], part: Batches, classes: int, *, sizes: int | list[int], precision: str
 ) -> dict:
     """Mean loss, accuracy (top-1), top-5 where there are more than five classes, and accuracy of each class, as fractions.
 

@@ -11,7 +11,7 @@ from darts_lite.data.parts import ImageSource
 from darts_lite.hardware.gated import load_optimizer_state, optimizer_state
 from darts_lite.hardware.precision import call, computing, lowered
 from darts_lite.methods.architecture import Architecture, flatten, unflatten
-from darts_lite.methods.method import Method, said
+from darts_lite.methods.method import Method
 from darts_lite.methods.monitors import Verdict
 from darts_lite.methods.phases import Phase
 from darts_lite.methods.seams import Mixed
@@ -21,16 +21,17 @@ from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.plan import Pairs
-from darts_lite.spaces.table import drawn_pairs
+from darts_lite.spaces.table import drawn_pairs, single_path
 from darts_lite.spaces.transfer import transfer
 from darts_lite.training.clock import Clock
-from darts_lite.training.evaluation import at_once, batch_sizes, evaluate, evaluating
+from darts_lite.training.evaluation import Batches, InAnyOrder, at_once, batch_sizes, evaluate, evaluating
 from darts_lite.training.health import Health
 from darts_lite.training.meters import Meters
 from darts_lite.training.optimizers import WeightOptimizer
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
 Draws = dict | None  # random numbers of a forward pass, as `supernet.draw` makes them; None: it has none
+Drawn = dict[str, Pairs] | None  # (edge, operation) pairs that are computed, by cell type; None: all
 
 
 class SearchState:
@@ -79,38 +80,60 @@ class SearchState:
         return self.method.phases[self.clock.phase]
 
     def forward(
-        self, batch: Batch, weights: Tensors, mixing: Mixed, draws: Draws = None, precision: str | None = None
+        self,
+        batch: Batch,
+        weights: Tensors,
+        mixing: Mixed,
+        draws: Draws = None,
+        precision: str | None = None,
+        *,
+        drawn: Drawn = None,
     ) -> tuple[Tensor, Tensor]:
-        """Cross entropy (0-d) and logits (N, classes) on `batch`."""
+        """Cross entropy (0-d) and logits (N, classes) on `batch`; of a sparse relaxation only `drawn`, of `mixing`, is computed."""
         (images, labels), precision = batch, precision or self.precision
-        given = {"draws": draws, "drawn": self.drawn(mixing)}
+        given = {"draws": draws, "drawn": drawn}
         with computing(self.device, precision):
             logits = call(self.supernet, precision, self.weight_optimizer.names, weights, images, mixing, **given)
             return F.cross_entropy(logits, labels), logits
 
-    def drawn(self, mixing: Mixed) -> dict[str, Pairs] | None:
-        """Operations that a sparse relaxation drew, by cell type, read from the device; None: all are computed."""
-        return drawn_pairs(self.architecture.tables, mixing) if said(self.method.relaxation, "sparse") else None
+    def drawn(self, mixing: Mixed) -> Drawn:
+        """Operations that a sparse relaxation drew, read from the device; asked once for each sample."""
+        return drawn_pairs(self.architecture.tables, mixing) if self.method.sparse else None
 
     def scores(self, mixing: Mixed) -> dict[str, Any]:
         """Loss and accuracies of the supernet at `mixing` on the validation part, as `evaluate` returns them."""
+        assert self.validation is not None
+        with evaluating(self.supernet):
+            return self._evaluate(mixing, self.validation, None)
+
+    def judge(self, mixing: Mixed, images: int | None = None) -> tuple[float, float]:
+        """Accuracy and loss of the supernet at `mixing` on the validation part, or on about so many of its images.
+
+        The running statistics of a supernet are those of its mixtures, so a cell (one operation an edge) is judged by the statistics of
+        batches (Guo et al. 2020 count them anew for each cell); only its own operations are computed.
+        """
+        assert self.validation is not None
+        if not single_path(self.architecture.tables, mixing):
+            part = self.validation if images is None else InAnyOrder(self.validation, self.config.seed, images)
+            with evaluating(self.supernet):
+                scores = self._evaluate(mixing, part, None)
+        else:
+            part = InAnyOrder(self.validation, self.config.seed, images)
+            scores = self._evaluate(mixing, part, drawn_pairs(self.architecture.tables, mixing))
+        return scores["accuracy"], scores["loss"]
+
+    def _evaluate(self, mixing: Mixed, part: Batches, drawn: Drawn) -> dict[str, Any]:
+        """Loss and accuracies on `part`, in the mode that the supernet is in; of it only `drawn` is computed."""
         assert self.validation is not None
         mixing = unflatten(mixing, tuple(one.to(self.alpha_lr) for one in flatten(mixing)))  # a recorded one is float64
         supernet, generator = lowered(self.supernet, self.precision), Generator(self.device)
         generator.manual_seed(derive(self.config.seed, "scores", self.clock.done))
 
         def classify(images: Tensor) -> Tensor:
-            return supernet(images, mixing, draws=self.supernet.draw(generator, len(images)))
+            return supernet(images, mixing, drawn=drawn, draws=self.supernet.draw(generator, len(images)))
 
-        with evaluating(self.supernet):
-            sizes = batch_sizes(self.validation, at_once(self.device, self.config.batch_size))
-            classes = self.supernet.skeleton.classes
-            return evaluate(classify, self.validation, classes, sizes=sizes, precision=self.precision)
-
-    def judge(self, mixing: Mixed) -> tuple[float, float]:
-        """Accuracy and loss of the supernet at `mixing` on the validation part."""
-        scores = self.scores(mixing)
-        return scores["accuracy"], scores["loss"]
+        sizes = batch_sizes(self.validation, at_once(self.device, self.config.batch_size))
+        return evaluate(classify, part, self.supernet.skeleton.classes, sizes=sizes, precision=self.precision)
 
     def heed(self, verdict: Verdict) -> None:
         """Go on as a monitor says. Its changes add up; of the rest the last word counts."""

@@ -21,9 +21,13 @@ from darts_lite.training.search_state import Batch, Draws, SearchState
 
 
 def search_step(state: SearchState, train: Batch, validation: Batch, *, learn_alphas: bool) -> dict[str, Tensor]:
-    """Move alphas (unless the weights are warming up) and weights once; returns 0-d metrics. Nothing in it waits for the device."""
+    """Move alphas (unless the weights are warming up) and weights once; returns 0-d metrics.
+
+    Nothing in it waits for the device, but of a sparse relaxation: once for each sample, to know what is drawn.
+    """
     learning_rate = cosine(state.clock.progress, state.config.lr, state.config.lr_min)
     draws = state.supernet.draw(state.clock.generator, len(train[0]))
+    learn_alphas = learn_alphas and state.method.learns
     metrics = alpha_step(state, train, validation, learning_rate, draws) if learn_alphas else {}
     return metrics | weight_step(state, train, learning_rate, draws)
 
@@ -60,10 +64,12 @@ def alpha_gradient(
     """
     method, clock, optimizer = state.method, state.clock, state.weight_optimizer
     mixing = state.architecture.sample(clock.progress, clock.generator)
-    sampled, logits = flatten(mixing), tuple(state.architecture.parameters())
+    sampled, logits, drawn = flatten(mixing), tuple(state.architecture.parameters()), state.drawn(mixing)
 
     def loss(batch: Batch, precision: str) -> Loss:
-        return lambda weights, tensors: state.forward(batch, weights, unflatten(mixing, tensors), draws, precision)[0]
+        return lambda weights, tensors: state.forward(
+            batch, weights, unflatten(mixing, tensors), draws, precision, drawn=drawn
+        )[0]
 
     problem = Bilevel(
         inner=loss(train, state.precision),
@@ -106,24 +112,24 @@ def weight_step(state: SearchState, train: Batch, learning_rate: Tensor, draws: 
 
     def attacked_loss(moved: Mixed) -> Tensor:
         with evaluating(state.supernet):
-            return state.forward(train, frozen, moved, draws)[0]
+            return state.forward(train, frozen, moved, draws, drawn=state.drawn(moved))[0]
 
     def training_loss(moved: Mixed) -> Tensor:
-        return state.forward(train, optimizer.weights, moved, draws)[0]
+        return state.forward(train, optimizer.weights, moved, draws, drawn=state.drawn(moved))[0]
 
     with torch.no_grad():
         mixing = state.architecture.sample(clock.progress, clock.generator)
     mixing = method.perturbation(mixing, state.architecture.tables, attacked_loss, clock.progress, clock.generator)
 
-    statistics = optimizer.statistics()
+    drawn, statistics = state.drawn(mixing), optimizer.statistics()
     optimizer.zero_grad()
     with tracking_statistics(state.supernet):  # no other pass of a step moves them
-        loss, logits = state.forward(train, optimizer.weights, mixing, draws)
+        loss, logits = state.forward(train, optimizer.weights, mixing, draws, drawn=drawn)
     loss.backward()
     method.regularization(optimizer.gradients(), training_loss, mixing, clock.progress)
     norm = optimizer.clip()
     optimizer.check(health, clock.step, loss, norm)
-    with undrawn_kept(state.supernet, state.drawn(mixing), optimizer.momentum()):
+    with undrawn_kept(state.supernet, drawn, optimizer.momentum()):
         optimizer.step(learning_rate, health.bad, statistics)
     return weight_metrics(loss, logits, train[1], norm, learning_rate)
 

@@ -127,7 +127,7 @@ class OwnOptimizer:
 
 
 @pytest.mark.usefixtures("tiny_folder")
-@pytest.mark.parametrize("optimizer", [*ALPHA_OPTIMIZERS, OwnOptimizer()], ids=str)
+@pytest.mark.parametrize("optimizer", [*ALPHA_OPTIMIZERS, OwnOptimizer()], ids=[*ALPHA_OPTIMIZERS, "own"])
 def test_a_search_with_it(optimizer):
     config = tiny.search_config(alpha_optimizer=optimizer, alpha_lr=0.05)
     state, feeds, _ = tiny.training(config)

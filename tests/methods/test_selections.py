@@ -25,7 +25,11 @@ HALF = torch.tensor(0.5)
 def selected(tables, mixing, name="darts"):
     """The genotype that a selection makes of an architecture whose operations cost nothing."""
     nothing = {cell: OperationCosts(*torch.zeros(2, *table.alive.shape)) for cell, table in tables.items()}
-    return SELECTIONS[name](SelectionView("darts", tables, mixing, nothing), lambda mixing: (0.0, 0.0))
+    first = next(iter(tables.values()))
+    nodes = len({target for _, target in first.edges})
+    space = DartsSpace(SpaceConfig(nodes=nodes, candidates=list(first.operations)))
+    rule = SELECTIONS[name]() if isinstance(SELECTIONS[name], type) else SELECTIONS[name]
+    return rule(SelectionView("darts", tables, mixing, nothing, space), lambda mixing, images=None: (0.0, 0.0))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from darts_lite.genotypes.genotype import Cell, Edge
 from darts_lite.runs.decision import LEAST_MARGIN, Evidence, collapses, decide, in_short, mean_margin
 from darts_lite.search import search
 from darts_lite.settings.configs import SearchConfig
+from darts_lite.settings.parts import PartConfig
 
 SOUND = ["sep_conv_3x3", "skip_connect", "sep_conv_3x3", "max_pool_3x3"]
 
@@ -44,7 +45,7 @@ CASES = {
     "none": (ended(0.9, ["none"] * 3 + ["skip_connect"]), "collapsed", ["3 of 4", "are none", "space.candidates=[max_pool_3x3,"]),
     "no path": (ended(0.9, ["none"] * 4), "collapsed", ["no path leads through the normal cell", "space.candidates="]),
     "collapsed without learning": (ended(0.0, ["none"] * 4, learns=False), "collapsed", ["no path"]),
-    "learns nothing": (ended(0.0, learns=False), "not judged", ["learns nothing"]),
+    "learns nothing": (ended(0.0, learns=False), "not judged", ["margins mean nothing"]),
     "without a choice": (ended(values={}), "decided", ["no edge has two candidates"]),
 }  # fmt: skip
 
@@ -119,21 +120,12 @@ def test_a_search_ends_with_it(tiny_folder):
     assert decided["chance"] == pytest.approx(1 / 3) and result["alpha_lr"] == 0.1 and result["control"] is None
 
 
-def test_a_relaxation_that_learns_nothing_has_no_margin(tiny_folder):
+def test_what_learns_nothing_has_no_margin(tiny_folder):
     report = tiny.Report()
-    space = replace(tiny.SPACE, candidates=["sep_conv_3x3", "skip_connect"])  # the first of equals is picked
-    result = search(tiny.search_config(relaxation=Uniform(), space=space), report=report)
-    assert result["decided"]["verdict"] == "not judged" and not any("margin 0" in line for line in report.lines)
+    parts = {"relaxation": "uniform_path", "selection": PartConfig("best_of", {"samples": 3, "population": 2})}
+    result = search(tiny.search_config(**parts), report=report)
+    assert result["decided"]["verdict"] in ("not judged", "collapsed") and not any(
+        "  margin " in line for line in report.lines
+    )
+    assert result["decided"]["evidence"] == "the selection validated its candidates"
     assert not any(line.startswith("alpha_lr=") for line in report.lines)
-
-
-class Uniform:
-    """A relaxation that learns nothing."""
-
-    learns = False
-
-    def expected(self, logits, table, progress):
-        return table.alive / table.alive.sum(dim=-1, keepdim=True)
-
-    def sample(self, logits, table, progress, generator):
-        return self.expected(logits, table, progress)

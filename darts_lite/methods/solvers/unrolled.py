@@ -8,13 +8,14 @@ term differs from the exact one (`unrolled_exact`) by up to a multiple of itself
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from darts_lite.methods.solvers.bilevel import Bilevel, Tensors, gradients, requiring_gradients
+from darts_lite.settings.options import option
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Unrolled:
 
     needs_float32: ClassVar[bool] = True  # finite differences drown in TF32's 10 bits
 
-    radius: float = field(default=0.01, metadata={"above": 0})  # of the two probes around the weights
+    radius: float = option(0.01, above=0)  # of the two probes around the weights
 
     def __call__(self, problem: Bilevel) -> tuple[Tensor, Tensors]:
         """The outer loss (0-d) at the unrolled weights and its gradient, one tensor for each of `problem.mixing`."""
@@ -36,7 +37,7 @@ class Unrolled:
         loss = loss.detach()  # lets go of its graph, which would be held during the probes: a third of the memory
         v, direct = both[: len(ahead)], both[len(ahead) :]
 
-        # v = 0 requiring_gradients the weights in place: both probes agree and the term is zero, not NaN.
+        # v = 0 leaves the weights in place: both probes agree and the term is zero, not NaN.
         norm = torch.stack(torch._foreach_norm(v)).norm()
         eps = self.radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         step = torch._foreach_mul(v, eps)
