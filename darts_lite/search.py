@@ -56,6 +56,7 @@ def search(
 
 def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
     """The algorithm: phase by phase, step by step, on disjoint images for weights and alphas; the test part is not touched."""
+    from darts_lite.data.splits import commonest
     from darts_lite.hardware.graph import GraphedStep
     from darts_lite.methods.build import build_method, build_space
     from darts_lite.runs.fit import check_fit
@@ -63,15 +64,15 @@ def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
     from darts_lite.runs.search_results import SearchResults
     from darts_lite.runs.session import Session
     from darts_lite.runs.steps import Steps
+    from darts_lite.settings.pace import settled
     from darts_lite.training.search_state import SearchState
     from darts_lite.training.search_step import search_step
 
-    config, device = plan.config, plan.device
+    halves = plan.halves()
+    train, validation = (plan.feed(*half, name) for half, name in zip(halves, ("train", "validation"), strict=True))
+    config, device = settled(plan.config, train.steps_per_epoch), plan.device
     method, space, skeleton = build_method(config), build_space(config.space), plan.skeleton()
     known = KnownAccuracy(config)
-    train, validation = (
-        plan.feed(*half, name) for half, name in zip(plan.halves(), ("train", "validation"), strict=True)
-    )
     epoch_steps, epochs = train.steps_per_epoch, sum(phase.epochs for phase in method.phases)
 
     def new_state(number: int, alive: dict | None = None, stored: dict | None = None) -> SearchState:
@@ -93,7 +94,7 @@ def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
                 *(0,) if stored is None else (stored["clock"]["phase"], stored["alive"], stored["weights"])
             )
         steps = Steps(session, epoch_steps, epochs)
-        results = SearchResults(steps, space, method.selection, known)
+        results = SearchResults(steps, space, method, commonest(halves[1][1]), known)
         results.start(state)
         for number, phase in enumerate(method.phases):
             if number < state.clock.phase or state.verdict.stop:

@@ -449,7 +449,7 @@ def test_each_finished_epoch_leaves_one_line(kind):
     other = "val" if kind == "search" else "test"
     for line in said:
         assert re.fullmatch(
-            rf"epoch \d/\d  train \d+\.\d %(  val \d+\.\d %)?(  {other} \d+\.\d %)?"
+            rf"epoch \d/\d  train \d+\.\d %(  val \d+\.\d %)?(  {other} \d+\.\d %)?(  margin [\d.e-]+)?"
             rf"  train loss \d+\.\d{{4}}(  val loss \d+\.\d{{4}})?(  {other} loss \d+\.\d{{4}})?", line
         ) and f"  {other} " in line  # fmt: skip
     log = Path("run/run.log").read_text("utf-8")

@@ -28,6 +28,7 @@ from darts_lite.errors import Exit, UserError, choice, out_of_memory, raise_all
 from darts_lite.hardware.machine import is_own, own_process, share
 from darts_lite.runs.report import silence, write
 from darts_lite.settings.configs import AnyConfig
+from darts_lite.settings.pace import typed_wins
 from darts_lite.settings.schema import from_plain
 
 
@@ -170,4 +171,4 @@ def _checked(verb: str, line: Line, plain: Any) -> AnyConfig:
     except UserError as error:
         raise_all([*line.problems, error])
     raise_all(line.problems)
-    return config
+    return typed_wins(config, line.typed_keys)

@@ -65,7 +65,8 @@ class Sweep:
         write_atomic(self.folder / "sweep.json", text.encode() + b"\n")
         for file in files:
             file.unlink(missing_ok=True)
-        for line in [*table(jobs), *leaderboard.in_words(best), f"table: {self.folder / 'sweep.json'}"]:
+        words = [*table(jobs), *leaderboard.in_words(best), *agreements(self.verb, jobs)]
+        for line in [*words, f"table: {self.folder / 'sweep.json'}"]:
             write(line)
         return jobs
 
@@ -169,3 +170,22 @@ def table(jobs: list[dict[str, Any]]) -> list[str]:
         for job in jobs
     ]
     return columns(rows)
+
+
+def agreements(verb: str, jobs: list[dict[str, Any]]) -> list[str]:
+    """How far finished searches that differ in the seed alone agree: a line for each group of them."""
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    for job in jobs:
+        if verb == "search" and job["state"] == "finished" and job["folder"]:
+            others = tuple(word for word in job["overrides"] if not word.startswith("seed="))
+            groups.setdefault(others, []).append(Path(job["folder"]))
+    lines = []
+    for words, folders in groups.items():
+        if len(folders) > 1:
+            from darts_lite.runs.agreement import (
+                agreement_of_runs,  # torch, which a sweep of other processes has not loaded
+            )
+
+            with contextlib.suppress(UserError):  # a folder that is gone or of another version; the table stands
+                lines.append(f"{agreement_of_runs(folders)['sentence']} ({' '.join(words) or 'no other settings'})")
+    return lines

@@ -34,6 +34,16 @@ def held_out(names: Sequence[bytes], labels: np.ndarray, fraction: float) -> tup
     return np.flatnonzero(~out), np.flatnonzero(out)
 
 
+def commonest(labels: np.ndarray) -> float:
+    """Share of the commonest class among `labels` (N,), N > 0: the accuracy of a classifier that always says it."""
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+
+def permuted(labels: np.ndarray, seed: int) -> np.ndarray:
+    """`labels` (N,) in an order of the seed: as many of each class as before, and no signal."""
+    return np.random.default_rng(derive(seed, "permuted labels")).permutation(labels)
+
+
 def _share(members: int, fraction: float) -> int:
     number = int(members * fraction + 0.5)
     return min(max(number, 1), members - 1) if members >= 2 else number

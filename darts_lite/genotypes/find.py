@@ -18,7 +18,7 @@ MOST_BYTES = 1_000_000  # of a file
 
 def find_genotype(value: str, draw: Callable[[], Genotype]) -> Genotype:
     """The genotype that a text means: a published name, `random` (what `draw()` returns), the folder of a search, a retraining or several
-    runs, a file (genotype.json, result.json or text), the JSON itself, the field's `Genotype(...)` text, or an arch string of NAS-Bench-201.
+    runs, a file (genotype.json, result.json or text), its JSON, the field's `Genotype(...)` text, or an arch string of NAS-Bench-201.
     """
     if value == "random":
         return draw()

@@ -20,12 +20,12 @@ from darts_lite.settings.configs import SearchConfig
 
 NEAR_ZERO = 0.05  # training loss of a batch that is learned by heart
 _CHANGES: dict[str, dict[str, Any]] = {
-    "fast": {"epochs": 2, "warmup_epochs": 0, "restart_epochs": 1},
+    "fast": {"epochs": 2, "least_steps": None, "warmup_epochs": 0, "restart_epochs": 1},
     "overfit": {
-        **{"epochs": 60, "warmup_epochs": 0, "cutout": 0, "drop_path": 0.0},
+        **{"epochs": 60, "least_steps": None, "warmup_epochs": 0, "cutout": 0, "drop_path": 0.0},
         **{"label_smoothing": 0.0, "auxiliary_weight": 0.0, "weight_decay": 0.0, "log_every": 50},
     },
-    "profile": {"warmup_epochs": 0},
+    "profile": {"least_steps": None, "warmup_epochs": 0},
 }
 _STEPS = {"fast": 3, "overfit": 1, "profile": STEPS}  # of an epoch
 

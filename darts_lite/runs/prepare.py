@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
+import numpy as np
 import torch
 
 from darts_lite import data
@@ -14,25 +15,29 @@ from darts_lite.data.arrays import Arrays
 from darts_lite.data.augmentation import Augmentation
 from darts_lite.data.dataset import Dataset, in_words, remarks
 from darts_lite.data.parts import BatchFeed, Preparation, ResidentImages
-from darts_lite.data.splits import split
+from darts_lite.data.splits import permuted, split
 from darts_lite.data.stream import Stream, image_source
 from darts_lite.errors import Exit, UserError
 from darts_lite.hardware.device import keep_freed_memory, resolve_device, run_settings, using_threads
 from darts_lite.hardware.machine import cores, threads_are_given
 from darts_lite.hardware.precision import resolve_precision
-from darts_lite.methods.build import completed
+from darts_lite.methods.build import build_method, completed
+from darts_lite.methods.method import said
 from darts_lite.runs.debug import reduced
 from darts_lite.runs.report import Plain, Reporter
 from darts_lite.runs.resume import Config, find_moved, given_keys, resolve
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.settings.pace import pace_words
 from darts_lite.spaces.cell import no_kernels
 from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.stem import choose
 from darts_lite.storage import environment
 from darts_lite.storage.files import read_json
 from darts_lite.storage.run_folder import RunFolder
+
+PERMUTED = "control=permuted_labels: the validation half's labels are permuted, so the architecture has no signal to learn from"
 
 
 @dataclass(frozen=True)
@@ -80,15 +85,20 @@ class RunPlan(Generic[Config]):
     def halves(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         """Images and labels that the weights and the alphas of a search learn from; the test part is not touched.
 
-        Without a validation part of the user's own they are two disjoint parts of the training images.
+        Without a validation part of the user's own they are two disjoint parts of the training images. A search with
+        control=permuted_labels has the labels of the second half in another order.
         """
         data = self.dataset
         if data.x_val is not None:
-            return (data.x_train, data.y_train), (data.x_val, data.y_val)
-        fraction = self.config.train_fraction
-        assert fraction is not None  # a retraining without one learns from everything, see `learned_and_judging`
-        weights, alphas = split(data.y_train, fraction, self.config.seed)
-        return (data.x_train[weights], data.y_train[weights]), (data.x_train[alphas], data.y_train[alphas])
+            weights, alphas = (data.x_train, data.y_train), (data.x_val, data.y_val)
+        else:
+            fraction = self.config.train_fraction
+            assert fraction is not None  # a retraining without one learns from everything, see `learned_and_judging`
+            places = split(data.y_train, fraction, self.config.seed)
+            weights, alphas = ((data.x_train[half], data.y_train[half]) for half in places)
+        if isinstance(self.config, SearchConfig) and self.config.control == "permuted_labels":
+            alphas = alphas[0], permuted(np.asarray(alphas[1]), self.config.seed)
+        return weights, alphas
 
     def feed(self, images: Any, labels: Any, name: str, *, alternating_flip: bool = False) -> BatchFeed:
         """Augmented batches of images and labels, in an order of seed and `name`: with one order, two halves would be paired alike."""
@@ -195,9 +205,24 @@ def prepare(
     if fresh and loaded.x_val is not None and verb == "search" and "train_fraction" in given_keys(config, typed_keys):
         report.line("train_fraction is not used: this data has a validation part")
     config, loaded = reduced(config, loaded)
+    if fresh and resolution.folder is None:
+        for line in _search_words(config, loaded):
+            report.line(line)
     if resolution.finished:
         report.line(f"already finished: {resolution.folder}")
     return RunPlan(verb, config, resolution.folder, resolution.finished, device, precision, loaded, facts, report)
+
+
+def _search_words(config: Config, dataset: Dataset) -> list[str]:
+    """Lines on how many steps a search makes, and how far they move the architecture."""
+    if not isinstance(config, SearchConfig):
+        return []
+    said_first = [] if config.control is None else [PERMUTED]
+    if not said(build_method(config).relaxation, "learns"):
+        return said_first
+    half = dataset.y_train
+    images = len(half if dataset.y_val is not None else split(half, config.train_fraction, config.seed)[0])
+    return said_first + pace_words(config, images, max(1, images // config.batch_size))
 
 
 def _stem_words(config: Config, dataset: Dataset) -> list[str]:

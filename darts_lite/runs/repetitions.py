@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from darts_lite.genotypes.genotype import to_plain
+from darts_lite.methods.build import build_space
+from darts_lite.runs.agreement import agreement, last_scores
 from darts_lite.runs.baseline import baseline_rows, networks_beside
 from darts_lite.runs.children import Child, Outcome, run_children
 from darts_lite.runs.comparison import Row, chance, comparison, in_lines, in_words, judging_labels, summary
@@ -118,9 +120,13 @@ def best_restart(
             chance(judging_labels(plan.dataset, "validation", config.train_fraction, config.seed)),
         )
         write_genotype(run, genotypes[picked])
+        space = build_space(config.space)
+        mixings = last_scores(space, [outcomes[row["run"]].folder for row in rows])
+        alike = agreement(space, genotypes, mixings)
         for line in (
             *in_lines(table, "validation"),
             f"all, after {epochs}: {in_words(together)}",
+            alike["sentence"],
             f"picked {chosen['run']} (seed {chosen['seed']}): {rule}",
         ):
             report.line(line)
@@ -130,8 +136,8 @@ def best_restart(
         known = KnownAccuracy(config).looked_up(genotypes[picked])
         for line in in_benchmark(known.get("benchmark", {})):
             report.line(line)
-        rest = {"rule": rule, "restarts": rows, "table": table}
-        return {"seed": config.seed, "validation": together, **picks, **known, **rest}
+        result = {"seed": config.seed, "validation": together, **picks, **known, "rule": rule}
+        return {**result, "agreement": alike, "control": config.control, "restarts": rows, "table": table}
 
     return run_children(plan, children, finish)
 

@@ -15,6 +15,7 @@ from darts_lite.errors import Exit, UserError, show
 from darts_lite.runs.stored import existing, usable
 from darts_lite.settings.configs import RetrainConfig, SearchConfig
 from darts_lite.settings.identity import DATA_PLACES, PLACES, digest, plain_leaves, result_settings, without_effect
+from darts_lite.settings.pace import typed_wins
 from darts_lite.settings.parts import PartConfig
 from darts_lite.settings.schema import flat, to_plain
 from darts_lite.storage import checkpoint
@@ -42,6 +43,8 @@ def resolve(verb: str, config: Config, typed_keys: Collection[str] | None = None
 
     Raises UserError: 4 for a folder that is missing, damaged or of another configuration or verb, 7 for one in use.
     """
+    if typed_keys is None:  # a command line has done it
+        config = typed_wins(config, given_keys(config, None))
     if config.resume is None:
         return Resolution(config)
     if config.resume == "auto":
@@ -111,7 +114,7 @@ def newest_finished(verb: str, source: str, base: Path = OUTPUTS) -> Path | None
     """The newest finished run of `verb` on the data with this `Dataset.source`, or a fraction of it; or None."""
     for folder in _newest_first(runs_below(base / verb)):
         known = read_json(folder / "status.json")
-        if known.get("state") != "finished" or known.get("debug"):
+        if known.get("state") != "finished" or known.get("debug") or known.get("control"):
             continue
         if read_json(folder / "env.json").get("source") == source:
             return folder

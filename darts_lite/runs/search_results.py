@@ -6,11 +6,14 @@ import torch
 
 from darts_lite.drawing import cells as drawing
 from darts_lite.genotypes.genotype import Genotype
-from darts_lite.methods.selections.hooks import Selection, rule_of
+from darts_lite.methods.method import Method, said
+from darts_lite.methods.selections.hooks import Training, Validating, rule_of
 from darts_lite.methods.views import SelectionView
 from darts_lite.runs import alphas
+from darts_lite.runs.decision import Evidence, decide, in_short, mean_margin
 from darts_lite.runs.diagnosis import diagnose
 from darts_lite.runs.finite import check_finite
+from darts_lite.runs.gap import discretization_gap
 from darts_lite.runs.known_accuracy import KnownAccuracy, in_words
 from darts_lite.runs.next_command import next_retraining
 from darts_lite.runs.pictures import write_genotype
@@ -19,10 +22,15 @@ from darts_lite.training.search_state import SearchState
 
 
 class SearchResults:
-    """Writes alphas.jsonl an epoch, and genotype.json, pictures and result.json at the end."""
+    """Writes alphas.jsonl an epoch, and genotype.json, pictures and result.json at the end.
 
-    def __init__(self, steps: Steps, space: Any, selection: Selection, known: KnownAccuracy):
-        self.steps, self.space, self.selection, self.known = steps, space, selection, known
+    `commonest`: share of the commonest class in the validation part, which a supernet that has learned nothing may reach.
+    """
+
+    def __init__(self, steps: Steps, space: Any, method: Method, commonest: float, known: KnownAccuracy):
+        self.steps, self.space, self.selection, self.commonest = steps, space, method.selection, commonest
+        self.known = known
+        self.learns = said(method.relaxation, "learns") and said(method.selection, "reads_alphas")
 
     def start(self, state: SearchState) -> None:
         """Begin, or go on; the architecture before the first step is epoch 0."""
@@ -35,7 +43,9 @@ class SearchResults:
         """Record an epoch: its architecture, and what the supernet reaches on the validation half."""
         check_finite(state)
         values, genotype = self._architecture(state)
-        self.steps.end_epoch(state, {"validation": state.validate()}, values, genotype)
+        margin = mean_margin(values) if self.learns else None
+        word = "" if margin is None else f"margin {in_short(margin)}"
+        self.steps.end_epoch(state, {"validation": state.validate()}, values, genotype, word)
 
     def finish(self, state: SearchState) -> dict[str, Any]:
         """Write the last checkpoint, then the genotype of the last epoch (or of the one that a monitor took) and all that shows it."""
@@ -47,22 +57,47 @@ class SearchResults:
         record = self._record(state)
         if taken is not None:
             record = next(line for line in steps.run.alphas.read() if line["epoch"] == taken)
-        genotype = self.selection(self._view(state, record), state.judge)
+        view = self._view(state, record)
+        genotype = self.selection(view, state.judge)
         write_genotype(steps.run, genotype)
         with torch.device("meta"):
             costs = self.space.network(genotype, plan.skeleton()).costs()
         score = state.validate()
-        found = {"validation": score, "parameters": costs.parameters, "macs": costs.macs}
+        decided = decide(
+            Evidence(
+                diagnose(view.tables, view.mixing, genotype),
+                genotype.cells,
+                score["accuracy"],
+                score["samples"],
+                self.commonest,
+                state.clock.done,
+                learns=self.learns,
+                tested=self._tested(),
+            ),
+            state.config,
+        )
+        gap = discretization_gap(state, genotype.cells)
+        found = {
+            "validation": score,
+            "parameters": costs.parameters,
+            "macs": costs.macs,
+            "alpha_lr": state.config.alpha_lr,
+        }
+        found |= {"control": plan.config.control, "decided": decided, "gap": gap}
         found |= (known := self.known.finished(state, genotype))
-        result = steps.finish(state, genotype, found)
+        values = {} if gap is None else {f"architecture/gap_{name}": float(value) for name, value in gap.items()}
+        result = steps.finish(state, genotype, found, values)
         path = steps.run.path
         for line in (
             drawing.describe(genotype),
             f"supernet on the validation half: accuracy {score['accuracy']:.4f}, loss {score['loss']:.4f}",
             *in_words(known.get("benchmark", {})),
+            *([] if gap is None else [gap_words(gap)]),
+            decided["sentence"],
             f"genotype: {path / 'genotype.json'}, pictures: {path / 'cells'}",
         ):
             steps.report.line(line)
+        steps.run.log(decided["sentence"])
         if command := next_retraining(plan, path):
             steps.report.line(f"next: {command}")
         return result
@@ -76,6 +111,12 @@ class SearchResults:
         genotype = rule_of(self.selection)(view, None)
         return diagnose(view.tables, view.mixing, genotype) | self.known.of(genotype), genotype
 
+    def _tested(self) -> str | None:
+        """How the selection tested what it picked, in words; None for a rule."""
+        if isinstance(self.selection, Training):
+            return "the selection trained on to pick it"
+        return "the selection validated its candidates" if isinstance(self.selection, Validating) else None
+
     def _record(self, state: SearchState) -> dict[str, Any]:
         epoch = self.steps.epoch(state)
         return alphas.to_record(state.architecture, state.clock.progress, epoch=epoch, step=state.clock.done)
@@ -83,3 +124,9 @@ class SearchResults:
     def _view(self, state: SearchState, record: dict[str, Any]) -> SelectionView:
         tables, mixing = alphas.from_record(record, self.space.tables())
         return SelectionView(self.space.name, tables, mixing, state.costs, self.space, state.config.seed)
+
+
+def gap_words(gap: dict[str, Any]) -> str:
+    """The discretization gap in one line."""
+    cell = f"{gap['mixture']:.4f} -> {gap['derived']:.4f} projected onto the derived cell"
+    return f"supernet with batch statistics: accuracy {cell} ({gap['images']:,} images)"

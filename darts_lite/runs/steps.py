@@ -103,8 +103,12 @@ class Steps:
         scores: dict[str, dict[str, Any]],
         more: dict[str, float] | None = None,
         genotype: Genotype | None = None,
+        word: str = "",
     ) -> None:
-        """Record an epoch: means over its steps, `scores` (part -> evaluation) and `more` values at its end. A line says the first two."""
+        """Record an epoch: means over its steps, `scores` (part -> evaluation) and `more` values at its end.
+
+        A line says the first two, and `word`.
+        """
         means = state.meters.read() | {
             f"{part}/{name}": score[name] for part, score in scores.items() for name in SCORES
         }
@@ -112,14 +116,17 @@ class Steps:
         self.record("epoch", state, means | (more or {}), genotype)
         self.means = means
         self.text = epoch_words(self.epoch(state), self.total // self.epoch_steps, means)
+        self.text += f"  {word}" if word else ""
         line = self.text + "".join(f"  {word} {loss:.4f}" for word, loss in _shown(means, "loss", " loss"))
         if more and "benchmark/accuracy" in more:
             line += f"  true {more['benchmark/accuracy']:.2f} (rank {more['benchmark/rank']:,})"
         self.run.log(line)
         self.report.line(line)
 
-    def finish(self, state: Any, genotype: Genotype, result: dict[str, Any]) -> dict[str, Any]:
-        """Record the final scores and write result.json, with which the run is finished."""
+    def finish(
+        self, state: Any, genotype: Genotype, result: dict[str, Any], more: dict[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Record the final scores and `more` values, and write result.json, with which the run is finished."""
         scores = {
             f"final/{part}_{name}": result[part][name]
             for part in ("validation", "test")
@@ -131,7 +138,7 @@ class Steps:
             for name, value in result.get("benchmark", {}).items()
             if name in ("accuracy", "rank", "regret", "rank_correlation")
         }
-        self.record("final", state, scores)
+        self.record("final", state, scores | (more or {}))
         self.board.settings(result_settings(self.config), list(scores))
         result = {
             "seed": self.config.seed,

@@ -5,12 +5,15 @@ from typing import Any
 
 from darts_lite.errors import Exit, UserError, did_you_mean
 from darts_lite.methods.build import completed
+from darts_lite.settings.configs import SearchConfig
 from darts_lite.settings.schema import from_plain
 from darts_lite.storage import checkpoint
 from darts_lite.storage.files import is_folder, is_there
 from darts_lite.storage.run_folder import silent
 
 FIRST_SEARCH = "restart_0"  # of a parent run, the folder of the first child
+# What a search did whose configuration was stored before these keys were there.
+ABSENT = {"least_steps": None, "alpha_travel": None}
 NOUNS = {"search": "search", "retrain": "retraining"}
 
 
@@ -50,6 +53,8 @@ def stored_part(state: dict[str, Any], name: str, kind: type, folder: str | Path
 
 def usable(kind: type, plain: Any, folder: str | Path | None) -> Any:
     """The configuration of class `kind` in plain data of a checkpoint. Raises UserError (4)."""
+    if kind is SearchConfig and isinstance(plain, dict):
+        plain = ABSENT | plain
     try:
         return completed(from_plain(kind, plain))
     except UserError as error:

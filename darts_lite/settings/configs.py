@@ -82,6 +82,8 @@ class SearchConfig(RunConfig):
     preset: str = option("quick")
     experiment: str | None = option(None)
     restarts: int = option(1, low=1, high=100)  # searches with the seeds seed, seed + 1, ..., of which one is picked
+    # permuted_labels: of the validation half, so that the architecture has no signal
+    control: str | None = option(None, choices=("permuted_labels",))
     # preset
     cells: int = option(5, low=1, high=100)
     channels: int = option(8, low=1, high=4096)
@@ -89,6 +91,9 @@ class SearchConfig(RunConfig):
     stem: str = option("auto", choices=("auto", "cifar", "imagenet"))  # auto: imagenet from 96 pixels on
     epochs: int = option(12, low=1)
     batch_size: int = option(USUAL_BATCH, low=1)
+    least_steps: int | None = option(132, low=1)  # epochs rise until there are as many, unless epochs is typed
+    # alpha_lr = alpha_travel / steps, with Adam and unless alpha_lr is typed; None: alpha_lr as it is. See settings/pace.py.
+    alpha_travel: float | None = option(5.85, above=0)
     restart_epochs: int = option(10, low=1)  # of the retraining that picks one of several restarts
     # method: the algorithm
     relaxation: PartConfig = option(PartConfig("softmax"))

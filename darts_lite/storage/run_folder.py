@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from darts_lite.errors import Exit, Interrupted, UserError
-from darts_lite.settings.configs import RunConfig
+from darts_lite.settings.configs import RunConfig, SearchConfig
 from darts_lite.settings.identity import DATA_PLACES, digest
 from darts_lite.settings.schema import to_plain
 from darts_lite.storage import checkpoint
@@ -99,6 +99,8 @@ class RunFolder:
         facts = {"verb": verb, "configuration": digest(config), "apart_from_places": digest(config, DATA_PLACES)}
         if isinstance(config, RunConfig) and config.debug:
             facts["debug"] = config.debug  # so that nobody takes its result for one
+        if isinstance(config, SearchConfig) and config.control:
+            facts["control"] = config.control  # nor this one
         run._facts = {"run": facts, "config": to_plain(config), "env": environment}
         return run
 

@@ -1,6 +1,7 @@
 """Which run `resume` means, and what may be changed beside it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from darts_lite.retrain import RetrainConfig
 from darts_lite.runs.resume import newest_finished, resolve, runs_below
 from darts_lite.search import SearchConfig
 from darts_lite.settings.datasets import DatasetConfig
+from darts_lite.settings.pace import typed_wins
 from darts_lite.storage.run_folder import RunFolder
 
 
@@ -21,6 +23,7 @@ def here(tmp_path, monkeypatch):
 def make(verb="search", run_dir=None, *, finished=False, data="abc", **settings):
     """A run folder with one checkpoint."""
     config = {"search": SearchConfig, "retrain": RetrainConfig}[verb](run_dir=run_dir, **settings)
+    config = typed_wins(config, settings)
     with RunFolder.create(verb, "digits", run_dir, config, {"versions": {}, "data": data, "source": data}) as run:
         run.save(7, {})
         if finished:
@@ -41,7 +44,7 @@ def tree(path):
 def test_without_resume():
     config = SearchConfig(epochs=3)
     found = resolve("search", config)
-    assert found.config is config and found.folder is None and not found.finished
+    assert found.config == replace(config, least_steps=None) and found.folder is None and not found.finished
 
 
 # resume=<folder>
@@ -157,7 +160,7 @@ def test_auto_starts_when_there_is_none():
     make("retrain")
     config = SearchConfig(resume="auto")
     found = resolve("search", config)
-    assert found.config is config and found.folder is None
+    assert found.config == config and found.folder is None
 
 
 def test_auto_takes_the_newest_equal_one():

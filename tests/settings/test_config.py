@@ -127,7 +127,7 @@ def test_what_is_trained_as_published_computes_in_fp32(verb, name, composed):
 
 
 def test_presets_set_size_and_nothing_else(composed):
-    size = {"preset", "cells", "channels", "epochs", "batch_size", "restart_epochs"}
+    size = {"preset", "cells", "channels", "epochs", "batch_size", "restart_epochs", "least_steps", "alpha_travel"}
     quick, paper = flat(composed("search")), flat(composed("search", ["preset=paper"]))
     assert {key for key in quick if quick[key] != paper[key]} <= size
 
