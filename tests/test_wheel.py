@@ -11,7 +11,12 @@ import pytest
 from process import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = {"darts_lite/data/digits.npz", "darts_lite/data/digits.LICENSE.txt", "darts_lite/genotypes/published.json"}
+DATA = {
+    "darts_lite/data/digits.npz",
+    "darts_lite/data/digits.LICENSE.txt",
+    "darts_lite/data/published.json",
+    "darts_lite/genotypes/published.json",
+}
 TOP = {"README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "pyproject.toml"}
 
 if not all((ROOT / name).exists() for name in ("conf", "pyproject.toml")):

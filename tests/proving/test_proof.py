@@ -231,9 +231,12 @@ def test_a_fault_of_a_cell_alone(only, monkeypatch):
     """Gradients that come from several nodes; also in the graph of a search's step, were it proved here."""
     only(spaces=["darts"])
     usual = cell.Nodes.finished
-    monkeypatch.setattr(
-        cell.Nodes, "finished", lambda self, node: Off.apply(y) if planted(y := usual(self, node)) else y
-    )
+
+    def finished(self, node):
+        y = usual(self, node)
+        return Off.apply(y) if y is not None and planted(y) else y  # None: nothing passes the operations by
+
+    monkeypatch.setattr(cell.Nodes, "finished", finished)
     said = problems()
     assert any(
         problem.startswith("normal cell of 1 node, weights, 4x12x9x7, fp32: the gradient of a weight (")
@@ -294,7 +297,7 @@ def test_memory_that_runs_out_is_no_fault(only, monkeypatch):
 def test_a_recorded_step_is_compared_with_a_called_one(name, only, monkeypatch):
     """On a CPU, where the graph is the step itself."""
 
-    def capture(step, stream, *, generator):
+    def capture(step, stream, pool, *, generator):
         if name == "a capture that fails":
             raise RuntimeError("operation not permitted when stream is capturing")
         return step if name == "right" else dict
@@ -302,6 +305,7 @@ def test_a_recorded_step_is_compared_with_a_called_one(name, only, monkeypatch):
     monkeypatch.setattr(graph, "wanted", lambda config, device: config.cuda_graph)
     monkeypatch.setattr(graph, "own_stream", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(graph, "_waits_are_errors", contextlib.nullcontext)
+    monkeypatch.setattr(graph, "new_pool", object)
     monkeypatch.setattr(graph, "capture", capture)
     only(solvers=["first_order"])
     found = findings.Proof(CPU)
@@ -396,9 +400,9 @@ def test_every_threshold_is_walked():
     assert len({one.name for one in TABLE}) == len(TABLE)
 
 
-# No thresholds: sizes of blocks that masks end and of launches, which the widths and the images of few and many pixels prove; and a count
-# of states.
-BLOCKS = {"SPATIAL", "TILE", "PROGRAMS", "ROWS", "MOST", "INPUTS"}
+# No thresholds: sizes of blocks that masks end and of launches, which the widths and the images of few and many pixels prove; and counts
+# of states and of edges, which say what a cell is.
+BLOCKS = {"SPATIAL", "TILE", "PROGRAMS", "ROWS", "MOST", "INPUTS", "EDGES_A_NODE"}
 
 
 def test_every_threshold_stands_in_the_table():

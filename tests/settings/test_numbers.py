@@ -138,7 +138,9 @@ def test_a_bad_step_ends_the_run(term):
         tiny.run(tiny.search_config(log_every=1000, **copy.deepcopy(changes)))
     assert error.value.code == Exit.NUMERIC and error.value.key == whose and "at step 1;" in str(error.value)
     assert tiny.newest("run")["step"] == 0
-    assert len(tiny.read_lines("run/alphas.jsonl")) == 1 and not tiny.read_lines("run/metrics.jsonl")
+    assert len(tiny.read_lines("run/alphas.jsonl")) == 1
+    (start,) = tiny.read_lines("run/metrics.jsonl")  # no step and no epoch is recorded
+    assert (start["kind"], start["step"]) == ("start", 0)
     status = tiny.read_json("run/status.json")
     assert status["state"] == "failed" and status["reason"] == str(error.value)
 
