@@ -21,7 +21,8 @@ from darts_lite.settings.configs import SearchConfig
 from darts_lite.settings.pace import PUBLISHED_TRAVEL
 
 # What a search is judged by, and the runs that the limits were set on.
-LEAST_MARGIN = 0.01  # mean over all edges. The digits, preset=quick: 0.0004 with alpha_lr=3e-4, 0.066 with alpha_travel=5.85 (one run each)
+# Mean over all edges. The digits, preset=quick: 0.0005 with alpha_lr=3e-4 (one run), 0.05 to 0.09 with alpha_travel=5.85 (three).
+LEAST_MARGIN = 0.01
 # Of the edges of a cell without stride. 9 of 105 DARTS runs in RobustDARTS' S1 (Zela et al. 2020) have 5 to 8 skips on 8 edges; their
 # supernets are among the best, so accuracy shows no collapse. Plain DARTS in a reduced NAS-Bench-201: `none` on 3 of 6 edges and no path
 # (one run), which the path finds.
