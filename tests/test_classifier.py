@@ -122,17 +122,29 @@ def test_a_trained_network_is_exported_for_any_batch(strict, dim, tiny_folder):
     ("size", "stem", "cache"), [((8, 8), "cifar", None), ((9, 7), "cifar", 1), ((33, 35), "imagenet", 2**13)]
 )
 def test_every_operation_is_exported_for_any_batch(size, stem, cache, monkeypatch):
-    """Also where copies are computed one after another, where sides are odd, and where a node has no edge."""
+    """Also where copies are computed one after another, where sides are odd, and where a node has no edge; noise comes from outside."""
     if cache is not None:
         monkeypatch.setattr(CACHE, "value", cache)
+    network, batch = of_every_operation(size, stem), torch.export.Dim("batch")
+    draws = network.draw(torch.Generator().manual_seed(2), 2)
+    shapes = {"images": {0: batch}, "draws": {cell: {stage: {0: batch} for stage in draws[cell]} for cell in draws}}
+    graph = torch.export.export(network, (torch.randn(2, 3, *size),), {"draws": draws}, dynamic_shapes=shapes).module()
+    for number in (1, 2, 5, 65):
+        images, draws = torch.randn(number, 3, *size), network.draw(torch.Generator().manual_seed(number), number)
+        torch.testing.assert_close(graph(images, draws=draws), network(images, draws=draws), rtol=1e-5, atol=1e-5)
+
+
+def of_every_operation(size, stem):
+    """A final network with an edge of each operation, and a node without one."""
     edges = [Edge(name, number % 2, 2 + number // 2) for number, name in enumerate(OPERATIONS)]
-    cell = Cell(tuple(edges), (2, 3, 4, 5, 6))
-    network = create_network(
+    nodes = 1 + len(edges) // 2
+    cell = Cell(tuple(edges), tuple(range(2, 2 + nodes)))
+    return create_network(
         Genotype("darts", {"normal": cell, "reduce": cell}), cells=5, channels=4, classes=3, image_size=size, stem=stem
     ).eval()
-    graph = torch.export.export(
-        network, (torch.randn(2, 3, *size),), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
-    ).module()
-    for number in (1, 2, 5, 65):
-        images = torch.randn(number, 3, *size)
-        torch.testing.assert_close(graph(images), network(images), rtol=1e-5, atol=1e-5)
+
+
+def test_noise_is_not_exported_as_what_was_drawn_once():
+    network = of_every_operation((8, 8), "cifar")
+    with pytest.raises(UserError, match="noise is not exported without them; fix: export the Network itself"):
+        torch.export.export(network, (torch.randn(2, 3, 8, 8),))

@@ -339,6 +339,8 @@ def test_a_tampered_configuration(both):
                 (evaluate, EvaluateConfig(run=run)) if run == "retrain" else (discretize, DiscretizeConfig(run=run))
             )
             refused(call, config, Exit.RUN)
+            again = (tiny.retrain_config if run == "retrain" else tiny.search_config)(resume=run, run_dir=None)
+            assert f"{key}: is missing" in refused(lambda config, report: tiny.run(config), again, Exit.RUN)
             state["config"][key] = kept
             tiny.rewrite(run, state)
             call(config, report=tiny.Report())

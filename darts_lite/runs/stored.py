@@ -1,9 +1,10 @@
 """Reading a run folder from another verb: the newest checkpoint of a single run, and parts of its configuration."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from darts_lite.errors import Exit, UserError, did_you_mean
+from darts_lite.errors import Exit, UserError, did_you_mean, raise_all
 from darts_lite.methods.build import completed
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.settings.schema import from_plain
@@ -52,11 +53,22 @@ def stored_part(state: dict[str, Any], name: str, kind: type, folder: str | Path
 
 
 def usable(kind: type, plain: Any, folder: str | Path | None) -> Any:
-    """The configuration of class `kind` in plain data of a checkpoint. Raises UserError (4)."""
+    """The configuration of class `kind` in plain data of a checkpoint. Raises UserError (4), also where a part that decides all is lost.
+
+    A single setting that is absent keeps its default: an older version did not have it yet.
+    """
     if kind is SearchConfig and isinstance(plain, dict):
         plain = ABSENT | plain
     try:
+        if isinstance(plain, dict):
+            fix = "bring it back"
+            raise_all([UserError(name, "is missing", fix) for name in _whole(kind) if name not in plain])
         return completed(from_plain(kind, plain))
     except UserError as error:
         fix = "use the version that wrote it, or start a new run"
         raise UserError(folder, f"its stored configuration cannot be used: {error}", fix, code=Exit.RUN) from error
+
+
+def _whole(kind: type) -> list[str]:
+    """The settings of a configuration class that every version has stored: without them defaults would be another run's."""
+    return [field.name for field in fields(kind) if field.name in ("dataset", "space")]

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from darts_lite.costs import Costs, count
+from darts_lite.errors import UserError
 from darts_lite.operations import NOISE
 from darts_lite.operations.candidates import Activation
 from darts_lite.operations.layers import Form
@@ -80,6 +81,7 @@ class Skeleton:
         return widths
 
 
+EXPORT = "export the Network itself, called with draws=network.draw(generator, number of images)"
 # Number of a cell -> number of a stage -> what its noise is made of, (N, copies * C, H, W).
 Draws = dict[int, dict[int, Tensor]]
 
@@ -156,6 +158,9 @@ class Network(nn.Module):
         `auxiliary`: return also the logits of the auxiliary head, None without one: (logits, logits).
         """
         if draws is None and self.random:
+            # A graph would hold the numbers of one batch, or a generator that moves on.
+            if torch.compiler.is_exporting():
+                raise UserError("draws", "a network with noise is not exported without them", EXPORT)
             draws = self.draw(generator or Generator(images.device).manual_seed(0), len(images))
         features = self._features(images, mixing, drawn, draws or {}, drop_path, generator)
         if not auxiliary:
