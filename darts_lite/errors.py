@@ -84,12 +84,16 @@ def printable(text: str) -> str:
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The valid name closest to a mistyped one, or the first that it is a part of; None when nothing is close."""
+    """The valid name that begins with the same word (darts: darts_first_order), else the closest one, else the first that has `word` in it.
+
+    None when nothing is close.
+    """
     words, low = list(words), word[:VALUE_LIMIT].lower()
     lower = {name.lower(): name for name in reversed(words)}
+    begun = [name for name in words if name.lower().startswith(f"{low}_")]
     close = difflib.get_close_matches(low, list(lower), n=1, cutoff=0.5)
-    if close:
-        return lower[close[0]]
+    if begun or close:
+        return begun[0] if begun else lower[close[0]]
     return next((name for name in words if len(low) > 2 and low in name.lower()), None)
 
 

@@ -68,11 +68,10 @@ def _search(plan: "RunPlan[SearchConfig]") -> dict[str, Any]:
     from darts_lite.training.search_state import SearchState
     from darts_lite.training.search_step import search_step
 
-    halves = plan.halves()
+    known, halves = KnownAccuracy(plan.config), plan.halves()
     train, validation = (plan.feed(*half, name) for half, name in zip(halves, ("train", "validation"), strict=True))
     config, device = settled(plan.config, train.steps_per_epoch), plan.device
     method, space, skeleton = build_method(config), build_space(config.space), plan.skeleton()
-    known = KnownAccuracy(config)
     epoch_steps, epochs = train.steps_per_epoch, sum(phase.epochs for phase in method.phases)
 
     def new_state(number: int, alive: dict | None = None, stored: dict | None = None) -> SearchState:

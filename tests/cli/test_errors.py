@@ -74,7 +74,7 @@ CASES = [
         "retrain",
         ["recipe=paper"],
         TWO,
-        ["recipe: unknown name, got 'paper'", "darts, fast, imagenet, quick"],
+        ["recipe: unknown name, got 'paper'", "darts, fast, imagenet, nasbench201, quick"],
     ),
     ("option-null", "search", ["preset=null"], TWO, ["preset: unknown name, got 'null'"]),
     ("option-empty", "search", ["preset="], TWO, ["preset: unknown name, got ''"]),
@@ -137,7 +137,7 @@ CASES = [
     ("epoch-negative", "discretize", ["epoch=-1"], TWO, ["epoch: must be at least 0, got -1"]),
     # the parts of a method and of a space
     ("part", "search", ["solver=unrolld"], TWO, ["solver: unknown name", "did you mean 'unrolled'?"]),
-    ("part-of-an-empty-table", "search", ["penalties=[beta]"], TWO, ["got 'beta'", "there is none yet"]),
+    ("part-of-a-list", "search", ["penalties=[beta]"], TWO, ["got 'beta'", "did you mean 'beta_decay'?"]),
     ("nesterov-unrolled", "search", ["method=darts_second_order", "nesterov=true"], TWO, ["nesterov: ", "first_order"]),
     ("nodes", "search", ["space.nodes=17"], TWO, ["space.nodes: must be at most 16, got 17"]),
     ("candidates-unknown", "search", ["space.candidates=[sep_conv_3x2]"], TWO, ["did you mean 'sep_conv_3x3'?"]),

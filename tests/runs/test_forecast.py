@@ -39,6 +39,6 @@ def test_a_search_says_it_in_one_line_and_records_nothing(tiny_folder, monkeypat
     monkeypatch.setattr(forecast, "MEASURED", 2)
     report = Report()
     search(search_config(), report=report)
-    (line,) = [line for line in report.lines if "more steps" in line]
+    (line,) = [line for line in report.lines if "more steps;" in line]
     assert line.startswith("about 0:00:0") and "for 3 more steps" in line
-    assert "more steps" not in str(read_lines("run/metrics.jsonl"))
+    assert "more steps;" not in str(read_lines("run/metrics.jsonl"))
