@@ -41,11 +41,12 @@ def _groups(verb: str) -> str:
         for group, default in default_options(verb).items()
         for place, option in enumerate(group_options(group, verb))
     ]
-    column = 14 + max((len(name) for _, name, _ in rows), default=0)  # where the longest name ends
+    groups = 2 + max((len(group) for group, _, _ in rows), default=0)  # columns of the group's name
+    column = 2 + groups + max((len(name) for _, name, _ in rows), default=0)  # where the longest name ends
     lines = [
         line
         for group, name, about in rows
-        for line in _wrap(f"{f'  {group:<12}{name}':<{column}}  {about}", column + 2)
+        for line in _wrap(f"{f'  {group:<{groups}}{name}':<{column}}  {about}", column + 2)
     ]
     return (
         "\n".join(["Groups: each chooses a file of settings (* is the default), which single keys then change", *lines])

@@ -279,6 +279,7 @@ def test_help_tells_examples_options_and_keys(verb, capsys):
     assert text.startswith(f"{verb.capitalize()}: ") and f"python -m darts_lite.{verb}" in text
     for group in default_options(verb):
         assert all(option in text for option in group_options(group, verb))
+        assert not group_options(group, verb) or f"\n  {group} " in text, group
     chosen = {*default_options(verb), *(f"{kind}.name" for kind in part_kinds(config_class(verb)))}
     for key in {*leaves(config_class(verb)), *part_options(verb)} - chosen:
         assert f"  {key}=" in text, key
