@@ -13,7 +13,7 @@ from darts_lite.genotypes.genotype import Cell
 from darts_lite.hardware.precision import computing, lowered
 from darts_lite.methods.seams import Mixed
 from darts_lite.seeds import derive
-from darts_lite.spaces.table import Mixing, Table
+from darts_lite.spaces.table import Mixing, Table, projection
 from darts_lite.training.search_state import SearchState
 
 MOST_IMAGES = 2000
@@ -22,20 +22,12 @@ MOST_IMAGES = 2000
 def projected(tables: dict[str, Table], cells: dict[str, Cell]) -> Mixed | None:
     """Mixing (E, O) of each cell type that computes these derived cells: 1 for what was picked, 0 elsewhere.
 
-    Edges, where they have weights, have 1: a derived cell sums them. None where a picked operation is no live candidate.
+    None where a picked operation is no live candidate.
     """
-    found = {}
-    for cell, table in tables.items():
-        picked = torch.zeros(table.alive.shape)
-        for edge in cells[cell].edges:
-            way = edge.source, edge.target
-            if way not in table.edges or edge.operation not in table.operations:
-                return None
-            picked[table.edges.index(way), table.operations.index(edge.operation)] += 1
-        if bool((picked.bool() & ~table.alive.cpu()).any()):
-            return None
-        found[cell] = Mixing(picked, torch.ones(len(table.edges)) if table.weighs_edges else None)
-    return found
+    try:
+        return projection(cells, tables)
+    except ValueError:
+        return None
 
 
 @torch.no_grad()

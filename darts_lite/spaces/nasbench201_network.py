@@ -13,7 +13,7 @@ from darts_lite.costs import Costs, count
 from darts_lite.operations.layers import BatchNorm, Form, convolution
 from darts_lite.spaces.auxiliary import auxiliary_head
 from darts_lite.spaces.nasbench201_cells import Fan, NasBench201Cell, ResidualBlock
-from darts_lite.spaces.network import Draws, Skeleton
+from darts_lite.spaces.network import Draws, Skeleton, kept, pooled
 from darts_lite.spaces.plan import CellPlan, Key, Pairs
 from darts_lite.spaces.stem import count_stem, imagenet
 from darts_lite.spaces.table import Mixing
@@ -73,18 +73,12 @@ class NasBench201Network(nn.Module):
             if kind == RESIDUAL:
                 x = block(x)
             else:
-                keep = None
-                if drop_path is not None:
-                    shape = len(images), len(block.plan.edges)
-                    dropped = torch.rand(shape, device=images.device, generator=generator)
-                    keep = ((dropped >= drop_path) / (1 - drop_path)).to(x.dtype)
+                keep = kept(drop_path, (len(images), len(block.plan.edges)), x, generator)
                 of_cell = None if mixing is None else mixing[CELL].of_cell(number)
                 x = block(x, of_cell, keep, None if drawn is None else drawn[CELL])
             if auxiliary and self.auxiliary is not None and place == self.auxiliary_cell:
                 beside = self.auxiliary(x)
-        # As rows of channels, (N, H * W, C), so that the gradient is in channels_last, too.
-        features = self.activation(self.norm(x)).permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)
-        logits = self.classifier(features)
+        logits = self.classifier(pooled(self.activation(self.norm(x))))
         return (logits, beside) if auxiliary else logits
 
     def draw(self, generator: Generator, n: int) -> None:

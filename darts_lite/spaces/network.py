@@ -182,8 +182,7 @@ class Network(nn.Module):
         return draws
 
     def _classify(self, features: Tensor) -> Tensor:
-        # As rows of channels, (N, H * W, C), so that the gradient is in channels_last, too.
-        return self.classifier(features.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1))
+        return self.classifier(pooled(features))
 
     def _features(
         self,
@@ -202,10 +201,7 @@ class Network(nn.Module):
         for place, (cell, (kind, number)) in enumerate(zip(self.cells, self.kinds, strict=True)):
             if features:
                 read = [read[1], self.activation(features[-1])]  # once for the two cells that read it
-            keep = None
-            if drop_path is not None:
-                dropped = torch.rand(len(images), len(cell.plan.edges), device=images.device, generator=generator)
-                keep = ((dropped >= drop_path) / (1 - drop_path)).to(stem.dtype)
+            keep = kept(drop_path, (len(images), len(cell.plan.edges)), stem, generator)
             features.append(
                 cell(
                     read[-cell.plan.inputs :],
@@ -235,3 +231,17 @@ class Network(nn.Module):
             for s, stage in enumerate(cell.stages):
                 for name, keys in stage.keys().items():
                     yield f"cells.{c}.stages.{s}.operations.{name}.", stage, name, [(c, key) for key in keys]
+
+
+def kept(drop_path: Tensor | None, shape: tuple[int, int], like: Tensor, generator: Generator | None) -> Tensor | None:
+    """Factors (N, E) of drop-path: 0 with probability `drop_path` (0-d), else 1 / (1 - drop_path); None without it."""
+    if drop_path is None:
+        return None
+    dropped = torch.rand(shape, device=like.device, generator=generator)
+    return ((dropped >= drop_path) / (1 - drop_path)).to(like.dtype)
+
+
+def pooled(features: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C), the mean over all pixels."""
+    # As rows of channels, (N, H * W, C), so that the gradient is in channels_last, too.
+    return features.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)

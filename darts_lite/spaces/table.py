@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from darts_lite.genotypes.genotype import Genotype
+from darts_lite.genotypes.genotype import Cell, Genotype
 from darts_lite.spaces.plan import Pairs
 
 
@@ -71,14 +71,22 @@ def single_path(tables: dict[str, Table], mixing: dict[str, Mixing]) -> bool:
 
 
 def mixing_of(genotype: Genotype, tables: dict[str, Table]) -> dict[str, Mixing]:
-    """The mixing with the factor 1 for each operation of a genotype, else 0; ValueError where one is no live candidate."""
+    """The mixing that computes a genotype, see `projection`."""
+    return projection(genotype.cells, tables)
+
+
+def projection(cells: dict[str, Cell], tables: dict[str, Table]) -> dict[str, Mixing]:
+    """The mixing with the factor 1 for each operation of derived cells, else 0; edges, where they have weights, have 1.
+
+    ValueError where an operation is no live candidate of its edge.
+    """
     found = {}
     for cell, table in tables.items():
         factors = torch.zeros(table.alive.shape, device=table.alive.device)
-        for edge in genotype.cells[cell].edges:
+        for edge in cells[cell].edges:
             row, column = table.edges.index((edge.source, edge.target)), table.operations.index(edge.operation)
-            factors[row, column] = 1
+            factors[row, column] += 1
         if (factors.bool() & ~table.alive).any():
             raise ValueError(f"an operation of the genotype is no candidate of its edge in {cell}")
-        found[cell] = Mixing(factors)
+        found[cell] = Mixing(factors, factors.new_ones(len(table.edges)) if table.weighs_edges else None)
     return found
