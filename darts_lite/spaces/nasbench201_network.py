@@ -73,7 +73,7 @@ class NasBench201Network(nn.Module):
             if kind == RESIDUAL:
                 x = block(x)
             else:
-                keep = kept(drop_path, (len(images), len(block.plan.edges)), x, generator)
+                keep = kept(drop_path, x, len(block.plan.edges), generator)
                 of_cell = None if mixing is None else mixing[CELL].of_cell(number)
                 x = block(x, of_cell, keep, None if drawn is None else drawn[CELL])
             if auxiliary and self.auxiliary is not None and place == self.auxiliary_cell:

@@ -201,7 +201,7 @@ class Network(nn.Module):
         for place, (cell, (kind, number)) in enumerate(zip(self.cells, self.kinds, strict=True)):
             if features:
                 read = [read[1], self.activation(features[-1])]  # once for the two cells that read it
-            keep = kept(drop_path, (len(images), len(cell.plan.edges)), stem, generator)
+            keep = kept(drop_path, stem, len(cell.plan.edges), generator)
             features.append(
                 cell(
                     read[-cell.plan.inputs :],
@@ -233,12 +233,15 @@ class Network(nn.Module):
                     yield f"cells.{c}.stages.{s}.operations.{name}.", stage, name, [(c, key) for key in keys]
 
 
-def kept(drop_path: Tensor | None, shape: tuple[int, int], like: Tensor, generator: Generator | None) -> Tensor | None:
-    """Factors (N, E) of drop-path: 0 with probability `drop_path` (0-d), else 1 / (1 - drop_path); None without it."""
+def kept(drop_path: Tensor | None, x: Tensor, edges: int, generator: Generator | None) -> Tensor | None:
+    """Factors (N, E) of drop-path for N images x: 0 with probability `drop_path` (0-d), else 1 / (1 - drop_path).
+
+    None without drop-path; the number of images is read only with it, since an exported network leaves it open.
+    """
     if drop_path is None:
         return None
-    dropped = torch.rand(shape, device=like.device, generator=generator)
-    return ((dropped >= drop_path) / (1 - drop_path)).to(like.dtype)
+    dropped = torch.rand(len(x), edges, device=x.device, generator=generator)
+    return ((dropped >= drop_path) / (1 - drop_path)).to(x.dtype)
 
 
 def pooled(features: Tensor) -> Tensor:
