@@ -13,11 +13,10 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from darts_lite.genotypes.genotype import Genotype, from_plain
 from darts_lite.methods.build import build_space
 from darts_lite.runs.alphas import from_record
+from darts_lite.runs.ranks import spearman
 from darts_lite.runs.stored import stored_run, usable
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
@@ -78,16 +77,3 @@ def rank_correlation(scores: Sequence[Scored]) -> float | None:
             found += [spearman(a[live], b[live]) for live, a, b in rows]
     known = [value for value in found if value is not None]
     return fmean(known) if known else None
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Correlation of the ranks of two (n,) arrays, equal values having the mean of their ranks; None where one of them is constant."""
-    first, second = _ranks(a), _ranks(b)
-    if len(a) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return None
-    return float(np.corrcoef(first, second)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    below = (values[:, None] > values[None, :]).sum(axis=1)
-    return below + ((values[:, None] == values[None, :]).sum(axis=1) - 1) / 2

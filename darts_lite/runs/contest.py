@@ -1,4 +1,4 @@
-"""Candidates of one or several searches compete in short trainings, `search selection=validated`; all are reported, with what it cost.
+"""Candidates, of searches or random ones, compete in short trainings, `search selection=validated`; all are reported, and their cost.
 
 outputs/search/<dataset>/<time>/     restart_0/ ...    candidate_0_rung_0/ candidate_1_rung_0/ ... candidate_3_rung_1/ ...
                                      and genotype.json of the one that was picked
@@ -6,24 +6,27 @@ outputs/search/<dataset>/<time>/     restart_0/ ...    candidate_0_rung_0/ candi
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from darts_lite.errors import Exit, UserError
 from darts_lite.genotypes.genotype import to_plain
 from darts_lite.methods.build import build_rule, build_selection, build_space, searched_with
-from darts_lite.methods.selections.candidates import Candidate, Finished, survivors
+from darts_lite.methods.selections.candidates import Candidate, Finished, Origin, survivors
 from darts_lite.methods.selections.hooks import Competing
 from darts_lite.methods.views import SelectionView, costs_of
 from darts_lite.runs import alphas
 from darts_lite.runs.baseline import as_text
 from darts_lite.runs.children import Child, Outcome, run_children
 from darts_lite.runs.comparison import chance, judging_labels, summary
-from darts_lite.runs.next_command import next_retraining
-from darts_lite.runs.pictures import write_genotype
+from darts_lite.runs.known_accuracy import KnownAccuracy
+from darts_lite.runs.pick import finish_pick
 from darts_lite.runs.prepare import RunPlan
 from darts_lite.runs.repetitions import short_training
 from darts_lite.runs.report import columns, duration
+from darts_lite.seeds import derive
 from darts_lite.settings import schema
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.spaces.network import Skeleton
@@ -49,30 +52,37 @@ class Contest:
             fix = "choose another selection, or give debug=fast"
             raise UserError("debug", "looks at a single run", fix, value=self.config.debug)
         self.selection: Competing = build_selection(self.config)
+        if self.config.restarts > 1 and not self.selection.needs_searches:
+            fix = "leave it out, or add a source to selection.of"
+            raise UserError("restarts", "random candidates need no search", fix, value=self.config.restarts)
         self.searched = searched_with(replace(self.config, restarts=1))
         self.search, self.retrain = search, retrain
+        self.searches: list[str] = []
+        if self.selection.needs_searches:
+            self.searches = [f"restart_{i}" for i in range(self.config.restarts)]
+        self.known = KnownAccuracy(self.config)
         self.entrants: list[Candidate] | None = None
 
     def children(self, parent: Path, outcomes: dict[str, Outcome]) -> list[Child]:
         """All runs known so far: the searches; once they are finished a rung; once that is finished the next one."""
         searches = [
-            Child(f"restart_{i}", "search", replace(self.searched, seed=self.config.seed + i), self.search)
-            for i in range(self.config.restarts)
+            Child(name, "search", replace(self.searched, seed=self.config.seed + i), self.search)
+            for i, name in enumerate(self.searches)
         ]
         if any(child.name not in outcomes for child in searches):
             return searches
-        rungs, _ = self.rungs(outcomes)
+        rungs, _ = self.course(outcomes)
         return searches + [self.training(number, rung) for rung, left in enumerate(rungs) for number in left]
 
     def training(self, number: int, rung: int) -> Child:
         """The short training of a candidate in a rung."""
         assert self.entrants is not None
         epochs = 1 if self.config.debug else self.selection.rung_epochs(rung)
-        config = short_training(self.config, epochs)
+        config = short_training(self.config, epochs, **self.selection.trained_with())
         config = replace(config, genotype=as_text(self.entrants[number].genotype), seed=self.config.seed)
         return Child(run_name(number, rung), "retrain", config, self.retrain)
 
-    def rungs(self, outcomes: dict[str, Outcome]) -> tuple[list[list[int]], int | None]:
+    def course(self, outcomes: dict[str, Outcome]) -> tuple[list[list[int]], int | None]:
         """Numbers of the candidates that train in each rung, as far as it is known, and the one that is left after all."""
         rungs = [list(range(len(self.find_entrants(outcomes))))]
         while True:
@@ -80,57 +90,66 @@ class Contest:
             if any(name not in outcomes for name in names.values()):
                 return rungs, None
             scores = {number: outcomes[name].score("validation") for number, name in names.items()}
-            left = survivors({number: (score["accuracy"], score["loss"]) for number, score in scores.items()})
+            left = survivors(
+                {number: (score["accuracy"], score["loss"]) for number, score in scores.items()},
+                self.selection.left_after(len(rungs) - 1, len(scores)),
+            )
             if len(left) == 1:
                 return rungs, left[0]
             rungs.append(left)
 
     def find_entrants(self, outcomes: dict[str, Outcome]) -> list[Candidate]:
-        """The candidates of the finished searches, found once."""
+        """The candidates, found once, of the finished searches."""
         if self.entrants is None:
-            space, rule = build_space(self.config.space), build_rule(self.config)
-            names = [f"restart_{i}" for i in range(self.config.restarts)]
-            self.entrants = self.selection.candidates([finished(outcomes[name], space) for name in names], rule)
+            space, random = build_space(self.config.space), Random(derive(self.config.seed, "candidates"))
+            searches = [finished(outcomes[name], space) for name in self.searches]
+            origin = Origin(searches, build_rule(self.config), partial(space.random, random))
+            self.entrants = self.selection.candidates(origin)
         return self.entrants
 
     def finish(self, run: RunFolder, outcomes: dict[str, Outcome]) -> Result:
         """Write the genotype that is left, and report every search, every candidate with its scores, and what they cost."""
-        rungs, winner = self.rungs(outcomes)
+        rungs, winner = self.course(outcomes)
         assert winner is not None and self.entrants is not None
-        config, report = self.config, self.plan.report
+        config = self.config
         rows = [self.row(number, rungs, outcomes) for number in range(len(self.entrants))]
         chosen = rows[winner]
         score, trained = chosen["rungs"][-1], chosen["rungs"][-1]["epochs"]
         rule = (
-            f"successive halving of {len(rows)} candidates, by accuracy on the validation half of seed {config.seed} after training from "
-            f"scratch on its training half, the last time {trained} epoch{'' if trained == 1 else 's'}; ties: the lower loss, then the "
-            "earlier candidate"
+            f"successive halving of {len(rows)} candidates, by accuracy on the validation half of seed {config.seed} after "
+            f"training from scratch on its training half, the last time {trained} epoch{'' if trained == 1 else 's'}; ties: the lower "
+            "loss, then the earlier candidate"
         )
-        short = [outcomes[run_name(number, rung)] for rung, left in enumerate(rungs) for number in left]
+        short = [outcomes[score["run"]] for row in rows for score in row["rungs"]]
         seconds = sum(one.number("time", "seconds") for one in short)
         steps = sum(one.number("steps") for one in short)
         guess = chance(judging_labels(self.plan.dataset, "validation", config.train_fraction, config.seed))
-        write_genotype(run, self.entrants[winner].genotype)
-        for line in (
-            *in_lines(rows),
+        lines = (
+            *in_lines(rows, self.known.metric),
             f"chance {guess['accuracy']:.4f} ({guess['low']:.4f} to {guess['high']:.4f} for 95 %)",
             f"the selection took {duration(seconds)} and {steps} steps in {len(short)} short trainings",
-            f"picked candidate {winner} ({chosen['source']} of {chosen['run']}): {rule}",
-        ):
-            report.line(line)
-        if command := next_retraining(self.plan, run.path):
-            report.line(f"next: {command}")
+            f"picked candidate {winner} ({origin_of(chosen)}): {rule}",
+        )
+        searches = [outcomes[name] for name in self.searches]
+        known = finish_pick(self.plan, run, self.entrants[winner].genotype, searches, lines)
         evidence = {
             **{"rule": rule, "ranked_by": schema.to_plain(self.searched.selection), "picked": winner},
-            **{"runs": len(short), "steps": steps, "seconds": seconds, "chance": guess, "candidates": rows},
+            **{
+                "runs": len(short),
+                "steps": steps,
+                "seconds": seconds,
+                "chance": guess,
+                "candidates": rows,
+            },
         }
         return {
             "seed": config.seed,
             "validation": summary([score]),
             **{name: chosen[name] for name in ("genotype", "parameters", "macs")},
             "picked": chosen["run"],
+            **known,
             "rule": rule,
-            "restarts": [self.search_row(i, outcomes) for i in range(config.restarts)],
+            "restarts": [self.search_row(i, outcomes) for i in range(len(self.searches))],
             "selection": evidence,
         }
 
@@ -145,7 +164,7 @@ class Contest:
         ]
         costs = outcomes[names[0]].numbers("parameters", "macs")
         return {
-            **{"candidate": number, "run": one.run, "source": one.source, **costs},
+            **{"candidate": number, "run": one.run, "source": one.source, **costs, **self.known.of(one.genotype)},
             **{"genotype": to_plain(one.genotype), "rungs": scores},
         }
 
@@ -161,17 +180,22 @@ def run_name(number: int, rung: int) -> str:
     return f"candidate_{number}_rung_{rung}"
 
 
-def in_lines(rows: list[Result]) -> list[str]:
-    """The lines of a table with one row a candidate, and its accuracy after each rung."""
+def origin_of(row: Result) -> str:
+    """Where a candidate comes from, in words."""
+    return row["source"] if row["run"] is None else f"{row['source']} of {row['run']}"
+
+
+def in_lines(rows: list[Result], metric: str | None) -> list[str]:
+    """The lines of a table with one row a candidate, its accuracy after each rung, and its true accuracy where a table has that."""
     most = max((row["rungs"] for row in rows), key=len)
     heads = [f"{rung['epochs']} epoch{'' if rung['epochs'] == 1 else 's'}" for rung in most]
     body = []
     for row in rows:
         scores = [f"{rung['accuracy']:.4f}" for rung in row["rungs"]]
         costs = [f"{row[cost]:,}" for cost in ("parameters", "macs")]
-        origin = [str(row["candidate"]), f"{row['source']} of {row['run']}"]
-        body.append([*origin, *scores, *[""] * (len(most) - len(scores)), *costs])
-    return columns([["candidate", "from", *heads, "parameters", "MACs"], *body])
+        true = [f"{row['benchmark/accuracy']:.2f}" if "benchmark/accuracy" in row else "-"] if metric else []
+        body.append([str(row["candidate"]), origin_of(row), *scores, *[""] * (len(most) - len(scores)), *true, *costs])
+    return columns([["candidate", "from", *heads, *([metric] if metric else []), "parameters", "MACs"], *body])
 
 
 def finished(outcome: Outcome, space: Any) -> Finished:

@@ -19,6 +19,7 @@ from darts_lite.data.benchmark_table import BenchmarkTable, read_table
 from darts_lite.errors import UserError
 from darts_lite.genotypes.arch_string import SPACE, arch_operations, parse_arch, to_arch
 from darts_lite.genotypes.genotype import Genotype
+from darts_lite.runs.ranks import spearman
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
 from darts_lite.spaces.table import Table, mixing_of
@@ -35,6 +36,11 @@ class KnownAccuracy:
             reason = f"a table is of the cells of {SPACE}, and the space is {config.space.name}"
             raise UserError("benchmark.table", reason, f"give space={SPACE}, or leave it out", value=path)
         self.table: BenchmarkTable | None = None if path is None else read_table(path, config.benchmark.metric)
+
+    @property
+    def metric(self) -> str | None:
+        """Name of the table's column that is the truth; None without a table."""
+        return None if self.table is None else self.table.metric
 
     def of(self, genotype: Genotype) -> dict[str, float]:
         """`benchmark/...` of one cell, none where the table lacks it."""
@@ -96,19 +102,3 @@ def in_words(found: dict[str, Any]) -> list[str]:
             f"rank correlation of the supernet's estimates and the truth, {sample}: {found['rank_correlation']:.2f}"
         )
     return lines
-
-
-def spearman(first: list[float], second: list[float]) -> float | None:
-    """Spearman's rank correlation of paired numbers, ties at their mean rank; None where one side is all equal (or nothing)."""
-    a, b = _ranks(first), _ranks(second)
-    products = [
-        sum((x - (len(p) + 1) / 2) * (y - (len(q) + 1) / 2) for x, y in zip(p, q, strict=True))
-        for p, q in ((a, b), (a, a), (b, b))
-    ]
-    covariance, *variances = products
-    return covariance / (variances[0] * variances[1]) ** 0.5 if all(variances) else None
-
-
-def _ranks(values: list[float]) -> list[float]:
-    """Ranks from 1, of equal numbers the mean of theirs."""
-    return [sum(other < one for other in values) + (1 + sum(other == one for other in values)) / 2 for one in values]

@@ -11,15 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from darts_lite.genotypes.genotype import to_plain
-from darts_lite.methods.build import build_space
-from darts_lite.runs.agreement import agreement, last_scores
 from darts_lite.runs.baseline import baseline_rows, networks_beside
 from darts_lite.runs.children import Child, Outcome, run_children
 from darts_lite.runs.comparison import Row, chance, comparison, in_lines, in_words, judging_labels, summary
-from darts_lite.runs.known_accuracy import KnownAccuracy
-from darts_lite.runs.known_accuracy import in_words as in_benchmark
-from darts_lite.runs.next_command import next_retraining
-from darts_lite.runs.pictures import write_genotype
+from darts_lite.runs.pick import finish_pick
 from darts_lite.runs.prepare import RunPlan
 from darts_lite.runs.retrain_results import choose_genotype
 from darts_lite.settings.configs import RetrainConfig, RunConfig, SearchConfig
@@ -85,7 +80,7 @@ def best_restart(
     by the validation half; the test part is not touched.
     """
 
-    config, report = plan.config, plan.report
+    config = plan.config
     epochs = f"{config.restart_epochs} epoch{'' if config.restart_epochs == 1 else 's'}"
     rule = (
         f"highest accuracy on the validation half of its search after {epochs} of training from scratch on the "
@@ -119,36 +114,27 @@ def best_restart(
             [*(_row(row["run"], row, "validation") for row in rows), Row("all", judgements)],
             chance(judging_labels(plan.dataset, "validation", config.train_fraction, config.seed)),
         )
-        write_genotype(run, genotypes[picked])
-        space = build_space(config.space)
-        mixings = last_scores(space, [outcomes[row["run"]].folder for row in rows])
-        alike = agreement(space, genotypes, mixings)
-        for line in (
+        lines = (
             *in_lines(table, "validation"),
             f"all, after {epochs}: {in_words(together)}",
-            alike["sentence"],
             f"picked {chosen['run']} (seed {chosen['seed']}): {rule}",
-        ):
-            report.line(line)
-        if command := next_retraining(plan, run.path):
-            report.line(f"next: {command}")
+        )
+        searches = [outcomes[row["run"]] for row in rows]
+        known = finish_pick(plan, run, genotypes[picked], searches, lines)
         picks = {name: chosen[name] for name in ("genotype", "parameters", "macs")} | {"picked": chosen["run"]}
-        known = KnownAccuracy(config).looked_up(genotypes[picked])
-        for line in in_benchmark(known.get("benchmark", {})):
-            report.line(line)
         result = {"seed": config.seed, "validation": together, **picks, **known, "rule": rule}
-        return {**result, "agreement": alike, "control": config.control, "restarts": rows, "table": table}
+        return {**result, "restarts": rows, "table": table}
 
     return run_children(plan, children, finish)
 
 
-def short_training(config: SearchConfig, epochs: int) -> RetrainConfig:
-    """Training from scratch that judges a genotype: on the halves of a search, at its size; the test part is not touched."""
+def short_training(config: SearchConfig, epochs: int, **changes: Any) -> RetrainConfig:
+    """Training from scratch that judges a genotype: on the halves of a search, at its size but for `changes`; without the test part."""
     size = ("dataset", "cells", "channels", "reductions", "stem", "batch_size", "cutout", "train_fraction")
     # The debug run is that of the parent, which has reduced data and epochs already.
     own = {"seed", "run_dir", "resume", "debug"}
     shared = (*size, *(key.name for key in fields(RunConfig) if key.name not in own))
-    return RetrainConfig(recipe="validation", epochs=epochs, **{key: getattr(config, key) for key in shared})
+    return RetrainConfig(recipe="validation", epochs=epochs, **{key: getattr(config, key) for key in shared} | changes)
 
 
 def _row(name: str, one: dict[str, Any], whose: str) -> Row:

@@ -60,6 +60,7 @@ class RetrainResults:
 
     def __init__(self, steps: Steps, genotype: Genotype, skeleton: Skeleton, judges: Mapping[str, ImageSource]):
         self.steps, self.genotype, self.judges = steps, genotype, judges
+        self.scores: dict[str, dict[str, Any]] = {}  # of the weights as they are, where an epoch has just ended
         data = steps.plan.dataset
         steps.facts["model"] = describe_model(genotype, skeleton, data.mean, data.std, data.class_names)
 
@@ -76,7 +77,8 @@ class RetrainResults:
         judges = {
             part: source for part, source in self.judges.items() if part != "test" or (every and epoch % every == 0)
         }
-        self.steps.end_epoch(state, {part: self._evaluate(state, source) for part, source in judges.items()})
+        self.scores = {part: self._evaluate(state, source) for part, source in judges.items()}
+        self.steps.end_epoch(state, self.scores)
 
     def finish(self, state: RetrainState) -> dict[str, Any]:
         """Write the last checkpoint, then the weights of the last epoch and what they reach."""
@@ -87,7 +89,7 @@ class RetrainResults:
         steps.run.write_bytes("model.pt", model)
         costs = state.reported.costs()
         found = {
-            **{part: self._evaluate(state, source) for part, source in self.judges.items()},
+            **{part: self.scores.get(part) or self._evaluate(state, source) for part, source in self.judges.items()},
             "parameters": costs.parameters,
             "macs": costs.macs,
             "latency_ms": latencies(state.reported, state.device, state.precision, config.batch_size),

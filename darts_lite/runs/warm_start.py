@@ -79,9 +79,12 @@ def _search_folder(source: str | None) -> Path:
     folder = genotype_folder(source)
     if folder is None:
         raise _no_supernet(source)
-    picked = read_json(folder / "result.json").get("picked")
+    result = read_json(folder / "result.json")
+    picked = result.get("picked")
     if isinstance(picked, str) and re.fullmatch(r"restart_\d{1,6}", picked):
         folder = folder / picked
+    elif "picked" in result:  # of random candidates
+        raise _no_supernet(source)
     if not checkpoint.files(folder / "checkpoints"):
         raise _no_supernet(source)
     return folder

@@ -9,7 +9,9 @@ from darts_lite.errors import UserError
 from darts_lite.genotypes.genotype import Cell, Edge, Genotype
 from darts_lite.methods.build import build_method, build_rule, searched_with
 from darts_lite.methods.selections.candidates import (
+    DRAWS,
     Finished,
+    Origin,
     alternatives,
     least_certain,
     margin,
@@ -45,6 +47,10 @@ def view(rows=ROWS, reduce=CERTAIN, edges=None):
 
 def search(*views, name="restart_0"):
     return Finished(name, darts(views[-1]), len(views), dict(enumerate(views, 1)))
+
+
+def origin(searches, draw=None):
+    return Origin(searches, darts, draw)
 
 
 def normal(genotype):
@@ -92,12 +98,12 @@ def test_an_edge_without_a_preference_gives_none():
     nothing = view([[third] * 3] * 5, [[third] * 3] * 5)
     every = ["score", "margin", "epoch", "consensus"]
     several = [search(nothing, nothing), search(nothing, nothing)]
-    assert [one.genotype for one in most_promising(several, darts, every, 9)] == [darts(nothing)]
-    assert [one.genotype for one in most_promising([search(view(), nothing)], darts, ["epoch"], 9)] == [darts(view())]
+    assert [one.genotype for one in most_promising(origin(several), every, 9)] == [darts(nothing)]
+    assert [one.genotype for one in most_promising(origin([search(view(), nothing)]), ["epoch"], 9)] == [darts(view())]
     of_weights = Finished(
         "restart_0", darts(view()), 2, {1: nothing, 2: nothing}
     )  # found by other means than the mixing
-    assert [one.genotype for one in most_promising([of_weights], darts, every, 9)] == [darts(view())]
+    assert [one.genotype for one in most_promising(origin([of_weights]), every, 9)] == [darts(view())]
 
 
 def test_the_least_certain_edge_comes_first():
@@ -114,7 +120,7 @@ def test_the_least_certain_edge_comes_first():
 def test_by_score_the_weight_falls():
     """After what was found: all that differs by one choice, the most weight first."""
     one = search(view())
-    found = [candidate.genotype for candidate in most_promising([one], darts, ["score"], 100)]
+    found = [candidate.genotype for candidate in most_promising(origin([one]), ["score"], 100)]
     weights = [weight(view(), genotype) for genotype in found]
     assert weights == sorted(weights, reverse=True) and found[0] == one.genotype and len(found) > 8
     assert normal(found[1]) == [FOUND[0], (SEP, 1), *FOUND[2:]], "0.44 instead of 0.46"
@@ -134,7 +140,7 @@ def test_epochs_newest_first_without_the_last_and_what_nothing_was_learned_in():
     epochs = [changed(0, [0.0, 0.1, 0.9]), changed(1, [0.0, 0.1, 0.9]), view()]
     one = search(*epochs)
     one.views[0] = changed(2, [0.0, 0.9, 0.1])
-    found = most_promising([one], darts, ["epoch"], 9)
+    found = most_promising(origin([one]), ["epoch"], 9)
     assert [candidate.genotype for candidate in found] == [darts(epochs[1]), darts(epochs[0])]
     assert {(candidate.run, candidate.source) for candidate in found} == {("restart_0", "epoch")}
 
@@ -144,10 +150,10 @@ def test_a_consensus_is_that_of_the_mean():
     together = mean(both)
     assert together.mixing["normal"].operations[0].tolist() == pytest.approx([0.0, 0.55, 0.45])
     searches = [search(both[0]), search(both[1], name="restart_1")]
-    found = most_promising(searches, darts, ["consensus"], 9)
+    found = most_promising(origin(searches), ["consensus"], 9)
     assert found[0].genotype == darts(together) and normal(found[0].genotype)[0] == (SKIP, 0)
     assert found[1].genotype in list(least_certain(together, darts, darts(together)))[:3]
-    assert most_promising(searches[:1], darts, ["consensus"], 9) == []
+    assert most_promising(origin(searches[:1]), ["consensus"], 9) == []
 
 
 def test_a_candidate_that_one_search_has_left_counts_as_nothing_there():
@@ -162,13 +168,13 @@ def test_a_candidate_that_one_search_has_left_counts_as_nothing_there():
 
 def test_sources_take_turns():
     searches = [search(view()), search(changed(2, [0.0, 0.9, 0.1]), name="restart_1")]
-    found = most_promising(searches, darts, ["score", "margin"], 6)
+    found = most_promising(origin(searches), ["score", "margin"], 6)
     assert [(one.run, one.source) for one in found] == [
         ("restart_0", "score"), ("restart_1", "score"), ("restart_0", "margin"), ("restart_1", "margin"),
         ("restart_0", "score"), ("restart_1", "score"),
     ]  # fmt: skip
     assert len({one.genotype for one in found}) == 6
-    assert most_promising(searches, darts, ["score", "margin"], 3) == found[:3]
+    assert most_promising(origin(searches), ["score", "margin"], 3) == found[:3]
 
 
 def test_a_rule_that_takes_none_is_offered_none():
@@ -184,6 +190,13 @@ def test_a_rule_that_takes_none_is_offered_none():
     assert [normal(one) for one in found] == [[(SKIP, 0), (SKIP, 1)], [(SKIP, 0), (SEP, 1)], [(SKIP, 0)]]
 
 
+def test_random_candidates_are_distinct_and_end_where_the_space_does():
+    genotypes = [darts(changed(0, row)) for row in ([0, 1, 0], [0, 0, 1])]
+    draws = iter([0, 0, 1] + [0] * DRAWS)
+    found = most_promising(origin([], lambda: genotypes[next(draws)]), ["random"], 3)
+    assert [(one.genotype, one.run, one.source) for one in found] == [(one, None, "random") for one in genotypes]
+
+
 # Rungs
 
 SCORES = st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.sampled_from([1.0, 2.0]))
@@ -191,7 +204,7 @@ SCORES = st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.sampled_from([1.0, 2.0])
 
 @given(st.dictionaries(st.integers(0, 30), SCORES, min_size=1))
 def test_the_better_half_survives(scores):
-    left = survivors(scores)
+    left = survivors(scores, Validated().left_after(0, len(scores)))
     assert len(left) == max(1, len(scores) // 2) and left == sorted(left)
     for kept in left:
         for lost in set(scores) - set(left):

@@ -14,7 +14,7 @@ from darts_lite.genotypes.genotype import Edge
 from darts_lite.methods.build import searched_with
 from darts_lite.methods.relaxations.softmax import Softmax
 from darts_lite.methods.selections import SELECTIONS
-from darts_lite.methods.selections.candidates import Finished
+from darts_lite.methods.selections.candidates import Finished, Origin
 from darts_lite.methods.selections.darts import darts
 from darts_lite.methods.selections.hooks import Competing, rule_of
 from darts_lite.methods.views import OperationCosts, SelectionView
@@ -334,12 +334,12 @@ def test_candidates_are_distinct_genotypes_of_the_space(name, restarts):
         views = {epoch: view() for epoch in range(4)}
         searches.append(Finished(f"restart_{number}", darts(views[3]), 3, views))
     selection = SELECTIONS[name]()
-    found = selection.candidates(searches, darts)
+    found = selection.candidates(Origin(searches, darts, None))
     genotypes = [candidate.genotype for candidate in found]
     assert len(set(genotypes)) == len(found) > restarts and genotypes[0] == searches[0].genotype
     assert {genotype.space for genotype in genotypes} == {"darts"}
     assert {candidate.run for candidate in found} <= {one.name for one in searches}
-    assert selection.candidates(searches, darts) == found
+    assert selection.candidates(Origin(searches, darts, None)) == found
     epochs = [selection.rung_epochs(rung) for rung in range(4)]
     assert epochs == sorted(epochs) and epochs[0] >= 1
     assert searched_with(SearchConfig(selection=name)).selection.name in set(SELECTIONS) - set(COMPETING)

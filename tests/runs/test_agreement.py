@@ -4,7 +4,6 @@ from pathlib import Path
 from random import Random
 from statistics import fmean
 
-import numpy as np
 import pytest
 import tiny
 import torch
@@ -14,7 +13,7 @@ from darts_lite.cli.sweep import agreements
 from darts_lite.errors import Exit
 from darts_lite.genotypes.genotype import Cell, Edge, Genotype
 from darts_lite.methods.build import build_space
-from darts_lite.runs.agreement import agreement, equal_share, rank_correlation, spearman
+from darts_lite.runs.agreement import agreement, equal_share, rank_correlation
 from darts_lite.settings.configs import SpaceConfig
 from darts_lite.spaces.table import Mixing, Table
 
@@ -44,14 +43,6 @@ def test_chance_is_that_of_the_space():
         same["equal"] == 1 and same["sentence"].endswith("the choice comes again") and same["rank_correlation"] is None
     )
     assert agreement(SPACE, [random(Random(0))] * 3) == same
-
-
-def test_spearman():
-    assert spearman(np.array([1, 2, 3]), np.array([10, 20, 99])) == pytest.approx(1)
-    assert spearman(np.array([1, 2, 3]), np.array([3, 2, 1])) == pytest.approx(-1)
-    # ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3: covariance 4.5, variances 4.5 and 5
-    assert spearman(np.array([1, 2, 2, 5]), np.array([1, 2, 3, 4])) == pytest.approx(4.5 / np.sqrt(4.5 * 5))
-    assert spearman(np.array([1, 1]), np.array([1, 2])) is None and spearman(np.array([1]), np.array([1])) is None
 
 
 def test_the_correlation_is_of_single_edges_and_of_candidates_that_both_have():

@@ -179,6 +179,44 @@ def test_one_candidate_is_trained_once():
     assert result["genotype"] == tiny.read_json("run/restart_0/result.json")["genotype"]
 
 
+def test_random_candidates_alone_need_no_search(capsys):
+    report = tiny.Report()
+    result = search(contest(selection=Validated(k=3, epochs=1, of=["random"]), restarts=1), report=report)
+    rows = result["selection"]["candidates"]
+    assert {path.parent.name for path in Path("run").glob("*/result.json")} == {
+        score["run"] for row in rows for score in row["rungs"]
+    }, "no search was made"
+    assert result["restarts"] == [] and result["picked"] is None and "agreement" not in result
+    assert len({json.dumps(row["genotype"]) for row in rows}) == 3
+    assert all(row["run"] is None and row["source"] == "random" for row in rows)
+    assert any(line.startswith("picked candidate ") and "(random): " in line for line in report.lines)
+    plain = ["dataset=npz", "dataset.path=data.npz", "cells=2", "channels=2", "epochs=1", "run_dir=b"]
+    assert run_verb("retrain", [*plain, "genotype=run", "init=supernet"]) == Exit.CONFIGURATION
+    assert "so there is no supernet" in capsys.readouterr().err
+
+
+def test_it_says_how_far_the_searches_agree(made):
+    _, _, result, lines = made
+    assert result["agreement"]["runs"] == 2 and result["agreement"]["sentence"] in lines
+    assert result["control"] is None and "benchmark" not in result
+
+
+def test_random_candidates_refuse_restarts(capsys):
+    with pytest.raises(UserError, match="restarts: random candidates need no search"):
+        search(contest(selection=Validated(k=3, epochs=1, of=["random"])))
+
+
+def test_one_rung_picks_and_trainings_have_settings_of_their_own():
+    training = {"channels": 3, "lr": 0.2}
+    result = search(contest(selection=Validated(k=3, epochs=1, rungs=1, of=["score"], training=training), restarts=1))
+    rows, runs = result["selection"]["candidates"], children("run", "candidate_*")
+    assert len(rows) == 3 == len(runs)
+    scores = [(-row["rungs"][0]["accuracy"], row["rungs"][0]["loss"], number) for number, row in enumerate(rows)]
+    assert result["selection"]["picked"] == min(scores)[-1]
+    config = tiny.newest(Path("run/candidate_0_rung_0"))["config"]
+    assert {name: config[name] for name in training} == training and config["cells"] == contest().cells
+
+
 def test_a_debug_run_is_short():
     result = tiny.run(contest(debug="fast", selection=Validated(k=3, epochs=7)))
     assert [row["rungs"][0]["epochs"] for row in result["selection"]["candidates"]] == [1, 1, 1]
@@ -297,6 +335,12 @@ def test_a_moved_parent_goes_on(parent):
             "selection.k: is an option of selection=validated, not of darts",
         ),
         (["debug=overfit"], "debug: looks at a single run"),
+        (
+            ["selection.training={cels: 3}"],
+            "selection.training.cels: unknown key; fix: did you mean 'selection.training.cells'?",
+        ),
+        (["selection.training={epochs: 3}"], "selection.training.epochs: unknown key"),
+        (["selection.training={lr: -1}"], "selection.training.lr: must be above 0"),
     ],
 )
 def test_refused_without_a_trace(words, said, capsys):

@@ -13,9 +13,11 @@ from darts_lite.cli.run import run_verb
 from darts_lite.data.benchmark_table import read_table
 from darts_lite.errors import UserError
 from darts_lite.genotypes.arch_string import EXAMPLE, parse_arch, to_arch
-from darts_lite.runs.known_accuracy import KnownAccuracy, spearman
+from darts_lite.runs.known_accuracy import KnownAccuracy
 from darts_lite.runs.known_accuracy import in_words as in_line
+from darts_lite.search import search
 from darts_lite.settings.configs import BenchmarkTableConfig, SpaceConfig
+from darts_lite.settings.parts import PartConfig
 from darts_lite.spaces import SPACES
 from darts_lite.spaces.table import mixing_of
 from darts_lite.storage.json_lines import JsonLines
@@ -85,17 +87,6 @@ def test_what_is_no_table(tmp_path, text, said, code):
     assert caught.value.code == code
 
 
-def test_spearman():
-    assert spearman([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1)
-    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
-    assert spearman([1, 1, 2], [1, 2, 3]) == pytest.approx(3**0.5 / 2)  # ranks 1.5, 1.5, 3 and 1, 2, 3
-    assert spearman([5, 5, 5], [1, 2, 3]) is None and spearman([], []) is None
-    rng = random.Random(0)
-    a, b = ([rng.random() for _ in range(30)] for _ in range(2))
-    squares = sum((sorted(a).index(x) - sorted(b).index(y)) ** 2 for x, y in zip(a, b, strict=True))
-    assert spearman(a, b) == pytest.approx(1 - 6 * squares / (30 * (30**2 - 1)))
-
-
 # A search ------------------------------------------------------------------------------
 
 
@@ -143,6 +134,18 @@ def test_of_several_searches_the_picked_cell_is_looked_up(known):
     assert found["arch"] == _arch(result["genotype"]) and found["accuracy"] == known.values[found["arch"]]
     assert found.items() <= json.loads(Path(f"run/{result['picked']}/result.json").read_text())["benchmark"].items()
     assert "rank_correlation" not in found, "each supernet has its own"
+
+
+def test_of_candidates_the_true_accuracy_is_told(known):
+    selection = PartConfig("validated", {"k": 4, "epochs": 1, "of": ["random"]})
+    report = tiny.Report()
+    result = search(config(selection=selection, alpha_lr=0.5, control="permuted_labels"), report=report)
+    rows = result["selection"]["candidates"]
+    assert [row["benchmark/accuracy"] for row in rows] == [known.values[_arch(row["genotype"])] for row in rows]
+    assert result["benchmark"]["accuracy"] == rows[result["selection"]["picked"]]["benchmark/accuracy"]
+    (head,) = [line for line in report.lines if line.startswith("candidate")]
+    assert "truth" in head
+    assert any("the short trainings were judged by the true labels" in line for line in report.lines)
 
 
 def test_a_table_judges_and_changes_nothing(known):

@@ -1,9 +1,10 @@
-"""Candidates: the most promising genotypes of finished searches, for a selection that lets them compete.
+"""Candidates: the most promising genotypes of finished searches, or random ones, for a selection that lets them compete.
 
     score       the genotype that a search found, then those one choice away from it, least weight lost first
     margin      of its least certain edge all other operations, then of the next one
     epoch       the genotypes of the epochs before, newest first
     consensus   of several searches: the genotype of their mean mixing, then its alternatives by margin
+    random      genotypes of the space, which no search has to find
 
 The weight of a genotype is the sum of the mixing weights of its operations. The margin of an edge is its first less its second weight,
 `none` aside. A choice is tried by the rule itself, on a mixing in which one operation has all the weight of its edge.
@@ -22,6 +23,7 @@ from darts_lite.methods.views import SelectionView
 from darts_lite.operations import NONE
 from darts_lite.spaces.table import Mixing, Table
 
+DRAWS = 10_000  # of random genotypes at most, where a space has fewer than are wanted
 Rule = Callable[[SelectionView, Any], Genotype]
 Place = tuple[str, int]  # cell type, row of its table
 
@@ -37,17 +39,26 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What candidates are made of."""
+
+    searches: Sequence[Finished]
+    rule: Rule  # makes a genotype of a view
+    draw: Callable[[], Genotype]  # a random genotype of the space
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A genotype, and where it comes from."""
 
     genotype: Genotype
-    run: str  # name of the search; of a consensus the first one
+    run: str | None  # name of the search; of a consensus the first one; of a random one None
     source: str
 
 
-def most_promising(searches: Sequence[Finished], rule: Rule, sources: Sequence[str], number: int) -> list[Candidate]:
+def most_promising(origin: Origin, sources: Sequence[str], number: int) -> list[Candidate]:
     """At most `number` distinct candidates, one in turn from each source of each search."""
-    streams = [(name, source, stream) for source in sources for name, stream in SOURCES[source](searches, rule)]
+    streams = [(name, source, stream) for source in sources for name, stream in SOURCES[source](origin)]
     chosen: dict[Genotype, Candidate] = {}
     while streams and len(chosen) < number:
         name, source, stream = streams.pop(0)
@@ -58,20 +69,19 @@ def most_promising(searches: Sequence[Finished], rule: Rule, sources: Sequence[s
     return list(chosen.values())
 
 
-def survivors(scores: dict[int, tuple[float, float]]) -> list[int]:
-    """The better half (at least one) of candidate number -> (accuracy, loss), ascending; ties: the lower loss, then the lower number."""
-    best = sorted(scores, key=lambda number: (-scores[number][0], scores[number][1], number))
-    return sorted(best[: max(1, len(best) // 2)])
+def survivors(scores: dict[int, tuple[float, float]], number: int) -> list[int]:
+    """The best `number` of candidate -> (accuracy, loss), ascending; ties: the lower loss, then the lower candidate."""
+    return sorted(sorted(scores, key=lambda one: (-scores[one][0], scores[one][1], one))[:number])
 
 
-# Sources: (searches, rule) -> (name of a search, its genotypes, most promising first) of each stream.
+# Sources: an origin -> (name of a search, its genotypes, most promising first) of each stream.
 
-Streams = Iterator[tuple[str, Iterator[Genotype]]]
+Streams = Iterator[tuple[str | None, Iterator[Genotype]]]
 
 
-def _by_score(searches: Sequence[Finished], rule: Rule) -> Streams:
-    for one in searches:
-        yield one.name, _found_then(one, rule)
+def _by_score(origin: Origin) -> Streams:
+    for one in origin.searches:
+        yield one.name, _found_then(one, origin.rule)
 
 
 def _found_then(one: Finished, rule: Rule) -> Iterator[Genotype]:
@@ -86,23 +96,23 @@ def _found_then(one: Finished, rule: Rule) -> Iterator[Genotype]:
     yield from sorted(others, key=lambda genotype: -weight(view, genotype))  # stable: ties go to the earlier edge
 
 
-def _by_margin(searches: Sequence[Finished], rule: Rule) -> Streams:
-    for one in searches:
-        yield one.name, least_certain(one.views[one.epoch], rule, one.genotype)
+def _by_margin(origin: Origin) -> Streams:
+    for one in origin.searches:
+        yield one.name, least_certain(one.views[one.epoch], origin.rule, one.genotype)
 
 
-def _by_epoch(searches: Sequence[Finished], rule: Rule) -> Streams:
-    for one in searches:
+def _by_epoch(origin: Origin) -> Streams:
+    for one in origin.searches:
         before = sorted(
             (epoch for epoch in one.views if 0 < epoch < one.epoch), reverse=True
         )  # in epoch 0 nothing is learned
-        yield one.name, (rule(one.views[epoch], None) for epoch in before if prefers(one.views[epoch]))
+        yield one.name, (origin.rule(one.views[epoch], None) for epoch in before if prefers(one.views[epoch]))
 
 
-def _by_consensus(searches: Sequence[Finished], rule: Rule) -> Streams:
-    if len(searches) > 1:
-        view = mean([one.views[one.epoch] for one in searches])
-        yield searches[0].name, _agreed_then(view, rule)
+def _by_consensus(origin: Origin) -> Streams:
+    if len(origin.searches) > 1:
+        view = mean([one.views[one.epoch] for one in origin.searches])
+        yield origin.searches[0].name, _agreed_then(view, origin.rule)
 
 
 def _agreed_then(view: SelectionView, rule: Rule) -> Iterator[Genotype]:
@@ -113,7 +123,17 @@ def _agreed_then(view: SelectionView, rule: Rule) -> Iterator[Genotype]:
     yield from least_certain(view, rule, genotype)
 
 
-SOURCES = {"score": _by_score, "margin": _by_margin, "epoch": _by_epoch, "consensus": _by_consensus}
+def _by_chance(origin: Origin) -> Streams:
+    yield None, (origin.draw() for _ in range(DRAWS))
+
+
+SOURCES = {
+    "score": _by_score,
+    "margin": _by_margin,
+    "epoch": _by_epoch,
+    "consensus": _by_consensus,
+    "random": _by_chance,
+}
 
 
 # What they are made of

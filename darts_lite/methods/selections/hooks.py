@@ -1,12 +1,12 @@
 """What a selection says of itself that needs more than a view of the architecture."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from darts_lite.genotypes.genotype import Genotype
 from darts_lite.methods.phases import Phase
-from darts_lite.methods.selections.candidates import Candidate, Finished, Rule
+from darts_lite.methods.selections.candidates import Candidate, Origin
 from darts_lite.methods.selections.usual import usual
 from darts_lite.methods.views import Judge, SelectionView
 from darts_lite.settings.configs import SearchConfig
@@ -47,13 +47,26 @@ class Competing(ABC):
     def ranked_by(self) -> PartConfig | None:
         """The selection of the searches themselves, which ranks the candidates; None: the usual one."""
 
+    @property
+    def needs_searches(self) -> bool:
+        """Whether candidates come from searches."""
+        return True
+
     @abstractmethod
-    def candidates(self, searches: Sequence[Finished], rule: Rule) -> list[Candidate]:
-        """Distinct genotypes, most promising first; `rule` makes one of a view."""
+    def candidates(self, origin: Origin) -> list[Candidate]:
+        """Distinct genotypes, most promising first."""
 
     @abstractmethod
     def rung_epochs(self, rung: int) -> int:
-        """Epochs that the candidates train for in rung 0, 1, ..., after each of which the better half is left."""
+        """Epochs that the candidates train for in rung 0, 1, ..."""
+
+    @abstractmethod
+    def left_after(self, rung: int, number: int) -> int:
+        """How many of `number` candidates are left after a rung; one is picked."""
+
+    def trained_with(self) -> dict[str, Any]:
+        """Settings of the short trainings, as of `retrain`, that are not those of the search."""
+        return {}
 
 
 def rule_of(selection: Selection) -> Selection:
