@@ -66,6 +66,9 @@ class Sweep:
         for file in files:
             file.unlink(missing_ok=True)
         words = [*table(jobs), *leaderboard.in_words(best), *agreements(self.verb, jobs)]
+        if best:
+            write_atomic(self.folder / "leaderboard.svg", leaderboard.plot(best).encode())
+            words.append(f"plot: {self.folder / 'leaderboard.svg'}")
         for line in [*words, f"table: {self.folder / 'sweep.json'}"]:
             write(line)
         return jobs
@@ -147,9 +150,11 @@ def _entry(noted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known(benchmark: Any) -> dict[str, Any] | None:
-    """True accuracy and rank that a result holds, None where it has none: it may come from anywhere."""
-    found = {name: benchmark.get(name) for name in ("accuracy", "rank")} if isinstance(benchmark, dict) else {}
-    return found if found and all(type(value) in (int, float) for value in found.values()) else None
+    """True accuracy and rank that a result holds, and its yardsticks; None where it has none: it may come from anywhere."""
+    names = ("accuracy", "rank", *leaderboard.YARDSTICKS)
+    held = benchmark if isinstance(benchmark, dict) else {}
+    found = {name: held[name] for name in names if type(held.get(name)) in (int, float)}
+    return found if {"accuracy", "rank"} <= found.keys() else None
 
 
 def table(jobs: list[dict[str, Any]]) -> list[str]:

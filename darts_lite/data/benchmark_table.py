@@ -12,6 +12,7 @@ import os
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 from darts_lite.data.files import damage, data_error, open_regular, why
 from darts_lite.errors import choice
@@ -41,6 +42,11 @@ class BenchmarkTable:
     def best(self) -> float:
         """The largest value."""
         return self._ascending[-1]
+
+    @property
+    def mean(self) -> float:
+        """The mean of all values: what a random cell has on average."""
+        return fmean(self._ascending)
 
     @cached_property
     def _ascending(self) -> list[float]:

@@ -19,9 +19,11 @@ from darts_lite.data.benchmark_table import BenchmarkTable, read_table
 from darts_lite.errors import UserError
 from darts_lite.genotypes.arch_string import SPACE, arch_operations, parse_arch, to_arch
 from darts_lite.genotypes.genotype import Genotype
+from darts_lite.methods.build import build_space
 from darts_lite.runs.ranks import spearman
 from darts_lite.seeds import derive
 from darts_lite.settings.configs import SearchConfig
+from darts_lite.spaces.network import Skeleton
 from darts_lite.spaces.table import Table, mixing_of
 from darts_lite.training.search_state import SearchState
 
@@ -59,7 +61,17 @@ class KnownAccuracy:
             return {}
         found = {name.removeprefix("benchmark/"): value for name, value in self.of(genotype).items()}
         facts = {"arch": to_arch(genotype), "metric": self.table.metric, "cells": len(self.table.values)}
-        return {"benchmark": {**found, **facts, "best": self.table.best}}
+        return {"benchmark": {**found, **facts, **self._yardsticks()}}
+
+    def _yardsticks(self) -> dict[str, float]:
+        """The best value, that of a random cell on average, and that of the cell with most parameters, where the table has it."""
+        assert self.table is not None
+        skeleton = Skeleton(
+            self.config.cells, self.config.channels, classes=10
+        )  # of which most parameters do not depend
+        heaviest, _ = build_space(self.config.space).heaviest(skeleton, 0)
+        value = self.table.value(heaviest)
+        return {"best": self.table.best, "random": self.table.mean} | ({} if value is None else {"heaviest": value})
 
     def finished(self, state: SearchState, genotype: Genotype) -> dict[str, Any]:
         """What result.json holds under `benchmark`."""

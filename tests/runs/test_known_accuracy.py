@@ -193,18 +193,25 @@ def test_the_leaderboard_of_a_sweep(known, capsys):
     words += ["epochs=1", "batch_size=16", "device=cpu", "benchmark.sample=3", "benchmark.images=32", "run_dir=mine"]
     words += ["alpha_lr=0.1,3", "seed=0,1", "resume=auto"]
     assert run_verb("search", words) == 0
-    entries = json.loads(Path("mine/sweep.json").read_text())["leaderboard"]
+    every = json.loads(Path("mine/sweep.json").read_text())["leaderboard"]
+    yardsticks = {entry["settings"]: entry["accuracy"] for entry in every if not entry["runs"]}
+    mean = sum(known.values.values()) / len(known.values)
+    assert yardsticks == {"best cell": 60.0, "most parameters": 60.0, "random cell, mean": pytest.approx(mean)}
+    entries = [entry for entry in every if entry["runs"]]
     assert sorted(entry["settings"] for entry in entries) == ["alpha_lr=0.1", "alpha_lr=3"]
     results = [json.loads((Path("mine") / str(i) / "result.json").read_text())["benchmark"] for i in range(4)]
     for entry, pair in zip(sorted(entries, key=lambda one: one["settings"]), (results[:2], results[2:]), strict=True):
         a, b = (one["accuracy"] for one in pair)
         assert entry["runs"] == 2 and entry["accuracy"] == pytest.approx((a + b) / 2)
         assert entry["accuracy_std"] == pytest.approx(abs(a - b) / 2**0.5)
+        assert entry["accuracies"] == [a, b]
         assert entry["ranks"] == sorted(one["rank"] for one in pair)
     assert entries[0]["accuracy"] >= entries[1]["accuracy"]
     lines = capsys.readouterr().out.splitlines()
     header = next(number for number, line in enumerate(lines) if line.startswith("place  settings"))
-    assert [line.split()[0] for line in lines[header + 1 : header + 3]] == ["1", "2"]
+    places = [line.split()[0] for line in lines[header + 1 : header + 6]]
+    assert [place for place in places if place != "-"] == ["1", "2"]
+    assert "alpha_lr=0.1" in Path("mine/leaderboard.svg").read_text()
     assert run_verb("search", words) == 0 and "already finished" in capsys.readouterr().out
 
 
