@@ -13,7 +13,7 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
-from darts_lite.settings.configs import BenchmarkConfig
+from darts_lite.settings.configs import PLAIN_DARTS, BenchmarkConfig
 
 
 def benchmark(config: BenchmarkConfig, typed_keys: Collection[str] | None = None, report: Any = None) -> dict[str, Any]:
@@ -37,7 +37,9 @@ def benchmark(config: BenchmarkConfig, typed_keys: Collection[str] | None = None
     precision = resolve_precision(config.precision, device)
     facts = environment.describe(device, None)
     size: dict[str, Any] = {"cells": config.cells, "channels": config.channels, "batch_size": config.batch_size}
-    request = modes.Request(config, SearchConfig(**size), RetrainConfig(**size), device, precision, report)
+    request = modes.Request(
+        config, SearchConfig(**PLAIN_DARTS, **size), RetrainConfig(**size), device, precision, report
+    )
     with RunFolder.create("benchmark", config.mode, config.run_dir, config, facts, report.warning) as run:
         run.status("running", 0)
         found, lines = modes.MODES[config.mode](request)

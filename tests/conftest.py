@@ -32,18 +32,20 @@ def composed():
     from darts_lite.cli.line import conf_folder, config_class, part_options
     from darts_lite.settings.schema import from_plain, leaves
 
-    def keys(plain, prefix=""):
+    def keys(plain, whole, prefix=""):
         for key, value in plain.items():
-            yield from keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+            several = isinstance(value, dict) and prefix + key not in whole
+            yield from keys(value, whole, f"{prefix}{key}.") if several else [prefix + key]
 
     def build(verb, overrides=()):
+        options = part_options(verb)
         plain = OmegaConf.to_container(compose(verb, overrides=list(overrides)), resolve=False)
-        found, wanted, options = (
+        found, wanted = (
             {key.removesuffix(".name") for key in names}  # a part that is not chosen has no name
-            for names in (keys(plain), leaves(config_class(verb)), part_options(verb))
+            for names in (keys(plain, options), leaves(config_class(verb)))
         )
         named = {key.rpartition(".")[0] for key in options}  # the choice itself, where there may be several
-        assert wanted - {"penalties"} <= found <= wanted | options | named, "the files of conf/ are complete"
+        assert wanted - {"penalties"} <= found <= wanted | {*options} | named, "the files of conf/ are complete"
         return from_plain(config_class(verb), plain)
 
     GlobalHydra.instance().clear()

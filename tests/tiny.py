@@ -31,7 +31,7 @@ from darts_lite.methods.architecture import flatten, unflatten
 from darts_lite.methods.build import build_method, build_space
 from darts_lite.retrain import RetrainConfig, retrain
 from darts_lite.search import SearchConfig, search
-from darts_lite.settings.configs import SpaceConfig
+from darts_lite.settings.configs import PLAIN_DARTS, SpaceConfig
 from darts_lite.settings.datasets import DatasetConfig
 from darts_lite.spaces import SPACES, find_genotype, space_of
 from darts_lite.spaces.network import Skeleton
@@ -94,15 +94,16 @@ def data_config():
 
 
 def search_config(**changes):
-    """A search of `STEPS` steps in the folder `run`."""
+    """A search of `STEPS` steps in the folder `run`, by plain DARTS, whose Adam has a state to be resumed."""
     plain = SearchConfig(
+        **{**PLAIN_DARTS, "alpha_lr": 0.1},
+        alpha_travel=None,
         dataset=data_config(),
         space=SPACE,
         cells=3,
         channels=2,
         epochs=2,
         batch_size=16,
-        alpha_lr=0.1,
         cutout=2,
         run_dir="run",
         log_every=2,

@@ -89,6 +89,12 @@ def file_keys(name: str) -> list[str]:
     return re.findall(r"^(\w+):", text, re.MULTILINE)
 
 
+def inherited(group: str, option: str) -> list[str]:
+    """The option and those of its group whose files it takes over, nearest first: gaea -> gaea, darts_first_order."""
+    text = (conf_folder() / group / f"{option}.yaml").read_text(encoding="utf-8")
+    return [option, *(name for one in re.findall(r"^  - (\w+)$", text, re.MULTILINE) for name in inherited(group, one))]
+
+
 def part_options(verb: str) -> dict[str, str]:
     """Dotted key -> setting that it belongs to, of every option of every part: relaxation.start -> relaxation."""
     return {

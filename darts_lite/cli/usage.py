@@ -4,7 +4,7 @@ import importlib
 import re
 import textwrap
 
-from darts_lite.cli.line import VERBS, conf_folder, config_class, default_options, file_keys, group_options
+from darts_lite.cli.line import VERBS, conf_folder, config_class, default_options, file_keys, group_options, inherited
 from darts_lite.settings.schema import leaves, part_kinds
 
 COLUMN = 36  # where the comments of the keys start
@@ -73,10 +73,13 @@ def _keys(verb: str) -> str:
                 if file_keys(f"{group}/{part}") != ["name"]
             }
         elif default != "null":
-            files[f"{group}/{default}"] = f"{group}." if any(key.startswith(f"{group}.") for key in known) else ""
-    lines = ["Keys and their defaults"]
+            prefix = f"{group}." if any(key.startswith(f"{group}.") for key in known) else ""
+            files |= dict.fromkeys((f"{group}/{option}" for option in inherited(group, default)), prefix)
+    lines, hidden = ["Keys and their defaults"], {*groups, *(f"{kind}.name" for kind in kinds)}
     for name, prefix in files.items():
-        lines += ["", f"  {name}.yaml", *_file_keys(name, prefix, {*groups, *(f"{kind}.name" for kind in kinds)})]
+        lines += ["", f"  {name}.yaml", *_file_keys(name, prefix, hidden)]
+        if not prefix:  # what a file sets, those that it inherits do not
+            hidden |= set(file_keys(name))
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from darts_lite.cli.line import config_class, default_options, read_line
 from darts_lite.errors import UserError
 from darts_lite.retrain import RetrainConfig
 from darts_lite.search import SearchConfig
+from darts_lite.settings.configs import PLAIN_DARTS
 from darts_lite.settings.datasets import DatasetConfig, preset_config
 from darts_lite.settings.elsewhere import MISSING, OURS, spelled
 from darts_lite.settings.identity import digest
@@ -132,8 +133,12 @@ def test_presets_set_size_and_nothing_else(composed):
     assert {key for key in quick if quick[key] != paper[key]} <= size
 
 
+def test_plain_darts_is_the_first_order_method(composed):
+    assert composed("search", ["method=darts_first_order"]) == SearchConfig(**PLAIN_DARTS)
+
+
 def test_methods_differ_in_the_solver_only(composed):
-    first, second = flat(composed("search")), flat(composed("search", ["method=darts_second_order"]))
+    first, second = (flat(composed("search", [f"method=darts_{one}_order"])) for one in ("first", "second"))
     assert {key for key in first if first[key] != second[key]} == {"method", "solver.name"}
 
 

@@ -14,11 +14,11 @@ from darts_lite.settings.pace import PUBLISHED_TRAVEL, pace_words, settled, type
 from darts_lite.settings.parts import PartConfig
 from darts_lite.settings.schema import to_plain
 
-QUICK = SearchConfig()
+QUICK = SearchConfig(relaxation="softmax", alpha_optimizer="adam")
 
 
 def test_the_published_travel_is_that_of_the_paper(composed):
-    paper = composed("search", ["preset=paper"])
+    paper = composed("search", ["preset=paper", "method=darts_first_order"])
     assert PUBLISHED_TRAVEL == QUICK.alpha_travel == pytest.approx(paper.alpha_lr * paper.epochs * (25_000 // 64))
     assert settled(paper, 390) == paper and pace_words(paper, 25_000, 390) == []
 
@@ -74,6 +74,7 @@ def test_a_command_line_is_settled_and_found_again(tiny_folder, capsys):
         "space.candidates=[none,skip_connect,max_pool_3x3]",
     ]
     words += ["cells=1", "channels=2", "batch_size=16", "least_steps=4", "epochs=1", "alpha_travel=1.2", "resume=auto"]
+    words.append("method=darts_first_order")
     assert run_verb("search", words) == Exit.FINISHED
     said = capsys.readouterr().out
     assert "48 images make 3 steps an epoch: 2 epochs instead of 1, for 6 steps (least_steps=4)" in said
@@ -91,7 +92,7 @@ def test_a_run_from_before_these_settings_goes_on_as_it_began():
 
 def test_from_python_what_is_off_its_default_wins(tiny_folder):
     report = tiny.Report()
-    search(tiny.search_config(alpha_lr=QUICK.alpha_lr, cells=1), report=report)
+    search(tiny.search_config(alpha_travel=QUICK.alpha_travel, cells=1), report=report)
     assert any(line.startswith("alpha_lr=0.975: 6 steps") for line in report.lines)
     report = tiny.Report()
     search(tiny.search_config(run_dir="other", cells=1), report=report)
