@@ -156,6 +156,7 @@ def signalled(words, number, times):
 
 WORDS = [
     *(
+        "method=darts_first_order",
         "dataset=npz",
         "dataset.path=data.npz",
         "dataset.flip=true",
