@@ -10,8 +10,7 @@ from darts_lite.errors import Exit, UserError
 from darts_lite.runs.stored import usable
 from darts_lite.search import search
 from darts_lite.settings.configs import RetrainConfig, SearchConfig
-from darts_lite.settings.pace import PUBLISHED_TRAVEL, pace_words, settled, typed_wins
-from darts_lite.settings.parts import PartConfig
+from darts_lite.settings.pace import LEAST_DESCENT, PUBLISHED_TRAVEL, pace_words, settled, typed_wins
 from darts_lite.settings.schema import to_plain
 
 QUICK = SearchConfig(relaxation="softmax", alpha_optimizer="adam")
@@ -37,9 +36,19 @@ def test_the_digits_take_the_steps_that_they_took():
     assert settled(QUICK, 718 // 64).epochs == QUICK.epochs == 12
 
 
-def test_an_optimizer_whose_step_follows_the_gradient_keeps_its_learning_rate():
-    config = replace(QUICK, alpha_optimizer=PartConfig("sgd"), alpha_lr=0.1)
-    assert settled(config, 11).alpha_lr == 0.1 and pace_words(config, 718, 11) == []
+def test_gradient_descent_keeps_its_learning_rate_unless_the_search_is_short():
+    usual = SearchConfig()
+    long = settled(usual, 100)
+    assert long.alpha_lr == usual.alpha_lr == 0.1 and pace_words(usual, 6400, 100) == []
+    short = settled(usual, 11)
+    assert short.alpha_lr * 132 == pytest.approx(LEAST_DESCENT) and settled(short, 11) == short
+    assert pace_words(usual, 718, 11) == ["alpha_lr=0.591 instead of 0.1: 132 steps are few for it"]
+    typed = typed_wins(replace(usual, alpha_lr=0.2), {"alpha_lr"})
+    assert settled(typed, 11) == typed
+    small = "small for 132 steps of gradient descent; a search decides from alpha_lr=0.591 on"
+    assert pace_words(typed, 718, 11) == [f"alpha_lr=0.2: {small}"]
+    paper = replace(usual, alpha_travel=None)
+    assert settled(paper, 11) == paper
 
 
 def test_what_is_typed_wins():
