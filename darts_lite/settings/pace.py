@@ -41,7 +41,7 @@ def typed_wins(config: Config, typed_keys: Collection[str]) -> Config:
 
 
 def settled(config: SearchConfig, epoch_steps: int) -> SearchConfig:
-    """Configuration whose epochs, of `epoch_steps` each, reach `least_steps`, and whose alpha_lr makes `alpha_travel`, or `LEAST_DESCENT`."""
+    """Configuration whose epochs, of `epoch_steps` each, reach `least_steps`; its alpha_lr makes `alpha_travel` or `LEAST_DESCENT`."""
     if config.least_steps is not None:
         config = replace(config, epochs=max(config.epochs, -(-config.least_steps // epoch_steps)))
     if config.alpha_travel is not None:
