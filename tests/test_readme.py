@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import shlex
+import statistics
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,14 @@ def test_the_table_of_counts_is_that_of_the_results():
         for one in (step["kernels"], step["torch"])
     ]
     assert told == found
+
+
+def test_what_the_default_finds_is_that_of_the_results():
+    """Mean, standard deviation and number of the rows that were run, in the table below the two commands."""
+    found = json.loads((ROOT / "results" / "nasbench201_reduced.json").read_text("utf-8"))
+    table = TEXT[: TEXT.index("## The main job")]
+    for row in (found["validated"], found["one_search"]):
+        assert row["mean"] == pytest.approx(statistics.fmean(row["values"]), abs=1e-3)
+        assert row["std"] == pytest.approx(statistics.stdev(row["values"]), abs=1e-3) and row["n"] == len(row["values"])
+        assert re.search(rf"\| \**{row['mean']:.2f}\** \({row['std']:.2f}\) \| {row['n']} \|", table)
+    assert all(f"| {found['yardsticks'][name]:.2f} |" in table for name in list(found["yardsticks"])[:3])
