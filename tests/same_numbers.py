@@ -20,7 +20,7 @@ from process import environment
 MEASURED = "metrics.jsonl"
 PUBLISHED = "alpha_lr=3e-4"  # typed, because what a preset makes of it may change on purpose
 RUNS = {
-    "search": ["darts_lite.search", "epochs=2", "cells=4", PUBLISHED],
+    "search": ["darts_lite.search", "method=darts_first_order", "epochs=2", "cells=4", PUBLISHED],
     "second_order": ["darts_lite.search", "method=darts_second_order", "epochs=1", "cells=3", PUBLISHED],
     "retrain": [
         "darts_lite.retrain",
