@@ -158,6 +158,9 @@ def test_what_the_default_finds_is_that_of_the_results():
     """Mean, standard deviation and number of the rows that were run, in the table below the two commands."""
     found = json.loads((ROOT / "results" / "nasbench201_reduced.json").read_text("utf-8"))
     table = TEXT[: TEXT.index("## The main job")]
+    (draws,) = (rows for rows in found["yardsticks"].values() if isinstance(rows, list))
+    for row in draws[::2]:  # of 17 and of 34 cells
+        assert re.search(rf"of {row['k']} .*\| {row['mean']:.2f} \({row['std']:.2f}\) \| {row['draws']:,} \|", table)
     for row in (found["validated"], found["one_search"]):
         assert row["mean"] == pytest.approx(statistics.fmean(row["values"]), abs=1e-3)
         assert row["std"] == pytest.approx(statistics.stdev(row["values"]), abs=1e-3) and row["n"] == len(row["values"])

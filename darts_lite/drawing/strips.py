@@ -38,24 +38,24 @@ def strips(rows: Sequence[Strip], lines: Mapping[str, float]) -> Picture:
     shapes: list[Shape] = []
     for number in range(round(lowest / step), round(highest / step) + 1):
         if lowest <= number * step <= highest:
-            shapes.append(vertical(at(number * step), bottom, bottom + 5, INK))
+            shapes.append(_vertical(at(number * step), bottom, bottom + 5, INK))
             shapes.append(Text((at(number * step), bottom + 16), f"{number * step:.1f}", INK))
     shapes.append(_curve((left, bottom), (left + WIDTH, bottom), INK))
     for place, (name, value) in enumerate(sorted(lines.items(), key=lambda line: -line[1])):
         y, words = MARGIN + ROW * (place + 0.5), f"{name} {value:.2f}"
         beside = min(at(value) + 6, left + WIDTH - LETTER * len(words))  # inside the sheet
-        shapes += [vertical(at(value), y + 8, bottom, FAINT), Text((beside, y), words, INK, left=True)]
+        shapes += [_vertical(at(value), y + 8, bottom, FAINT), Text((beside, y), words, INK, left=True)]
     for place, row in enumerate(rows):
         y = top + ROW * (place + 0.5)
         shapes.append(Text((MARGIN, y), row.label, INK, left=True))
         for value in row.values:
             shapes.append(Box((at(value), y), (DOT, DOT), DOT / 2, DOTS, DOTS, f"{value:.2f}"))
         if row.values:
-            shapes.append(vertical(at(statistics.fmean(row.values)), y - BAR / 2, y + BAR / 2, INK, 3.0))
+            shapes.append(_vertical(at(statistics.fmean(row.values)), y - BAR / 2, y + BAR / 2, INK, 3.0))
     return Picture((left + WIDTH + MARGIN, bottom + 16 + MARGIN), tuple(shapes))
 
 
-def vertical(x: float, above: float, below: float, color: str, width: float = 1.0) -> Curve:
+def _vertical(x: float, above: float, below: float, color: str, width: float = 1.0) -> Curve:
     """A straight line downwards."""
     return _curve((x, above), (x, below), color, width)
 

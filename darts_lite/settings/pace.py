@@ -71,18 +71,19 @@ def pace_words(config: SearchConfig, images: int, epoch_steps: int) -> list[str]
             f"epochs={config.epochs}: {steps} steps; a search needs {usual.least_steps} or more to find anything"
         )
     learning = _learning_steps(now, epoch_steps)
-    if _moves_as(now, STEP_IS_GRADIENT) and now.alpha_lr != config.alpha_lr:
-        found.append(f"alpha_lr={now.alpha_lr:.3g} instead of {config.alpha_lr:g}: {learning} steps are few for it")
-    elif _moves_as(now, STEP_IS_GRADIENT) and now.alpha_lr * learning < 0.99 * LEAST_DESCENT:
-        usually = f"a search decides from alpha_lr={LEAST_DESCENT / learning:.3g} on"
-        found.append(f"alpha_lr={now.alpha_lr:g}: small for {learning} steps of gradient descent; {usually}")
-    if not _moves_as(now, STEP_IS_ALPHA_LR):
-        return found
-    if config.alpha_travel is not None:
-        found.append(f"alpha_lr={now.alpha_lr:.3g}: {learning} steps, and alpha_travel={config.alpha_travel:g}")
-    elif now.alpha_lr * learning < 0.99 * PUBLISHED_TRAVEL:
-        far = f"an architecture weight moves by at most {now.alpha_lr * learning:.2g} in {learning} steps"
-        found.append(f"alpha_lr={now.alpha_lr:g}: {far}; DARTS on CIFAR-10: {PUBLISHED_TRAVEL:g}")
+    travel = now.alpha_lr * learning
+    if _moves_as(now, STEP_IS_GRADIENT):
+        if now.alpha_lr != config.alpha_lr:
+            found.append(f"alpha_lr={now.alpha_lr:.3g} instead of {config.alpha_lr:g}: {learning} steps are few for it")
+        elif travel < 0.99 * LEAST_DESCENT:
+            usually = f"a search decides from alpha_lr={LEAST_DESCENT / learning:.3g} on"
+            found.append(f"alpha_lr={now.alpha_lr:g}: small for {learning} steps of gradient descent; {usually}")
+    elif _moves_as(now, STEP_IS_ALPHA_LR):
+        if config.alpha_travel is not None:
+            found.append(f"alpha_lr={now.alpha_lr:.3g}: {learning} steps, and alpha_travel={config.alpha_travel:g}")
+        elif travel < 0.99 * PUBLISHED_TRAVEL:
+            far = f"an architecture weight moves by at most {travel:.2g} in {learning} steps"
+            found.append(f"alpha_lr={now.alpha_lr:g}: {far}; DARTS on CIFAR-10: {PUBLISHED_TRAVEL:g}")
     return found
 
 
