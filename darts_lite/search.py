@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from darts_lite.settings.configs import SearchConfig
+from darts_lite.settings.configs import SearchConfig, refuse_mere_name
 
 if TYPE_CHECKING:
     from darts_lite.data import Arrays
@@ -44,6 +44,8 @@ def search(
     from darts_lite.runs.prepare import prepare
     from darts_lite.runs.repetitions import best_restart
 
+    if typed_keys is None:
+        refuse_mere_name(config)
     searched_with(config)  # refuses a rule that is none before any data is touched
     plan = prepare("search", config, typed_keys, report, dataset)
     if plan.finished:

@@ -63,6 +63,20 @@ def run_verb(verb: str, argv: list[str] | None = None) -> int:
         return tell(error)
 
 
+def configuration(verb: str, *words: str) -> AnyConfig:
+    """Configuration that the words of a command line make, for programs: `configuration("search", "method=drnas", "epochs=10")`.
+
+    Raises UserError (2), also for flags and sweeps.
+    """
+    line = read_line(verb, list(words))
+    if line.flags:
+        raise_all([UserError(flag, "is no setting", "leave it out") for flag in line.flags])
+    check_grammar(verb, line)
+    composed: list[Any] = []
+    _compose(verb, line, own_settings(verb, line, "") | line.overrides, composed.append)
+    return _checked(verb, line, composed[0])
+
+
 def run_package(argv: list[str] | None = None) -> int:
     """`python -m darts_lite`: list the verbs, or run the one that is named."""
     from darts_lite.cli.usage import verbs
@@ -97,9 +111,7 @@ def _run(verb: str, line: Line) -> int:
         codes.append(_job(verb, line, composed, sweep))
 
     try:
-        compose(verb, [*line.flags, *(as_word(key, value) for key, value in settings.items())], task)
-    except UserError as error:
-        raise_all([*line.problems, error])
+        _compose(verb, line, settings, task)
     finally:
         jobs = sweep.conclude() if sweep else []
     failed = [job["number"] for job in jobs if job["code"] != Exit.FINISHED]
@@ -107,6 +119,14 @@ def _run(verb: str, line: Line) -> int:
         print_error(failures(len(jobs), failed))
         codes = [Exit.BUG if job["code"] is None else job["code"] for job in jobs]
     return next((code for code in codes if code), Exit.FINISHED)
+
+
+def _compose(verb: str, line: Line, settings: dict[str, str], task: Callable[[Any], None]) -> None:
+    """Call `task` with what Hydra composes of the settings. Raises one UserError with the problems of the words and Hydra's."""
+    try:
+        compose(verb, [*line.flags, *(as_word(key, value) for key, value in settings.items())], task)
+    except UserError as error:
+        raise_all([*line.problems, error])
 
 
 def _say_loading(verb: str) -> None:
@@ -117,8 +137,6 @@ def _say_loading(verb: str) -> None:
 
 def _job(verb: str, line: Line, composed: Any, sweep: Sweep | None) -> int:
     """One job: check its settings, call the verb, report; returns the exit code."""
-    from omegaconf import OmegaConf
-
     from darts_lite.cli import console
 
     report = console.create()
@@ -131,7 +149,7 @@ def _job(verb: str, line: Line, composed: Any, sweep: Sweep | None) -> int:
 
             composing = HydraConfig.get()
             job = sweep.job(composing.job.num, [word.lstrip("+") for word in composing.overrides.task])
-        config = _checked(verb, line, OmegaConf.to_container(composed, resolve=False))
+        config = _checked(verb, line, composed)
         if not sys.stdout.isatty() and (sweep is None or sweep.here):
             _say_loading(verb)
         if job:
@@ -164,8 +182,11 @@ def _function(verb: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(f"darts_lite.{verb}"), verb)
 
 
-def _checked(verb: str, line: Line, plain: Any) -> AnyConfig:
+def _checked(verb: str, line: Line, composed: Any) -> AnyConfig:
     """Configuration of a job. Raises one UserError with its problems and those of the words."""
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(composed, resolve=False)
     try:
         config = from_plain(config_class(verb), of_chosen_parts(verb, plain, line.overrides))
     except UserError as error:

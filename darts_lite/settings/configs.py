@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from darts_lite.errors import UserError
 from darts_lite.settings.datasets import DatasetConfig, preset_config
 from darts_lite.settings.options import LARGEST_SEED, USUAL_BATCH, USUAL_FRACTION, option
 from darts_lite.settings.parts import PartConfig
@@ -135,6 +136,16 @@ class SearchConfig(RunConfig):
 
     def __post_init__(self) -> None:
         _accept_names(self)
+
+
+def refuse_mere_name(config: SearchConfig) -> None:
+    """Raise UserError (2) where `method` names another than the default and every setting of the algorithm is still the default's."""
+    names = [field.name for field in fields(SearchConfig)]
+    chosen, usual = names[names.index("relaxation") : names.index("train_fraction")], SearchConfig()
+    if config.method != usual.method and all(getattr(config, name) == getattr(usual, name) for name in chosen):
+        reason = f"chooses nothing from Python: every setting of the algorithm is that of {usual.method}"
+        fix = f'use darts_lite.cli.run.configuration("search", "method={config.method}")'
+        raise UserError("method", reason, fix, value=config.method)
 
 
 @dataclass

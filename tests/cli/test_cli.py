@@ -21,7 +21,7 @@ import darts_lite.search
 from darts_lite import __version__
 from darts_lite.cli import console
 from darts_lite.cli.line import VERBS, config_class, default_options, group_options, part_options, read_line
-from darts_lite.cli.run import run_package, run_verb
+from darts_lite.cli.run import configuration, run_package, run_verb
 from darts_lite.errors import Exit, Interrupted, UserError, all_of
 from darts_lite.runs.report import Plain
 from darts_lite.runs.steps import epoch_words
@@ -35,6 +35,26 @@ def test_the_function_gets_configuration_typed_keys_and_reporter(calls, tmp_path
     assert typed_keys == {"seed", "dataset.flip", "method"}
     assert isinstance(report, Plain)
     assert list(tmp_path.iterdir()) == [], "Hydra makes no folder"
+
+
+@pytest.mark.parametrize("verb", ["search", "retrain"])
+@pytest.mark.parametrize("path", ["a b", "ä=(1)"])
+def test_configuration_from_python_is_that_of_the_command_line(verb, path, calls, monkeypatch, tmp_path):
+    words = [f"run_dir={path}", "epochs=3", *(["method=drnas"] if verb == "search" else ["recipe=darts"])]
+    monkeypatch.setattr(f"darts_lite.{verb}.{verb}", lambda config, **_: calls.append((config,)))
+    assert run_verb(verb, words) == 0
+    assert configuration(verb, *words) == calls[0][0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [["epoch=3"], ["-m", "seed=1,2"], ["seed=1,2"], ["--cfg", "job"], ["seed=-1"], ["seed=("]]
+)
+def test_configuration_from_python_refuses_what_makes_none(words, capsys):
+    with pytest.raises(UserError) as caught:
+        configuration("search", *words)
+    assert caught.value.code == Exit.CONFIGURATION
+    assert capsys.readouterr() == ("", "")
 
 
 def test_many_calls_in_one_process_leave_no_trace(calls, monkeypatch):

@@ -10,7 +10,10 @@ import tiny
 import torch
 
 from darts_lite.cli.line import group_options
+from darts_lite.errors import UserError
 from darts_lite.methods.build import build_method
+from darts_lite.search import SearchConfig, search
+from darts_lite.settings.configs import refuse_mere_name
 
 METHODS = group_options("method", "search")
 SIZE = ("dataset", "space", "cells", "channels", "epochs", "batch_size", "run_dir", "log_every")
@@ -35,3 +38,13 @@ def test_a_method_runs_and_is_resumed_bit_exactly(name, composed, tiny_folder):
     assert killed == -signal.SIGKILL, Path("said").read_text()
     assert tiny.outcome(tiny.killed_run, replace(config, resume="run"), ()) == 0, Path("said").read_text()
     tiny.assert_same(tiny.trace("run"), whole)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_from_python_a_method_is_more_than_its_name(name, composed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refuse_mere_name(composed("search", [f"method={name}"]))
+    if name != SearchConfig().method:
+        with pytest.raises(UserError, match=f"method={name}"):
+            search(SearchConfig(method=name))
+        assert list(tmp_path.iterdir()) == []
