@@ -387,6 +387,14 @@ def test_what_a_phase_takes_over(phases, monkeypatch):
             assert torch.isin(new["weights"]["network"][name], old["weights"]["network"][name]).all(), name
 
 
+def test_each_epoch_is_validated_once_also_the_last(tiny_folder, monkeypatch):
+    """The result has the scores of the last epoch, whose supernet is the one that the search ends with."""
+    scores, validate = [], SearchState.validate
+    monkeypatch.setattr(SearchState, "validate", lambda state: scores.append(validate(state)) or scores[-1])
+    result = tiny.run(tiny.search_config())
+    assert len(scores) == tiny.search_config().epochs and result["validation"] == scores[-1]
+
+
 def test_expected_mixing_has_no_noise():
     """What is recorded, selected and validated is what the same alphas give every time."""
     state, batches = make(own_method("continued"))

@@ -30,6 +30,7 @@ class SearchResults:
     def __init__(self, steps: Steps, space: Any, method: Method, commonest: float, known: KnownAccuracy):
         self.steps, self.space, self.selection, self.commonest = steps, space, method.selection, commonest
         self.known = known
+        self._validated: tuple[int, dict[str, Any]] | None = None  # steps done and scores, of the last validation
         self.learns = said(method.relaxation, "learns") and said(method.selection, "reads_alphas")
 
     def start(self, state: SearchState) -> None:
@@ -45,7 +46,7 @@ class SearchResults:
         values, genotype = self._architecture(state)
         margin = mean_margin(values) if self.learns else None
         word = "" if margin is None else f"margin {in_short(margin)}"
-        self.steps.end_epoch(state, {"validation": state.validate()}, values, genotype, word)
+        self.steps.end_epoch(state, {"validation": self._score(state)}, values, genotype, word)
 
     def finish(self, state: SearchState) -> dict[str, Any]:
         """Write the last checkpoint, then the genotype of the last epoch (or of the one that a monitor took) and all that shows it."""
@@ -62,7 +63,7 @@ class SearchResults:
         write_genotype(steps.run, genotype)
         with torch.device("meta"):
             costs = self.space.network(genotype, plan.skeleton()).costs()
-        score = state.validate()
+        score = self._score(state)
         decided = decide(
             Evidence(
                 diagnose(view.tables, view.mixing, genotype),
@@ -101,6 +102,13 @@ class SearchResults:
         if command := next_retraining(plan, path):
             steps.report.line(f"next: {command}")
         return result
+
+    def _score(self, state: SearchState) -> dict[str, Any]:
+        """What the supernet reaches on the validation part; at the end it is that of the last epoch, which is not computed again."""
+        done = state.clock.done
+        if self._validated is None or self._validated[0] != done:
+            self._validated = done, state.validate()
+        return self._validated[1]
 
     def _architecture(self, state: SearchState) -> tuple[dict[str, float], Genotype]:
         """Append the epoch's line to alphas.jsonl; returns its diagnosis and the genotype that it leads to."""
