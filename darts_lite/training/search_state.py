@@ -120,25 +120,20 @@ class SearchState:
 
         return self._evaluate(path, batch_statistics=True)
 
-    def scores(self, mixing: Mixed, most: int | None = None, *, drawn_only: bool = False) -> dict[str, Any]:
+    def scores(self, mixing: Mixed, images: int | None = None, *, batch_statistics: bool = False) -> dict[str, Any]:
         """Loss and accuracies of the supernet at `mixing` on the validation part, as `evaluate` returns them.
 
-        `most`: number of batches (None: all). `drawn_only`: operations whose factor is zero are not computed.
+        `images`: about so many of them, at most (None: all). `batch_statistics`: those of the batches, not the running ones, which are
+        those of mixtures; of a cell (one operation an edge) only its own operations are computed then.
         """
-        drawn = drawn_pairs(self.architecture.tables, mixing) if drawn_only else None
-        return self._evaluate(lambda: (mixing, drawn), most)
+        tables, most = self.architecture.tables, None if images is None else max(1, images // self._shuffled_batch())
+        drawn = drawn_pairs(tables, mixing) if batch_statistics and single_path(tables, mixing) else None
+        return self._evaluate(lambda: (mixing, drawn), most, batch_statistics=batch_statistics)
 
     def judge(self, mixing: Mixed, images: int | None = None) -> tuple[float, float]:
-        """Accuracy and loss of the supernet at `mixing` on the validation part, or on about so many of its images.
-
-        The running statistics of a supernet are those of its mixtures, so a cell (one operation an edge) is judged by the statistics of
-        batches (Guo et al. 2020 count them anew for each cell); only its own operations are computed.
-        """
-        tables, most = self.architecture.tables, None if images is None else -(-images // self._shuffled_batch())
-        cell = single_path(tables, mixing)
-        drawn = drawn_pairs(tables, mixing) if cell else None
-        scores = self._evaluate(lambda: (mixing, drawn), most, batch_statistics=cell)
-        return scores["accuracy"], scores["loss"]
+        """Accuracy and loss: `scores`, a cell's with the statistics of batches (Guo et al. 2020 count them anew for each cell)."""
+        found = self.scores(mixing, images, batch_statistics=single_path(self.architecture.tables, mixing))
+        return found["accuracy"], found["loss"]
 
     def _shuffled_batch(self) -> int:
         assert self.validation is not None
