@@ -32,14 +32,21 @@ RIM = 6.0  # width of the white below a wire that makes a crossing read as over 
 READ = {1: "input: 0 from the cell before", 2: "inputs: 0 from two cells before, 1 from the cell before"}
 
 INK, FAINT = "#1f2937", "#c3cad5"
-COLORS = {"sep": "#2563eb", "dil": "#7c3aed", "max": "#c2410c", "avg": "#a16207", "skip": "#0f766e"}  # by first word
+COLORS = {
+    "sep": "#2563eb",
+    "nor": "#2563eb",
+    "dil": "#7c3aed",
+    "max": "#c2410c",
+    "avg": "#a16207",
+    "skip": "#0f766e",
+}  # by first word
 OTHER = "#475569"
 
 
 def short(operation: str) -> str:
-    """Label of an operation: `sep 3x3` (with a multiplication sign) for sep_conv_3x3, `skip` for skip_connect."""
+    """Label of an operation: `sep 3x3` (with a multiplication sign) for sep_conv_3x3, `conv 3x3` for nor_conv_3x3, `skip`."""
     first, *others = operation.split("_")
-    words = [first, *(word for word in others if word not in ("conv", "connect"))]
+    words = ["conv" if first == "nor" else first, *(word for word in others if word not in ("conv", "connect"))]
     return " ".join(word.replace("x", "\u00d7") if word[:1].isdigit() else word for word in words)
 
 

@@ -115,6 +115,7 @@ def test_short_names():
         "sep_conv_5x5": "sep 5\u00d75",
         "max_pool_3x3": "max pool 3\u00d73",
         "skip_connect": "skip",
+        "nor_conv_3x3": "conv 3\u00d73",
         "conv_7x1_1x7": "conv 7\u00d71 1\u00d77",
     }
     assert {name: short(name) for name in names} == names

@@ -23,7 +23,10 @@ def test_dots_lie_where_their_numbers_are_and_far_ones_at_the_edge():
 def test_labels_lines_and_ticks():
     picture = strips(ROWS, LINES)
     words = [shape.word for shape in picture.shapes if isinstance(shape, Text)]
-    assert {"first", "second", "best 94.00", "random 87.00", "94.0", "86.0"} <= set(words)
+    assert {"first", "second", "best 94.00", "random 87.00", "94.0", "88.0", "≤ 86.0"} <= set(
+        words
+    ) and "86.0" not in words
+    assert not any("≤" in shape.word for shape in strips(ROWS[:1], LINES).shapes if isinstance(shape, Text))
     assert all(0 <= shape.at[0] <= picture.size[0] for shape in picture.shapes if isinstance(shape, Text))
     assert to_svg(picture, "a title") == to_svg(strips(ROWS, LINES), "a title")
 
