@@ -117,7 +117,9 @@ class SearchResults:
         self.steps.board.alphas(record)
         view = self._view(state, record)
         genotype = rule_of(self.selection)(view, None)
-        return diagnose(view.tables, view.mixing, genotype) | self.known.of(genotype), genotype
+        # Without alphas that learn, the genotype of an epoch is that of equal weights: the final one comes from a judge.
+        known = self.known.of(genotype) if self.learns else {}
+        return diagnose(view.tables, view.mixing, genotype) | known, genotype
 
     def _tested(self) -> str | None:
         """How the selection tested what it picked, in words; None for a rule."""

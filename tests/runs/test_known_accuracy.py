@@ -122,6 +122,14 @@ def test_a_search_says_what_its_cell_is_worth(known):
     assert f"  true {found['accuracy']:.2f} (rank {found['rank']:,})" in Path("run/run.log").read_text()
 
 
+def test_an_epoch_says_nothing_where_no_alphas_learn(known):
+    """The cell of equal weights is `none` everywhere; the one that is found is another, which a judge picks at the end."""
+    result = tiny.run(config(relaxation="uniform_path", selection=PartConfig("best_of", {"samples": 2, "images": 32})))
+    lines = list(JsonLines(Path("run/metrics.jsonl")).read())
+    assert not [line for line in lines[:-1] if any(name.startswith("benchmark/") for name in line["values"])]
+    assert lines[-1]["values"]["final/benchmark_accuracy"] == result["benchmark"]["accuracy"]
+
+
 def _arch(plain):
     edges = [f"{edge['operation']}~{edge['source']}" for edge in plain["cells"]["cell"]["edges"]]
     return f"|{edges[0]}|+|{edges[1]}|{edges[2]}|+|{'|'.join(edges[3:])}|"
