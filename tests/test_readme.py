@@ -166,3 +166,29 @@ def test_what_the_default_finds_is_that_of_the_results():
         assert row["std"] == pytest.approx(statistics.stdev(row["values"]), abs=1e-3) and row["n"] == len(row["values"])
         assert re.search(rf"\| \**{row['mean']:.2f}\** \({row['std']:.2f}\) \| {row['n']} \|", table)
     assert all(f"| {found['yardsticks'][name]:.2f} |" in table for name in list(found["yardsticks"])[:3])
+
+
+def told(row):
+    """The cell of a table for values in percent, with their mean and standard deviation checked."""
+    assert row["mean"] == pytest.approx(statistics.fmean(row["values"]), abs=1e-3) and row["n"] == len(row["values"])
+    if row["n"] == 1:
+        return f"{row['mean']:.2f}"
+    assert row["std"] == pytest.approx(statistics.stdev(row["values"]), abs=1e-3)
+    return f"{row['mean']:.2f} ({row['std']:.2f})"
+
+
+def test_the_table_of_methods_is_that_of_the_results():
+    found = json.loads((ROOT / "results" / "nasbench201_methods.json").read_text("utf-8"))
+    rows = {"gaea": found["gaea"], **found["methods"]}
+    assert set(rows) == set(group_options("method", "search")) - {"darts_second_order"}
+    for method, row in rows.items():
+        assert f"| `{method}` | {row['steps']:,} | {told(row)} | {row['n']} |" in TEXT
+
+
+def test_the_table_of_the_darts_space_is_that_of_the_results():
+    arms = json.loads((ROOT / "results" / "darts_space_16x16.json").read_text("utf-8"))["arms"]
+    assert len(arms) == 5
+    for name, arm in arms.items():
+        percent = {**arm, "values": [100 * value for value in arm["values"]], "mean": 100 * arm["mean"]}
+        percent["std"] = None if arm["std"] is None else 100 * arm["std"]
+        assert f"| {name} | {told(percent)} | {arm['n']} |" in TEXT, name
