@@ -70,7 +70,8 @@ def decide(found: Evidence, config: SearchConfig) -> dict[str, Any]:
     elif found.tested is not None:
         evidence = found.tested
     else:
-        evidence = "a margin alone does not say that the choice is right; restarts=4 shows whether it comes again"
+        shown = "restarts=4 shows whether it comes again, selection=validated whether it holds when trained"
+        evidence = f"a margin alone does not say that the choice is right; {shown}"
     sentence = f"{verdict}: {words}" + (
         f"; {evidence}" if verdict == "decided" or config.control or (verdict == "not judged" and found.tested) else ""
     )
