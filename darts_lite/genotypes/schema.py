@@ -31,9 +31,8 @@ class SpaceRules:
     inputs: int  # states of a cell before its first node
     operations: tuple[str, ...]  # what an edge can carry; without `none`, that is the absence of an edge
     least_edges: int = 1  # 0: a cell may be empty
-    edges: tuple[tuple[int, int], ...] | None = (
-        None  # where a cell has just these, each once; the last node is the output
-    )
+    # Where a cell has just these, each once; the last node is the output.
+    edges: tuple[tuple[int, int], ...] | None = None
 
 
 SPACE_RULES = {

@@ -70,9 +70,8 @@ def run_settings(device: torch.device, deterministic: bool) -> Iterator[None]:
         try:
             if deterministic:
                 torch.use_deterministic_algorithms(True)
-            filling.fill_uninitialized_memory = (
-                False  # else determinism would write each new tensor once more, with NaN
-            )
+            # Else determinism would write each new tensor once more, with NaN.
+            filling.fill_uninitialized_memory = False
             cudnn.benchmark = not deterministic
             # Trials of a shape with 10 algorithms, which is the default, took 0.28 s on an H100, and a search begins with 236 shapes.
             cudnn.benchmark_limit = 3

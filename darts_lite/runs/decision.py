@@ -27,9 +27,8 @@ LEAST_MARGIN = 0.01
 # supernets are among the best, so accuracy shows no collapse. Plain DARTS in a reduced NAS-Bench-201: `none` on 3 of 6 edges and no path
 # (one run), which the path finds.
 LARGEST_SHARE = 0.5
-DEVIATIONS = (
-    1.96  # above chance, of a binomial distribution: 3 of the 105 supernets are there (9.85 % of 25,000 images right)
-)
+# Above chance, of a binomial distribution: 3 of the 105 supernets are there (9.85 % of 25,000 images right).
+DEVIATIONS = 1.96
 
 
 @dataclass(frozen=True)

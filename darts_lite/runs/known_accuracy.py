@@ -66,9 +66,8 @@ class KnownAccuracy:
     def _yardsticks(self) -> dict[str, float]:
         """The best value, that of a random cell on average, and that of the cell with most parameters, where the table has it."""
         assert self.table is not None
-        skeleton = Skeleton(
-            self.config.cells, self.config.channels, classes=10
-        )  # of which most parameters do not depend
+        # Which cell has most parameters does not depend on these.
+        skeleton = Skeleton(self.config.cells, self.config.channels, classes=10)
         heaviest, _ = build_space(self.config.space).heaviest(skeleton, 0)
         value = self.table.value(heaviest)
         return {"best": self.table.best, "random": self.table.mean} | ({} if value is None else {"heaviest": value})

@@ -71,9 +71,8 @@ class RunConfig:
     device: str = option("auto")  # auto | cuda | cuda:N | cpu
     precision: str = option("auto", choices=("auto", "fp32", "bf16"))  # auto: bf16 on a GPU that has it, else fp32
     deterministic: bool = option(False)  # on CUDA: only deterministic kernels, so that resume is bit-identical
-    cuda_graph: bool = option(
-        True, without_effect=True
-    )  # on CUDA: record a whole step once and replay it; the same numbers
+    # On CUDA: record a whole step once and replay it; the same numbers.
+    cuda_graph: bool = option(True, without_effect=True)
     run_dir: str | None = option(None, without_effect=True)  # None: outputs/<verb>/<dataset>/<time>
     resume: str | None = option(None, without_effect=True)  # a run folder, or auto
     debug: str | None = option(None, choices=("fast", "overfit", "profile"))  # a short run that looks for faults

@@ -34,9 +34,8 @@ class DatasetConfig:
     test_fraction: float = option(0.2, above=0, high=0.9)  # image_folder without test/: of train/, drawn from the names
     test_center: float = option(1.0, above=0, high=1)  # image_folder: what is kept of the shorter side of test images
     fraction: float = option(1.0, above=0, high=1)  # of the training images of each class, for search and retraining
-    storage: str = option(
-        "auto", choices=("auto", "device", "stream"), without_effect=True
-    )  # where images wait for their step
+    # Where images wait for their step.
+    storage: str = option("auto", choices=("auto", "device", "stream"), without_effect=True)
     # Processes that load a stream; None: cores - 1, at most 8.
     workers: int | None = option(None, low=0, high=256, without_effect=True)
 

@@ -16,9 +16,8 @@ class Verdict:
     """How a search goes on after an epoch."""
 
     stop: bool = False  # this epoch was the last one of the run
-    take_epoch: int | None = (
-        None  # the epoch whose architecture gives the genotype, unless a later verdict says otherwise; None: the last
-    )
+    # The epoch whose architecture gives the genotype, unless a later verdict says otherwise; None: the last.
+    take_epoch: int | None = None
     change: dict[str, Any] = field(default_factory=dict)  # settings from here on, those in CHANGEABLE
 
     def __post_init__(self) -> None:

@@ -103,9 +103,8 @@ def _by_margin(origin: Origin) -> Streams:
 
 def _by_epoch(origin: Origin) -> Streams:
     for one in origin.searches:
-        before = sorted(
-            (epoch for epoch in one.views if 0 < epoch < one.epoch), reverse=True
-        )  # in epoch 0 nothing is learned
+        # In epoch 0 nothing is learned.
+        before = sorted((epoch for epoch in one.views if 0 < epoch < one.epoch), reverse=True)
         yield one.name, (origin.rule(one.views[epoch], None) for epoch in before if prefers(one.views[epoch]))
 
 

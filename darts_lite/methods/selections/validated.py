@@ -33,9 +33,8 @@ class Validated(Competing):
     rungs: int | None = option(None, low=1)  # at most, the last of which leaves one; None: until one is left
     of: list[str] = option(["score", "consensus", "margin", "epoch"], choices=tuple(SOURCES))
     training: dict[str, Any] = option({})  # settings of the short trainings; those of the search where they are absent
-    rule: str | None = option(
-        None
-    )  # selection of the searches; None: best_of where alphas learn nothing, else the space's
+    # Selection of the searches; None: best_of where alphas learn nothing, else the space's.
+    rule: str | None = option(None)
     rule_options: dict[str, Any] = option({})
 
     def __post_init__(self) -> None:
