@@ -133,14 +133,14 @@ class Contest:
         searches = [outcomes[name] for name in self.searches]
         known = finish_pick(self.plan, run, self.entrants[winner].genotype, searches, lines)
         evidence = {
-            **{"rule": rule, "ranked_by": schema.to_plain(self.searched.selection), "picked": winner},
-            **{
-                "runs": len(short),
-                "steps": steps,
-                "seconds": seconds,
-                "chance": guess,
-                "candidates": rows,
-            },
+            "rule": rule,
+            "ranked_by": schema.to_plain(self.searched.selection),
+            "picked": winner,
+            "runs": len(short),
+            "steps": steps,
+            "seconds": seconds,
+            "chance": guess,
+            "candidates": rows,
         }
         return {
             "seed": config.seed,
@@ -164,8 +164,13 @@ class Contest:
         ]
         costs = outcomes[names[0]].numbers("parameters", "macs")
         return {
-            **{"candidate": number, "run": one.run, "source": one.source, **costs, **self.known.of(one.genotype)},
-            **{"genotype": to_plain(one.genotype), "rungs": scores},
+            "candidate": number,
+            "run": one.run,
+            "source": one.source,
+            **costs,
+            **self.known.of(one.genotype),
+            "genotype": to_plain(one.genotype),
+            "rungs": scores,
         }
 
     def search_row(self, number: int, outcomes: dict[str, Outcome]) -> Result:

@@ -22,8 +22,15 @@ NEAR_ZERO = 0.05  # training loss of a batch that is learned by heart
 _CHANGES: dict[str, dict[str, Any]] = {
     "fast": {"epochs": 2, "least_steps": None, "warmup_epochs": 0, "restart_epochs": 1},
     "overfit": {
-        **{"epochs": 60, "least_steps": None, "warmup_epochs": 0, "cutout": 0, "drop_path": 0.0},
-        **{"label_smoothing": 0.0, "auxiliary_weight": 0.0, "weight_decay": 0.0, "log_every": 50},
+        "epochs": 60,
+        "least_steps": None,
+        "warmup_epochs": 0,
+        "cutout": 0,
+        "drop_path": 0.0,
+        "label_smoothing": 0.0,
+        "auxiliary_weight": 0.0,
+        "weight_decay": 0.0,
+        "log_every": 50,
     },
     "profile": {"least_steps": None, "warmup_epochs": 0},
 }

@@ -9,8 +9,14 @@ from typing import Any
 
 # What is different in a trial, as far as the configuration has it: it is short, learns all it ever learns, and is its own run.
 CHANGES = {
-    **{"epochs": 1, "warmup_epochs": 0, "log_every": 1, "resume": None, "debug": None},
-    **{"restarts": 1, "seeds": None, "baseline": None},
+    "epochs": 1,
+    "warmup_epochs": 0,
+    "log_every": 1,
+    "resume": None,
+    "debug": None,
+    "restarts": 1,
+    "seeds": None,
+    "baseline": None,
 }
 
 
