@@ -191,3 +191,23 @@ def test_the_table_of_the_darts_space_is_that_of_the_results():
         percent = {**arm, "values": [100 * value for value in arm["values"]], "mean": 100 * arm["mean"]}
         percent["std"] = None if arm["std"] is None else 100 * arm["std"]
         assert f"| {name} | {told(percent)} | {arm['n']} |" in TEXT, name
+
+
+def test_the_table_of_the_digits_is_that_of_the_results():
+    found = json.loads((ROOT / "results" / "digits_quick.json").read_text("utf-8"))
+    spread = found["spread"]
+    rows = {
+        "retrained with seeds 0 to 2": found["retrain"],
+        "three searches (seeds 0 to 2), each retrained with seed 0": found["retrain_three_searches"],
+        "random genotypes, each retrained with seed 0": spread["random"],
+    }
+    for name, row in rows.items():
+        accuracies = row["test_accuracy"]
+        percent = {"values": [100 * one for one in accuracies], "n": row["n"]}
+        percent |= {key: 100 * row[key] for key in ("mean", "std")}
+        assert f"{name} | {told(percent)} | {row['n']} |" in TEXT, name
+    assert spread["random"]["best"] == max(spread["random"]["test_accuracy"])
+    single = {"the best of these 20, chosen by the test": spread["random"]["best"]}
+    single["most parameters, channels set to the nearest MACs"] = spread["most_parameters"]["test_accuracy"]
+    for name, accuracy in single.items():
+        assert f"| {name} | {100 * accuracy:.2f} | 1 |" in TEXT, name
