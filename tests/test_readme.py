@@ -173,6 +173,11 @@ def test_what_the_default_finds_is_that_of_the_results():
         assert re.search(rf"of {row['k']} .*\| {row['mean']:.2f} \({row['std']:.2f}\) \| {row['draws']:,} \|", table)
     for row in (found["validated"], found["one_search"]):
         assert f"| {told(row)} | {row['n']} |" in table.replace("**", "")
+    pool = found["random_by_short_trainings"]["best_of_17_of_the_pool"]
+    assert (
+        f"the same short trainings, at equal cost | {pool['mean']:.2f} ({pool['std']:.2f}) | {pool['cells']} cells |"
+        in table
+    )
     assert all(f"| {found['yardsticks'][name]:.2f} |" in table for name in list(found["yardsticks"])[:3])
 
 
