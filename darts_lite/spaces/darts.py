@@ -25,7 +25,7 @@ from darts_lite.spaces.table import Table
 
 CELLS = ("normal", "reduce")
 INPUTS = 2
-EDGES_A_NODE = 2  # into each node of a genotype
+EDGES_A_NODE = 2  # of a random genotype
 HEAVY = "sep_conv_3x3"  # at equal MACs the network is wider than with sep_conv_5x5
 
 

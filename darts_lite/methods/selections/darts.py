@@ -10,8 +10,9 @@ import torch
 from darts_lite.genotypes.genotype import Cell, Edge, Genotype
 from darts_lite.methods.views import Judge, SelectionView
 from darts_lite.operations import NONE
-from darts_lite.spaces.darts import EDGES_A_NODE
 from darts_lite.spaces.table import Mixing, Table
+
+EDGES_A_NODE = 2
 
 
 def darts(view: SelectionView, judge: Judge | None = None) -> Genotype:
