@@ -155,6 +155,12 @@ def test_the_table_of_counts_is_that_of_the_results():
     assert told == found
 
 
+def in_percent(row, values):
+    """A row of a result whose `values`, mean and deviation are shares, as `told` takes it."""
+    std = None if row["std"] is None else 100 * row["std"]
+    return {"values": [100 * value for value in values], "mean": 100 * row["mean"], "std": std, "n": row["n"]}
+
+
 def told(row):
     """The cell of a table for values in percent, with their mean and standard deviation checked."""
     assert row["mean"] == pytest.approx(statistics.fmean(row["values"]), abs=1e-3) and row["n"] == len(row["values"])
@@ -193,9 +199,7 @@ def test_the_table_of_the_darts_space_is_that_of_the_results():
     arms = json.loads((ROOT / "results" / "darts_space_16x16.json").read_text("utf-8"))["arms"]
     assert len(arms) == 5
     for name, arm in arms.items():
-        percent = {**arm, "values": [100 * value for value in arm["values"]], "mean": 100 * arm["mean"]}
-        percent["std"] = None if arm["std"] is None else 100 * arm["std"]
-        assert f"| {name} | {told(percent)} | {arm['n']} |" in TEXT, name
+        assert f"| {name} | {told(in_percent(arm, arm['values']))} | {arm['n']} |" in TEXT, name
 
 
 def test_the_table_of_the_digits_is_that_of_the_results():
@@ -207,12 +211,11 @@ def test_the_table_of_the_digits_is_that_of_the_results():
         "random genotypes, each retrained with seed 0": spread["random"],
     }
     for name, row in rows.items():
-        accuracies = row["test_accuracy"]
-        percent = {"values": [100 * one for one in accuracies], "n": row["n"]}
-        percent |= {key: 100 * row[key] for key in ("mean", "std")}
-        assert f"{name} | {told(percent)} | {row['n']} |" in TEXT, name
+        assert f"{name} | {told(in_percent(row, row['test_accuracy']))} | {row['n']} |" in TEXT, name
     assert spread["random"]["best"] == max(spread["random"]["test_accuracy"])
-    single = {"the best of these 20, chosen by the test": spread["random"]["best"]}
-    single["most parameters, channels set to the nearest MACs"] = spread["most_parameters"]["test_accuracy"]
+    single = {
+        "the best of these 20, chosen by the test": spread["random"]["best"],
+        "most parameters, channels set to the nearest MACs": spread["most_parameters"]["test_accuracy"],
+    }
     for name, accuracy in single.items():
         assert f"| {name} | {100 * accuracy:.2f} | 1 |" in TEXT, name
